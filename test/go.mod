@@ -1,0 +1,3 @@
+module espalier/test
+
+go 1.26.4
