@@ -26,7 +26,8 @@ func TestKeyNeverPrints(t *testing.T) {
 	}
 	for _, form := range []string{string(secret[:8]), fmt.Sprintf("%x", secret[:4]), fmt.Sprintf("%X", secret[8:12]), fmt.Sprint(secret[:3])[1:9], "0x30, 0x31"} {
 		if strings.Contains(out.String(), form) {
-			t.Errorf("%q leaked", form)
+			i := strings.Index(out.String(), form)
+			t.Errorf("%q leaked in …%s…", form, out.String()[max(0, i-60):i+20])
 		}
 	}
 }

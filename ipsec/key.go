@@ -3,6 +3,7 @@ package ipsec
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/subtle"
 	"fmt"
 	"log/slog"
 )
@@ -13,21 +14,26 @@ const redacted = "<key hidden>"
 // JSON and text encodings, so that no log, error or dump can carry it. The zero Key holds
 // nothing: a SAD that does not give keys back returns it.
 type Key struct {
-	// Behind a pointer, because fmt reads unexported fields of other structs and some
-	// verbs (%p) without asking Format; of a nested pointer it prints the address alone.
-	secret *secret
+	// Behind two pointers: where fmt cannot or does not call Format (unexported fields of
+	// other structs, %p, a verb that does not fit) it follows one pointer, never two.
+	secret **secret
 }
 
 type secret struct{ b []byte }
 
+func hide(b []byte) Key {
+	p := &secret{b}
+	return Key{&p}
+}
+
 // NewKey copies b; the caller may wipe its own copy.
-func NewKey(b []byte) Key { return Key{&secret{bytes.Clone(b)}} }
+func NewKey(b []byte) Key { return hide(bytes.Clone(b)) }
 
 // RandomKey returns n fresh bytes from the system's generator.
 func RandomKey(n int) Key {
 	b := make([]byte, n)
 	rand.Read(b) // never fails (crypto/rand)
-	return Key{&secret{b}}
+	return hide(b)
 }
 
 // Len is the number of bytes held.
@@ -39,7 +45,12 @@ func (k Key) ExposeSecretBytes() []byte {
 	if k.secret == nil {
 		return nil
 	}
-	return k.secret.b
+	return (*k.secret).b
+}
+
+// Equal compares in constant time.
+func (k Key) Equal(other Key) bool {
+	return subtle.ConstantTimeCompare(k.ExposeSecretBytes(), other.ExposeSecretBytes()) == 1
 }
 
 // Wipe overwrites the bytes. Every copy of this Key value shares them.
