@@ -1,0 +1,250 @@
+package tun
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"espalier/internal/inet"
+)
+
+// Reasons for which a frame cannot be laid out as packets. Errors of a malformed IP
+// header come from package inet.
+var (
+	ErrJumbogram     = errors.New("jumbogram (RFC 2675): lower the device's gso_max_size to 65536")
+	ErrChecksumRange = errors.New("partial checksum outside of the upper layer")
+	ErrGSOType       = errors.New("segmentation type unknown, or not of this packet's protocol")
+	ErrGSOSize       = errors.New("segment size 0")
+	ErrGSOFragment   = errors.New("TCP segments inside of an IP fragment")
+	ErrGSOChecksum   = errors.New("TCP segments with a checksum that is neither partial nor verified")
+	ErrTCPHeader     = errors.New("TCP header truncated")
+)
+
+const (
+	ipv6HeaderLen = 40
+
+	tcpHeaderLen  = 20
+	tcpSeqAt      = 4
+	tcpOffsetAt   = 12
+	tcpFlagsAt    = 13
+	tcpChecksumAt = 16
+
+	tcpFIN = 0x01
+	tcpPSH = 0x08
+	tcpCWR = 0x80
+)
+
+// Segmenter lays a frame out as IP packets ready for the wire. It is a value over the
+// frame's buffer, which it does not change and which must stay as it is while the
+// packets are written.
+type Segmenter struct {
+	header inet.Header
+	packet []byte // the frame's packet without anything behind its IP length
+	split  bool   // TCP segments: every packet gets headers of its own
+	fixed  int    // bytes repeated in every packet: IP and, when split, TCP header
+	mss    int    // payload bytes of every packet but the last
+	count  int
+
+	// The checksum is summed over the upper layer from sumFrom on and stored at sumAt;
+	// both count from the start of the upper layer, and sumAt is -1 if nothing is left
+	// to do. When split, seed and seedLast are what the field holds while summing: the
+	// pseudo-header's sum for the length of a full packet and of the last one.
+	sumFrom, sumAt int
+	seed, seedLast uint16
+}
+
+// Segmenter checks the frame and prepares its layout. The error is one of this
+// package's or package inet's; nothing is allocated.
+func (f *Frame) Segmenter() (Segmenter, error) {
+	if jumbo(f.Packet) {
+		return Segmenter{}, ErrJumbogram
+	}
+	header, err := inet.Parse(f.Packet)
+	if err != nil {
+		return Segmenter{}, err
+	}
+	s := Segmenter{header: header, packet: f.Packet[:header.Total]}
+	if f.Header.GSOType != GSONone {
+		err = s.prepareTCP(&f.Header)
+	} else {
+		err = s.prepareWhole(&f.Header)
+	}
+	return s, err
+}
+
+// jumbo reports whether the packet's length does not fit its length field, which is 0 then.
+func jumbo(p []byte) bool {
+	switch {
+	case len(p) >= 20 && p[0]>>4 == 4:
+		return binary.BigEndian.Uint16(p[2:]) == 0
+	case len(p) > ipv6HeaderLen && p[0]>>4 == 6:
+		return binary.BigEndian.Uint16(p[4:]) == 0
+	}
+	return false
+}
+
+// prepareWhole plans one packet, complete but perhaps for a checksum. The sum may start
+// behind the upper layer's header: in an encapsulated packet.
+func (s *Segmenter) prepareWhole(h *VirtioHeader) error {
+	s.fixed, s.mss, s.count, s.sumAt = s.header.Len, len(s.packet)-s.header.Len, 1, -1
+	if h.Flags&NeedsChecksum == 0 {
+		return nil
+	}
+	s.sumFrom = int(h.ChecksumStart) - s.header.Len
+	s.sumAt = s.sumFrom + int(h.ChecksumOffset)
+	if s.sumFrom < 0 || s.sumAt+2 > len(s.packet)-s.header.Len {
+		return ErrChecksumRange
+	}
+	return nil
+}
+
+// prepareTCP plans the segments of a TCP frame.
+func (s *Segmenter) prepareTCP(h *VirtioHeader) error {
+	p, at := s.packet, s.header.Len
+	version := tcpVersion(h.GSOType &^ GSOECN)
+	switch {
+	case version == 0 || version != s.header.Version || s.header.Protocol != inet.ProtoTCP:
+		return ErrGSOType
+	case h.GSOSize == 0:
+		return ErrGSOSize
+	case s.header.FragOffset != 0 || s.header.MoreFragments:
+		return ErrGSOFragment
+	case len(p) < at+tcpHeaderLen:
+		return ErrTCPHeader
+	}
+	tcpLen := int(p[at+tcpOffsetAt]>>4) * 4
+	if tcpLen < tcpHeaderLen || len(p) < at+tcpLen {
+		return ErrTCPHeader
+	}
+
+	s.split = true
+	s.fixed = at + tcpLen
+	s.mss = int(h.GSOSize)
+	s.sumAt = tcpChecksumAt
+	payload := len(p) - s.fixed
+	s.count = max(1, (payload+s.mss-1)/s.mss)
+	last := payload - (s.count-1)*s.mss
+
+	// A partial checksum already holds the pseudo-header's sum, with the final
+	// destination of a routing header where there is one; only the length differs.
+	var seed uint16
+	switch {
+	case h.Flags&NeedsChecksum != 0:
+		if int(h.ChecksumStart) != at || h.ChecksumOffset != tcpChecksumAt {
+			return ErrChecksumRange
+		}
+		seed = binary.BigEndian.Uint16(p[at+tcpChecksumAt:])
+	case h.Flags&DataValid != 0:
+		seed = ^inet.Fold(inet.PseudoSum(s.header.Src, s.header.Dst, inet.ProtoTCP, len(p)-at))
+	default:
+		return ErrGSOChecksum
+	}
+	whole := uint16(len(p) - at)
+	s.seed = replaceInSum(seed, whole, uint16(tcpLen+s.mss))
+	s.seedLast = replaceInSum(seed, whole, uint16(tcpLen+last))
+	return nil
+}
+
+// tcpVersion is the IP version of a TCP segmentation type, 0 for any other type.
+func tcpVersion(gsoType uint8) uint8 {
+	switch gsoType {
+	case GSOTCPv4:
+		return 4
+	case GSOTCPv6:
+		return 6
+	}
+	return 0
+}
+
+// replaceInSum takes one 16-bit word out of a ones'-complement sum and puts another in
+// (RFC 1624).
+func replaceInSum(sum, from, to uint16) uint16 {
+	x := uint32(sum) + uint32(^from) + uint32(to)
+	x = x&0xffff + x>>16
+	return uint16(x&0xffff + x>>16)
+}
+
+// Count is the number of packets, at least 1.
+func (s *Segmenter) Count() int { return s.count }
+
+// Header is the frame's IP header, parsed. Of its fields only Total (and, for IPv4, ID)
+// differ in the packets of a frame that is split.
+func (s *Segmenter) Header() *inet.Header { return &s.header }
+
+// Size is the length in bytes of packet i, from 0 to Count()-1.
+func (s *Segmenter) Size(i int) int {
+	from, to := s.payload(i)
+	return s.fixed + to - from
+}
+
+// payload says where in the frame the payload of packet i lies.
+func (s *Segmenter) payload(i int) (from, to int) {
+	from = s.fixed + i*s.mss
+	return from, min(from+s.mss, len(s.packet))
+}
+
+// Write puts packet i into dst, which must hold Size(i) bytes and not overlap the frame,
+// and returns Size(i).
+func (s *Segmenter) Write(dst []byte, i int) int {
+	n := s.Size(i)
+	s.WriteSplit(dst[:s.header.Len], dst[s.header.Len:n], i)
+	return n
+}
+
+// WriteSplit is Write with the IP header, options and extension headers included, going
+// to header, which must hold Header().Len bytes, and everything above it to upper, which
+// must hold the other Size(i)-Header().Len.
+func (s *Segmenter) WriteSplit(header, upper []byte, i int) {
+	at := s.header.Len
+	from, to := s.payload(i)
+	header = header[:at]
+	upper = upper[:s.fixed-at+to-from]
+	copy(header, s.packet[:at])
+	copy(upper[copy(upper, s.packet[at:s.fixed]):], s.packet[from:to])
+	if s.split {
+		s.setIP(header, at+len(upper), i)
+		s.setTCP(upper, i)
+	}
+	if s.sumAt >= 0 {
+		s.complete(upper)
+	}
+}
+
+// setIP gives packet i its length and, for IPv4, its identification and checksum.
+func (s *Segmenter) setIP(header []byte, size, i int) {
+	if s.header.Version == 6 {
+		binary.BigEndian.PutUint16(header[4:], uint16(size-ipv6HeaderLen))
+		return
+	}
+	binary.BigEndian.PutUint16(header[2:], uint16(size))
+	binary.BigEndian.PutUint16(header[4:], binary.BigEndian.Uint16(header[4:])+uint16(i))
+	inet.SetIPv4Checksum(header)
+}
+
+// setTCP gives segment i its sequence number and flags: FIN and PSH close the last one;
+// CWR answers one congestion mark, so it is sent once (RFC 3168, section 6.1.2).
+func (s *Segmenter) setTCP(tcp []byte, i int) {
+	seq := binary.BigEndian.Uint32(tcp[tcpSeqAt:])
+	binary.BigEndian.PutUint32(tcp[tcpSeqAt:], seq+uint32(i*s.mss))
+	seed := s.seed
+	if i > 0 {
+		tcp[tcpFlagsAt] &^= tcpCWR
+	}
+	if i < s.count-1 {
+		tcp[tcpFlagsAt] &^= tcpFIN | tcpPSH
+	} else {
+		seed = s.seedLast
+	}
+	binary.BigEndian.PutUint16(tcp[tcpChecksumAt:], seed)
+}
+
+// complete turns the pseudo-header's sum in the checksum field into the checksum. A UDP
+// checksum that comes out as 0 is sent as 0xffff, since 0 means that there is none (RFC
+// 768). Its field, and no other protocol's but DCCP's, is at offset 6; there both values
+// are the same number.
+func (s *Segmenter) complete(upper []byte) {
+	sum := inet.Fold(inet.Sum(upper[s.sumFrom:], 0))
+	if sum == 0 && s.sumAt-s.sumFrom == 6 {
+		sum = 0xffff
+	}
+	binary.BigEndian.PutUint16(upper[s.sumAt:], sum)
+}

@@ -1,0 +1,140 @@
+package underlay
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/internal/inet"
+)
+
+// headerOptions6 make the kernel tell the IPv6 header it took off (RFC 3542).
+var headerOptions6 = [...]option{
+	{"IPV6_RECVPKTINFO", unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1},
+	{"IPV6_RECVHOPLIMIT", unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1},
+	{"IPV6_RECVTCLASS", unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1},
+	{"IPV6_FLOWINFO", unix.SOL_IPV6, ipv6FlowInfo, 1},
+	{"IPV6_RECVHOPOPTS", unix.SOL_IPV6, unix.IPV6_RECVHOPOPTS, 1},
+	{"IPV6_RECVDSTOPTS", unix.SOL_IPV6, unix.IPV6_RECVDSTOPTS, 1},
+	{"IPV6_RECVRTHDR", unix.SOL_IPV6, unix.IPV6_RECVRTHDR, 1},
+}
+
+// headerOptions4 do the same for IPv4 (ip(7)).
+var headerOptions4 = [...]option{
+	{"IP_PKTINFO", unix.SOL_IP, unix.IP_PKTINFO, 1},
+	{"IP_RECVTOS", unix.SOL_IP, unix.IP_RECVTOS, 1},
+	{"IP_RECVTTL", unix.SOL_IP, unix.IP_RECVTTL, 1},
+	{"IP_RECVOPTS", unix.SOL_IP, unix.IP_RECVOPTS, 1},
+}
+
+// ListenRaw opens a receiver of IP protocol 50, for all local addresses of a family, in
+// the network namespace of the calling thread. While it is open the kernel does not answer
+// ESP with protocol-unreachable. It takes CAP_NET_RAW.
+func ListenRaw(cfg Config, v6 bool) (*Receiver, error) {
+	if v6 {
+		c, err := open(cfg, "IPv6 ESP", unix.AF_INET6, unix.SOCK_RAW, inet.ProtoESP, headerOptions6[:]...)
+		if err != nil {
+			return nil, err
+		}
+		return newReceiver(c, (*Receiver).decodeRaw6, control6Len, header6Len), nil
+	}
+	c, err := open(cfg, "IPv4 ESP", unix.AF_INET, unix.SOCK_RAW, inet.ProtoESP)
+	if err != nil {
+		return nil, err
+	}
+	return newReceiver(c, (*Receiver).decodePacket, 0, 0), nil
+}
+
+// UDP is one UDP socket that receives and sends: the port must be the same in both
+// directions (RFC 3948, section 2.1). One goroutine may receive while others send, each
+// with a [UDPSender] of its own.
+type UDP struct {
+	receiver *Receiver
+	sender   *UDPSender
+}
+
+// ListenUDP opens a UDP socket on a port (4500, or 0 for a free one) of all local
+// addresses of a family, in the network namespace of the calling thread.
+func ListenUDP(cfg Config, v6 bool, port uint16) (*UDP, error) {
+	family, what := unix.AF_INET, fmt.Sprintf("IPv4 UDP port %d", port)
+	options, controlLen, headerLen := headerOptions4[:], control4Len, header4Len
+	if v6 {
+		family, what = unix.AF_INET6, fmt.Sprintf("IPv6 UDP port %d", port)
+		options, controlLen, headerLen = headerOptions6[:], control6Len, header6Len
+		// Automatic flow labels would overwrite the label 0.
+		options = append(options[:len(options):len(options)],
+			option{"IPV6_V6ONLY", unix.SOL_IPV6, unix.IPV6_V6ONLY, 1},
+			option{"IPV6_AUTOFLOWLABEL", unix.SOL_IPV6, unix.IPV6_AUTOFLOWLABEL, 0})
+	}
+	options = append(options[:len(options):len(options)], fragmentation(v6, false))
+	c, err := open(cfg, what, family, unix.SOCK_DGRAM, unix.IPPROTO_UDP, options...)
+	if err != nil {
+		return nil, err
+	}
+	segments := false
+	if err := c.control(func(fd int) error {
+		if !cfg.plain {
+			// A kernel without them carries the same datagrams one by one.
+			unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+			_, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
+			segments = err == nil
+		}
+		port, err = bind(fd, v6, port)
+		return err
+	}); err != nil {
+		c.close()
+		return nil, fmt.Errorf("bind %s: %w%s", what, err, hint(err))
+	}
+	u := &UDP{receiver: newReceiver(c, (*Receiver).decodeUDP, controlLen, headerLen)}
+	u.receiver.port = port
+	shared := &udpSocket{conn: c, v6: v6, scope: cfg.Scope}
+	shared.plain.Store(!segments)
+	u.sender = newUDPSender(shared)
+	return u, nil
+}
+
+// bind binds to all addresses and returns the port.
+func bind(fd int, v6 bool, port uint16) (uint16, error) {
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(port)}
+	if v6 {
+		sa = &unix.SockaddrInet6{Port: int(port)}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return 0, err
+	}
+	sa, err := unix.Getsockname(fd)
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		port = uint16(sa.Port)
+	case *unix.SockaddrInet6:
+		port = uint16(sa.Port)
+	}
+	return port, err
+}
+
+// control runs f on the descriptor.
+func (c *conn) control(f func(fd int) error) error {
+	var err error
+	if e := c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
+		return c.failure(e)
+	}
+	return err
+}
+
+// Port is the socket's local port.
+func (u *UDP) Port() uint16 { return u.receiver.port }
+
+// Receive is [Receiver.Receive]. A GRO packet is handed out as its datagrams.
+func (u *UDP) Receive(batch []Datagram) (int, error) { return u.receiver.Receive(batch) }
+
+// Malformed is [Receiver.Malformed].
+func (u *UDP) Malformed() uint64 { return u.receiver.Malformed() }
+
+// Send is [UDPSender.Send] on the socket's own sender; one goroutine at a time may call it.
+func (u *UDP) Send(m Message) error { return u.sender.Send(m) }
+
+// Sender returns one more sender on the socket, for one more goroutine. It needs no Close.
+func (u *UDP) Sender() *UDPSender { return newUDPSender(u.sender.socket) }
+
+// Close closes the socket; whoever waits in Receive or Send gets os.ErrClosed.
+func (u *UDP) Close() error { return u.receiver.Close() }

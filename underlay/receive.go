@@ -1,0 +1,275 @@
+package underlay
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/internal/inet"
+)
+
+// slotLen is the distance of two receive buffers: 64 KiB, which is the longest packet and
+// the longest GRO packet, and a few cache lines, so that the beginnings of all packets do
+// not fall into the same cache sets.
+const slotLen = 1<<16 + 25*64
+
+// Datagram is one ESP packet as received, or whatever else was sent to the port: RFC 3948
+// puts IKE messages (four zero bytes first) and one-byte keepalives there too. Slices
+// point into the receiver's buffers until its next Receive; datagrams that arrived as one
+// GRO packet share one Header.
+//
+// Header is the outer IP header with IPv4 options or IPv6 extension headers:
+//
+//   - IPv4, protocol 50: the bytes as received; of a reassembled packet those of the first
+//     fragment, without the fragment's flags and with the length of the whole. Into
+//     record-route and timestamp options this host has entered itself (RFC 791).
+//   - IPv6, and UDP: rebuilt from what the kernel tells: version, traffic class, flow
+//     label, TTL, addresses, options, the hop-by-hop, destination and routing headers.
+//     Length, IPv4 identification, flags (so DF too), offset and checksum are 0: the kernel
+//     does not tell them. Authentication and fragment headers are left out.
+//
+// The byte at ProtocolAt names the protocol as received, 50 or 17. Whoever puts the inner
+// packet behind Header (transport mode) sets that byte, the length, and for IPv4 the
+// checksum.
+type Datagram struct {
+	Local, Remote netip.AddrPort // port 0 for protocol 50; link-local addresses carry the interface index as zone
+	Header        []byte
+	ProtocolAt    int
+	Payload       []byte
+}
+
+// Receiver receives on one socket, in batches. One goroutine at a time may call Receive.
+type Receiver struct {
+	conn    *conn
+	decode  func(*Receiver, int) bool // fills current from message i; false if it is malformed
+	port    uint16
+	waiting func(fd uintptr) bool // handed to the poller
+	errno   syscall.Errno
+
+	// The last batch of the kernel: messages next to count-1 are still to be handed out,
+	// and of the current one the payload still to be cut into datagrams of segment bytes.
+	msgs        []mmsghdr
+	ask         int
+	next, count int
+	current     Datagram
+	rest        []byte
+	segment     int
+
+	iovecs  []unix.Iovec
+	names   []unix.RawSockaddrInet6
+	buffers []byte
+	control []byte
+	headers []byte
+	ctlLen  int
+
+	anc       ancillary
+	zoneIndex uint32
+	zone      string
+	malformed atomic.Uint64
+}
+
+// newReceiver makes the receiver's buffers. controlLen and headerLen are the room per
+// message for control messages and rebuilt headers.
+func newReceiver(c *conn, decode func(*Receiver, int) bool, controlLen, headerLen int) *Receiver {
+	r := &Receiver{
+		conn:    c,
+		decode:  decode,
+		msgs:    make([]mmsghdr, batchLen),
+		iovecs:  make([]unix.Iovec, batchLen),
+		names:   make([]unix.RawSockaddrInet6, batchLen),
+		buffers: make([]byte, batchLen*slotLen),
+		control: make([]byte, batchLen*controlLen),
+		headers: make([]byte, batchLen*headerLen),
+		ctlLen:  controlLen,
+	}
+	for i := range r.msgs {
+		r.iovecs[i].Base = &r.buffers[i*slotLen]
+		r.iovecs[i].SetLen(1 << 16)
+		m := &r.msgs[i]
+		m.Iov = &r.iovecs[i]
+		m.SetIovlen(1)
+		m.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		if controlLen > 0 {
+			m.Control = &r.control[i*controlLen]
+		}
+	}
+	r.waiting = func(fd uintptr) bool {
+		r.count, r.errno = receiveMessages(fd, r.msgs[:r.ask])
+		return r.errno != unix.EAGAIN
+	}
+	return r
+}
+
+// Receive waits for a datagram, then fills batch with those that have arrived. A batch of
+// 64 takes all that one system call gives; what does not fit is kept for the next call.
+// After Close it returns os.ErrClosed.
+func (r *Receiver) Receive(batch []Datagram) (int, error) {
+	if len(batch) == 0 {
+		return 0, errors.New("receive: the batch has no room")
+	}
+	for {
+		if n := r.handOut(batch); n > 0 {
+			return n, nil
+		}
+		if err := r.refill(min(len(batch), batchLen)); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Malformed counts what was received and thrown away: empty, or cut by the kernel, itself
+// or the description of its header. It may be called at any time.
+func (r *Receiver) Malformed() uint64 { return r.malformed.Load() }
+
+// Close closes the socket; a waiting Receive returns os.ErrClosed.
+func (r *Receiver) Close() error { return r.conn.close() }
+
+// refill gets up to n messages from the kernel.
+func (r *Receiver) refill(n int) error {
+	r.next, r.count, r.rest = 0, 0, nil
+	for i := range r.msgs[:n] {
+		m := &r.msgs[i]
+		m.Namelen = unix.SizeofSockaddrInet6
+		m.SetControllen(r.ctlLen)
+		m.Flags = 0
+	}
+	r.ask, r.errno = n, 0
+	if err := r.conn.raw.Read(r.waiting); err != nil {
+		return r.conn.failure(err)
+	}
+	if r.errno != 0 {
+		return receiveError{r.conn.file.Name(), r.errno}
+	}
+	return nil
+}
+
+// handOut moves datagrams from the kernel's batch to the caller's.
+func (r *Receiver) handOut(batch []Datagram) (n int) {
+	for n < len(batch) {
+		if len(r.rest) > 0 {
+			cut := min(r.segment, len(r.rest))
+			r.current.Payload = r.rest[:cut:cut]
+			r.rest = r.rest[cut:]
+			batch[n] = r.current
+			n++
+			continue
+		}
+		if r.next == r.count {
+			break
+		}
+		i := r.next
+		r.next++
+		if r.msgs[i].Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || !r.decode(r, i) {
+			r.rest = nil
+			r.malformed.Add(1)
+		}
+	}
+	return n
+}
+
+// bytes returns the data of message i.
+func (r *Receiver) bytes(i int) []byte {
+	n := min(int(r.msgs[i].length), 1<<16)
+	return r.buffers[i*slotLen:][:n:n]
+}
+
+// decodePacket takes message i as a whole IPv4 packet.
+func (r *Receiver) decodePacket(i int) bool {
+	h, err := inet.Parse(r.bytes(i))
+	if err != nil || h.Version != 4 {
+		return false
+	}
+	packet := r.bytes(i)[:h.Total:h.Total]
+	r.current = Datagram{
+		Local:      netip.AddrPortFrom(h.Dst, 0),
+		Remote:     netip.AddrPortFrom(h.Src, 0),
+		Header:     packet[:h.Len:h.Len],
+		ProtocolAt: h.ProtocolAt,
+	}
+	return r.whole(packet[h.Len:])
+}
+
+// decodeRaw6 takes message i as the payload of protocol 50.
+func (r *Receiver) decodeRaw6(i int) bool {
+	return r.describe(i, inet.ProtoESP) && r.whole(r.bytes(i))
+}
+
+// decodeUDP takes message i as one or, with GRO, several UDP payloads.
+func (r *Receiver) decodeUDP(i int) bool {
+	if !r.describe(i, inet.ProtoUDP) || !r.whole(r.bytes(i)) {
+		return false
+	}
+	if r.anc.segment > 0 {
+		r.segment = r.anc.segment
+	}
+	return true
+}
+
+// whole lays out a message that is one datagram. One without a payload is none.
+func (r *Receiver) whole(payload []byte) bool {
+	r.rest, r.segment = payload, len(payload)
+	return len(payload) > 0
+}
+
+// describe sets the addresses and the header of message i from its name and control messages.
+func (r *Receiver) describe(i int, proto uint8) bool {
+	n := min(int(r.msgs[i].Controllen), r.ctlLen)
+	if r.anc.parse(r.control[i*r.ctlLen:][:n]) != nil {
+		return false
+	}
+	remote, ok := address(&r.names[i])
+	if !ok || !r.anc.local.IsValid() || remote.Addr().Is4() != r.anc.local.Is4() {
+		return false
+	}
+	room := len(r.headers) / len(r.msgs)
+	header, at := r.anc.header(r.headers[i*room:i*room:(i+1)*room], remote.Addr(), proto)
+	if proto == inet.ProtoESP {
+		remote = netip.AddrPortFrom(remote.Addr(), 0)
+	}
+	r.current = Datagram{
+		Local:      netip.AddrPortFrom(r.scoped(r.anc.local), r.port),
+		Remote:     netip.AddrPortFrom(r.scoped(remote.Addr()), remote.Port()),
+		Header:     header,
+		ProtocolAt: at,
+	}
+	return true
+}
+
+// scoped gives a link-local address the interface it is local to.
+func (r *Receiver) scoped(a netip.Addr) netip.Addr {
+	if !a.Is6() || !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast() {
+		return a
+	}
+	if r.zoneIndex != r.anc.index {
+		r.zoneIndex, r.zone = r.anc.index, strconv.FormatUint(uint64(r.anc.index), 10)
+	}
+	return a.WithZone(r.zone)
+}
+
+// address reads a socket address of either family.
+func address(sa *unix.RawSockaddrInet6) (netip.AddrPort, bool) {
+	b := (*[unix.SizeofSockaddrInet6]byte)(unsafe.Pointer(sa))
+	port := binary.BigEndian.Uint16(b[2:])
+	switch sa.Family {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), port), true
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), port), true
+	}
+	return netip.AddrPort{}, false
+}
+
+// receiveError is the kernel's refusal to receive.
+type receiveError struct {
+	socket string
+	errno  syscall.Errno
+}
+
+func (e receiveError) Error() string { return "receive on " + e.socket + " socket: " + e.errno.Error() }
+func (e receiveError) Unwrap() error { return e.errno }
