@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -111,7 +112,8 @@ type End struct {
 }
 
 // Cable joins two namespaces by a veth pair, sets the ends' addresses (IPv6 without
-// duplicate address detection, which would hold them back for a second) and sets them up.
+// duplicate address detection, which would hold them back for a second), sets them up and
+// waits until they are.
 func Cable(a, b End) error {
 	err := a.NS.Do(func() error {
 		return netlink.LinkAdd(&netlink.Veth{
@@ -128,7 +130,29 @@ func Cable(a, b End) error {
 			return fmt.Errorf("set up %s: %w", e.Name, err)
 		}
 	}
+	for _, e := range []End{a, b} {
+		if err := e.NS.Do(func() error { return awaitUp(e.Name) }); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// awaitUp waits until the kernel has activated the device: before that it drops what is sent.
+func awaitUp(name string) error {
+	const patience = 5 * time.Second
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", name, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Since(start) > patience {
+			return fmt.Errorf("%s is %s after %s", name, link.Attrs().OperState, patience)
+		}
+	}
 }
 
 func configure(e End) error {
