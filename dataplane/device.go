@@ -1,0 +1,300 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+
+	"espalier/guard"
+	"espalier/internal/inet"
+	"espalier/ipsec"
+	"espalier/tun"
+	"espalier/underlay"
+)
+
+// Config of a Device. Only Underlay and StateDir must be set.
+type Config struct {
+	Underlay string   // the device ESP leaves and arrives by, such as p4p1
+	Guarded  []string // further devices the guard closes for cleartext
+	TUN      string   // name of the TUN device; "" is "esp-" and Underlay
+	Queues   int      // TUN queues; 0 is 1
+
+	// Mark and Mask are the fwmark of the underlay's own packets; 0 are DefaultMark and
+	// all ones. Table and RulePriority place the steering; 0 are DefaultTable plus the
+	// underlay's ifindex, and DefaultRulePriority.
+	Mark, Mask   uint32
+	Table        int
+	RulePriority int
+
+	StateDir string       // where the settings found are kept, to put them back
+	Log      *slog.Logger // nil: slog.Default()
+}
+
+// Defaults of Config. The mark reads "ESP" in part; the rule stands behind the local table
+// (0) and before main (32766).
+const (
+	DefaultMark         = 0xe5b00000
+	DefaultTable        = 58800
+	DefaultRulePriority = 5880
+)
+
+// Device is a userspace offload device. It implements ipsec.Database and
+// ipsec.Accounting. Its methods are safe for concurrent use.
+type Device struct {
+	log      *slog.Logger
+	link     underlayLink
+	mark     uint32
+	nl       *netlink.Handle
+	tun      *tun.Device
+	senders  []*underlay.Sender    // one for each TUN queue
+	raw      [2]*underlay.Receiver // IPv4, IPv6
+	udp      udpPorts
+	guard    *guard.Guard
+	steering steering
+	filter   reversePath
+	watcher  *watcher
+	locals   locals
+
+	control sync.Mutex // one change of policies or encapsulations at a time
+	sad     *sad
+	spd     spd
+	drops   drops
+	ids     fragmentIDs
+
+	running errorGroup
+}
+
+// New opens the device in the network namespace of the process: TUN, underlay sockets, guard
+// (with what an earlier process left in force) and steering. Run makes it work; Close must
+// be called if Run is not.
+func New(cfg Config) (*Device, error) {
+	cfg.setDefaults()
+	d := &Device{log: cfg.Log, mark: cfg.Mark, sad: newSAD()}
+	if err := d.open(&cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("device behind %s: %w", cfg.Underlay, err), d.Close())
+	}
+	return d, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.TUN == "" {
+		c.TUN = TUNName(c.Underlay)
+	}
+	if c.Queues == 0 {
+		c.Queues = 1
+	}
+	if c.Mark == 0 {
+		c.Mark = DefaultMark
+	}
+	if c.Mask == 0 {
+		c.Mask = ^uint32(0)
+	}
+	if c.RulePriority == 0 {
+		c.RulePriority = DefaultRulePriority
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+}
+
+// TUNName is the default name of the TUN device behind an underlay device, cut to what the
+// kernel takes (IFNAMSIZ).
+func TUNName(underlay string) string {
+	const longest = 15
+	name := "esp-" + underlay
+	return name[:min(len(name), longest)]
+}
+
+// open takes the resources in the order in which packets need them. What was opened before
+// an error, Close gives back.
+func (d *Device) open(cfg *Config) (err error) {
+	if d.nl, err = netlink.NewHandle(); err != nil {
+		return err
+	}
+	if err := d.findUnderlay(cfg); err != nil {
+		return err
+	}
+	if d.guard, err = guard.Open(guard.Config{Devices: append([]string{cfg.Underlay}, cfg.Guarded...), Mark: cfg.Mark, Mask: cfg.Mask}); err != nil {
+		return err
+	}
+	sockets := underlay.Config{Mark: cfg.Mark}
+	for i := range d.raw {
+		if d.raw[i], err = underlay.ListenRaw(sockets, i == 1); err != nil {
+			return err
+		}
+	}
+	for range cfg.Queues {
+		s, err := underlay.NewSender(sockets)
+		if err != nil {
+			return err
+		}
+		d.senders = append(d.senders, s)
+	}
+	d.udp = udpPorts{config: sockets, start: func(u *underlay.UDP) { d.running.start(func(context.Context) error { return d.receiveUDP(u) }) }}
+	if err := d.openTUN(cfg); err != nil {
+		return err
+	}
+	d.steering = steering{nl: d.nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask, tun: d.tun.Index()}
+	if err := d.steering.open(); err != nil {
+		return err
+	}
+	d.filter = reversePath{device: cfg.Underlay, file: rpFilterFile(cfg.StateDir, cfg.Underlay)}
+	if err := d.filter.loosen(); err != nil {
+		return err
+	}
+	if d.watcher, err = newWatcher(); err != nil {
+		return err
+	}
+	d.reportGuard(cfg.TUN)
+	return d.locals.read(d.nl)
+}
+
+func rpFilterFile(dir, device string) string { return filepath.Join(dir, device+".rp_filter") }
+
+func (d *Device) findUnderlay(cfg *Config) error {
+	link, err := d.nl.LinkByName(cfg.Underlay)
+	if err != nil {
+		return err
+	}
+	d.link.name, d.link.index = cfg.Underlay, link.Attrs().Index
+	d.link.mtu.Store(int64(link.Attrs().MTU))
+	if cfg.Table == 0 {
+		cfg.Table = DefaultTable + d.link.index
+	}
+	return nil
+}
+
+// openTUN makes the TUN. It gets no link-local address (addr_gen_mode none): nothing but the
+// steering may send into it. Its own reverse path filter is loose, for SAs without an
+// outbound counterpart.
+func (d *Device) openTUN(cfg *Config) (err error) {
+	if d.tun, err = tun.Create(cfg.TUN, cfg.Queues); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		sysctl
+		value string
+	}{
+		{sysctl{"ipv6", d.tun.Name(), "addr_gen_mode"}, "1"},
+		{sysctl{"ipv4", d.tun.Name(), "rp_filter"}, loose},
+	} {
+		if err := c.write(c.value); err != nil {
+			return fmt.Errorf("set %s of %s: %w", c.name, d.tun.Name(), err)
+		}
+	}
+	link, err := d.nl.LinkByIndex(d.tun.Index())
+	if err != nil {
+		return err
+	}
+	if err := d.nl.LinkSetMTU(link, tunMTU(int(d.link.mtu.Load()))); err != nil {
+		return fmt.Errorf("set MTU of %s: %w", d.tun.Name(), err)
+	}
+	if err := d.nl.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", d.tun.Name(), err)
+	}
+	return nil
+}
+
+// reportGuard tells what the guard holds already, and which of the user's own packet filter
+// rules will not see decrypted traffic.
+func (d *Device) reportGuard(tun string) {
+	if ids := d.guard.Inherited(); len(ids) > 0 {
+		d.log.Info("guard left by an earlier process stays in force", "policies", len(ids))
+	}
+	rules, err := guard.InterfaceRules(d.link.name)
+	if err != nil {
+		d.log.Warn("read nftables rules", "err", err)
+	}
+	for _, r := range rules {
+		d.log.Warn("firewall rule names the underlay device, but decrypted packets come and go by the TUN: add the same rule for it",
+			"rule", r, "tun", tun)
+	}
+}
+
+// Run carries packets until ctx ends or the underlay device goes. It returns when all its
+// goroutines have, with the steering removed and rp_filter put back. The guard stays in force
+// as long as there are policies: see guard.Release.
+func (d *Device) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.running.begin(ctx, cancel)
+	d.running.start(func(ctx context.Context) error { return d.watch(ctx, d.watcher) })
+	for _, r := range d.raw {
+		d.running.start(func(context.Context) error { return d.receiveRaw(r) })
+	}
+	for i, q := range d.tun.Queues() {
+		d.running.start(func(context.Context) error { return newOutbound(d, q, d.senders[i]).run() })
+	}
+	<-ctx.Done()
+	return errors.Join(d.Close(), d.running.wait())
+}
+
+// Close gives everything back but the guard, and wipes the keys.
+func (d *Device) Close() error {
+	var errs []error
+	if d.steering.routes != nil {
+		errs = append(errs, d.steering.close(), d.filter.restore())
+		d.steering.routes = nil
+	}
+	if d.tun != nil {
+		errs = append(errs, d.tun.Close())
+	}
+	for _, r := range d.raw {
+		if r != nil {
+			errs = append(errs, r.Close())
+		}
+	}
+	for _, s := range d.senders {
+		errs = append(errs, s.Close())
+	}
+	errs = append(errs, d.udp.close())
+	if d.guard != nil {
+		if len(d.guard.Inherited()) == 0 && len(d.spd.list()) == 0 {
+			errs = append(errs, guard.Release(d.link.name))
+		}
+		errs = append(errs, d.guard.Close())
+	}
+	for _, a := range d.sad.flush() {
+		a.retire()
+	}
+	if d.nl != nil {
+		d.nl.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// Release removes what a dead device left behind: its guard, its steering rule and the
+// loosened rp_filter.
+func Release(cfg Config) error {
+	cfg.setDefaults()
+	nl, err := netlink.NewHandle()
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	d := Device{nl: nl}
+	if err := d.findUnderlay(&cfg); err != nil {
+		return fmt.Errorf("release %s: %w", cfg.Underlay, err)
+	}
+	s := steering{nl: nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask}
+	filter := reversePath{device: cfg.Underlay, file: rpFilterFile(cfg.StateDir, cfg.Underlay)}
+	errs := []error{s.close(), filter.restore()}
+	for _, dev := range append([]string{cfg.Underlay}, cfg.Guarded...) {
+		errs = append(errs, guard.Release(dev))
+	}
+	return errors.Join(errs...)
+}
+
+// flowOf is what a selector sees of a packet.
+func flowOf(h *inet.Header) ipsec.Flow {
+	return ipsec.Flow{
+		Src: h.Src, Dst: h.Dst, Protocol: h.Protocol,
+		SrcPort: h.SrcPort, DstPort: h.DstPort,
+		NoPorts: !h.HasPorts && inet.UsesPorts(h.Protocol) && h.IsFragment(),
+	}
+}

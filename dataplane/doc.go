@@ -1,0 +1,17 @@
+// Package dataplane is the userspace offload device: it does for a host without an
+// offloading NIC what the NIC and the kernel's ESP would do, and is programmed alike.
+//
+//	application → route → TUN → SPD → SA → ESP → AES-GCM → underlay → wire    outbound.go
+//	wire → underlay → SA by SPI → replay → AES-GCM → SPD check → TUN → kernel  inbound.go
+//
+// A [Device] belongs to one underlay device (p4p1) in the network namespace of the process
+// and implements [ipsec.Database]. Adding a policy does three things in this order: the
+// guard closes its selector for cleartext, the steering routes it into the TUN, the SPD
+// begins to decide. Removing one undoes them in reverse, so that at no moment cleartext of
+// a protected selector may leave.
+//
+// One goroutine reads each TUN queue, and one each underlay socket; each owns its buffers and
+// carries a packet through to the end. Drops are typed and counted in drops.go.
+//
+// RFC 4301 §5 (processing), RFC 4303 (ESP), RFC 6040 (ECN), RFC 3948 (UDP encapsulation).
+package dataplane

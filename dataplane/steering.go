@@ -1,0 +1,181 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// steering brings traffic into the TUN: one routing table with a route for each protected
+// destination prefix, and one rule per family that sends everything there but the
+// underlay's own marked packets. It only steers; that nothing leaks past it is the guard's
+// business.
+//
+// The routes go with the TUN device, also when the process is killed; a rule that is left
+// over leads into an empty table and is taken over by the next device.
+type steering struct {
+	nl       *netlink.Handle
+	table    int
+	priority int
+	mark     uint32
+	mask     uint32
+	tun      int // ifindex
+
+	mu     sync.Mutex
+	routes map[netip.Prefix]*steeredRoute
+}
+
+// steeredRoute is the route of one destination prefix, shared by the policies that name it.
+type steeredRoute struct {
+	policies int
+	from     netip.Prefix // source addresses of the first of them
+}
+
+var families = [...]int{unix.AF_INET, unix.AF_INET6}
+
+func (s *steering) open() error {
+	s.routes = make(map[netip.Prefix]*steeredRoute)
+	for _, family := range families {
+		if err := s.nl.RuleAdd(s.rule(family)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add rule `%s`: %w", s.rule(family), err)
+		}
+	}
+	return nil
+}
+
+// rule is `not fwmark M/MASK lookup TABLE`. Nothing else may stand in it: with a `from` the
+// negation would span both, and the underlay's packets would loop.
+func (s *steering) rule(family int) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family = family
+	r.Invert = true
+	r.Mark, r.Mask = s.mark, &s.mask
+	r.Table, r.Priority = s.table, s.priority
+	return r
+}
+
+// add steers dst into the TUN for one more policy. from is the policy's source prefix: an
+// address of this host inside it becomes the source of connections that choose none.
+func (s *steering) add(dst, from netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dst = dst.Masked()
+	if r := s.routes[dst]; r != nil {
+		r.policies++
+		return nil
+	}
+	if err := s.install(dst, from); err != nil {
+		return err
+	}
+	s.routes[dst] = &steeredRoute{policies: 1, from: from}
+	return nil
+}
+
+func (s *steering) remove(dst netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dst = dst.Masked()
+	r := s.routes[dst]
+	if r == nil {
+		return nil
+	}
+	if r.policies--; r.policies > 0 {
+		return nil
+	}
+	delete(s.routes, dst)
+	if err := s.nl.RouteDel(s.route(dst)); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("delete route to %s: %w", dst, err)
+	}
+	return nil
+}
+
+func (s *steering) clear() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for dst := range s.routes {
+		if err := s.nl.RouteDel(s.route(dst)); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("delete route to %s: %w", dst, err))
+		}
+	}
+	clear(s.routes)
+	return errors.Join(errs...)
+}
+
+// sync puts back what the kernel took away with an address or a link.
+func (s *steering) sync() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for dst, r := range s.routes {
+		errs = append(errs, s.install(dst, r.from))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *steering) install(dst, from netip.Prefix) error {
+	route := s.route(dst)
+	if src := s.localAddress(from); src.IsValid() {
+		route.Src = src.AsSlice()
+	}
+	if err := s.nl.RouteReplace(route); err != nil {
+		return fmt.Errorf("add route to %s in table %d: %w", dst, s.table, err)
+	}
+	return nil
+}
+
+func (s *steering) route(dst netip.Prefix) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: s.tun,
+		Table:     s.table,
+		Dst:       &net.IPNet{IP: dst.Addr().AsSlice(), Mask: net.CIDRMask(dst.Bits(), dst.Addr().BitLen())},
+		Scope:     netlink.SCOPE_LINK,
+	}
+}
+
+// localAddress is an address of this host inside the prefix, if there is one.
+func (s *steering) localAddress(in netip.Prefix) netip.Addr {
+	addrs, err := s.nl.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil || !in.IsValid() {
+		return netip.Addr{}
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&unix.IFA_F_TENTATIVE == 0 && in.Contains(ip.Unmap()) {
+			return ip.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+func (s *steering) close() error {
+	errs := []error{s.clear()}
+	for _, family := range families {
+		if err := s.nl.RuleDel(s.rule(family)); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("delete rule `%s`: %w", s.rule(family), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sysctl is a setting of one device under /proc/sys/net.
+type sysctl struct{ family, device, name string }
+
+func (c sysctl) path() string {
+	return "/proc/sys/net/" + c.family + "/conf/" + c.device + "/" + c.name
+}
+
+func (c sysctl) read() (string, error) {
+	b, err := os.ReadFile(c.path())
+	if err != nil {
+		return "", err
+	}
+	return string(b[:max(0, len(b)-1)]), nil
+}
+
+func (c sysctl) write(value string) error { return os.WriteFile(c.path(), []byte(value), 0) }

@@ -1,0 +1,88 @@
+package dataplane
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+
+	"espalier/underlay"
+)
+
+// udpPorts are the sockets for UDP encapsulation, one per family and local port, opened when
+// the first SA needs them.
+type udpPorts struct {
+	config underlay.Config
+	start  func(*underlay.UDP)
+
+	mu    sync.RWMutex
+	ports map[udpPort]*udpSocket
+}
+
+type udpPort struct {
+	v6   bool
+	port uint16
+}
+
+type udpSocket struct {
+	*underlay.UDP
+	users int
+}
+
+func portOf(local netip.AddrPort) udpPort {
+	return udpPort{v6: local.Addr().Is6(), port: local.Port()}
+}
+
+// acquire opens the socket for one more SA.
+func (u *udpPorts) acquire(p udpPort) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s := u.ports[p]; s != nil {
+		s.users++
+		return nil
+	}
+	socket, err := underlay.ListenUDP(u.config, p.v6, p.port)
+	if err != nil {
+		return err
+	}
+	if u.ports == nil {
+		u.ports = make(map[udpPort]*udpSocket)
+	}
+	u.ports[p] = &udpSocket{UDP: socket, users: 1}
+	u.start(socket)
+	return nil
+}
+
+func (u *udpPorts) release(p udpPort) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.ports[p]
+	if s == nil {
+		return nil
+	}
+	if s.users--; s.users > 0 {
+		return nil
+	}
+	delete(u.ports, p)
+	return s.Close()
+}
+
+// get is the socket that sends from p, nil if no SA has asked for it.
+func (u *udpPorts) get(p udpPort) *underlay.UDP {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	if s := u.ports[p]; s != nil {
+		return s.UDP
+	}
+	return nil
+}
+
+func (u *udpPorts) close() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var errs []error
+	for _, s := range u.ports {
+		errs = append(errs, s.Close())
+	}
+	clear(u.ports)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,119 @@
+// Package archtest holds the arrows between packages: who may import whom. A new arrow is a
+// decision about the structure, made here.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows lists for each package the packages of this module it may import. "internal/inet" and
+// "ipsec" are vocabulary: they import nothing of the module.
+var arrows = map[string][]string{
+	"cmd/espalier": {"internal/cli"},
+	"internal/cli": {"dataplane", "demo", "ipsec", "verdict", "xfrm", "xfrm/client", "xfrm/server"},
+
+	"ipsec":         {},
+	"internal/inet": {},
+
+	"xfrm":        {"ipsec"},
+	"xfrm/client": {"xfrm", "ipsec"},
+	"xfrm/server": {"xfrm", "ipsec"},
+	"verdict":     {"ipsec"},
+
+	"aesgcm":     {},
+	"esp/replay": {},
+	"esp":        {"aesgcm", "esp/replay", "ipsec"},
+	"tun":        {"internal/inet"},
+	"underlay":   {"internal/inet"},
+	"guard":      {"ipsec"},
+	"dataplane":  {"tun", "underlay", "guard", "esp", "esp/replay", "ipsec", "internal/inet"},
+
+	"internal/netns": {},
+	"internal/wire":  {"internal/inet", "ipsec"},
+	"demo":           {"internal/inet", "internal/netns", "internal/wire", "ipsec", "verdict", "xfrm", "xfrm/client"},
+
+	"internal/archtest": {},
+}
+
+// outside lists the packages that may import nothing from outside of the module but the
+// standard library and the modules named. Packages not listed are free to choose.
+var outside = map[string][]string{
+	"ipsec":         {},
+	"internal/inet": {},
+	"verdict":       {},
+	"esp/replay":    {},
+	"esp":           {},
+	"aesgcm":        {"golang.org/x/sys"},
+	"tun":           {"golang.org/x/sys"},
+	"underlay":      {"golang.org/x/sys"},
+	"xfrm":          {"github.com/mdlayher/netlink", "golang.org/x/sys"},
+	"guard":         {"github.com/google/nftables", "golang.org/x/sys"},
+}
+
+const module = "espalier/"
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestArrows(t *testing.T) {
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, known := arrows[name]
+		if !known {
+			t.Errorf("%s is not in the table of arrows: decide what it may import", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if own, ok := strings.CutPrefix(imp, module); ok {
+				if !slices.Contains(allowed, own) {
+					t.Errorf("%s imports %s: no such arrow", name, own)
+				}
+				continue
+			}
+			modules, limited := outside[name]
+			if limited && isForeign(imp) && !slices.ContainsFunc(modules, func(m string) bool { return imp == m || strings.HasPrefix(imp, m+"/") }) {
+				t.Errorf("%s imports %s: it may use the standard library and %v", name, imp, modules)
+			}
+		}
+	}
+}
+
+// isForeign: the standard library's paths have no dot in their first element.
+func isForeign(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return strings.Contains(first, ".")
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "espalier/...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(p.ImportPath, module+"test") { // a module of its own
+			all = append(all, p)
+		}
+	}
+	if len(all) < 10 {
+		t.Fatalf("only %d packages: is the pattern right?", len(all))
+	}
+	return all
+}
