@@ -53,7 +53,7 @@ var outside = map[string][]string{
 	"tun":           {"golang.org/x/sys"},
 	"underlay":      {"golang.org/x/sys"},
 	"xfrm":          {"github.com/mdlayher/netlink", "golang.org/x/sys"},
-	"guard":         {"github.com/google/nftables", "golang.org/x/sys"},
+	"guard":         {"github.com/google/nftables", "github.com/mdlayher/netlink", "golang.org/x/sys"},
 }
 
 const module = "espalier/"

@@ -1,0 +1,47 @@
+// Package guard makes a host fail closed: it keeps cleartext of protected selectors off
+// the wire while no SA exists, while the IPsec device is dead, and behind its back.
+//
+// In flow the policies of an SPD and the UDP encapsulations its SAs own; out come nftables
+// rules on the netdev ingress and egress hook of every underlay device. Routes steer
+// packets into the IPsec device, but a socket bound to the underlay device leaves past any
+// route; the hooks see every packet. The rules belong to the kernel: they outlive the
+// process, SIGKILL included, and a restarted one reads them back with [Open].
+//
+// Each device has a table of its own, `espalier_<device>` in family netdev. A packet walks
+//
+//  1. neighbour discovery: ICMPv6 133–137 with hop limit 255, unfragmented (RFC 4861,
+//     RFC 6980): accepted
+//  2. ESP (RFC 4303), also behind extension headers, and its fragments: accepted
+//  3. UDP encapsulation of an SA (RFC 3948) and its fragments: accepted; going out only
+//     with the mark of the underlay's own sockets
+//  4. the policies in SPD order (RFC 4301 §4.4.1): Outbound ones going out, Inbound and
+//     Forward ones coming in. Bypass accepts; Protect and Discard drop and count; a Protect
+//     whose processing is all Optional accepts
+//
+// and is accepted if it comes through. What drops a packet and what lets it pass are not
+// mirror images. A policy that drops takes every packet that may be meant: a fragment
+// without the ports it asks for, an IPv6 header chain that cannot be followed, and an
+// authentication header (the walk ends there, so anything may be behind it). A policy that
+// accepts takes only packets that show all it asks for. Ports are those of TCP, UDP, DCCP,
+// SCTP and UDP-Lite, or ICMP type and code. Where a policy that drops names another protocol
+// and ports, it takes all of that protocol; where it names only ports, another protocol's
+// count as zero, as in Linux.
+//
+// Inbound and Forward policies share one list, because the hook is before routing: an
+// Inbound Bypass that comes first also admits what is forwarded.
+//
+// A selector's Interface counts if it names an underlay device of the guard. If it names
+// another one, a policy that drops is taken as if it named none, and one that accepts
+// is left out.
+//
+// ARP, PPPoE and frames of a VLAN are not looked at: they belong to other interfaces. VLAN 0
+// is no VLAN (IEEE 802.1Q priority tag): those frames are the device's own. A VLAN device
+// that is itself the underlay must keep its default, reorder_hdr on, since otherwise it
+// shows its packets with the tag. Addresses are those of the IP header: a source route is
+// not followed, nor does Linux follow it in its own policies.
+//
+// The hooks do not see what is redirected by tc ingress or XDP, or sent through AF_XDP, and
+// `nft flush ruleset` removes the guard until the next [Guard.Apply]. A device that was
+// removed and is back needs an Apply too: not every kernel hooks it again. Egress hooks need
+// Linux 5.16 with CONFIG_NETFILTER_EGRESS; every change needs CAP_NET_ADMIN.
+package guard

@@ -1,0 +1,302 @@
+package guard
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"espalier/ipsec"
+)
+
+// chain is an nftables chain with its rules; hook is nil in one that others call.
+type chain struct {
+	name  string
+	hook  *hook
+	rules []rule
+}
+
+type hook struct {
+	number   uint32 // NF_NETDEV_*
+	priority int32
+}
+
+type rule struct {
+	match   match
+	comment string
+}
+
+func (c *chain) add(m match, comment string) { c.rules = append(c.rules, rule{m, comment}) }
+
+// side is one direction of travel at a device.
+type side struct {
+	name    string // of the chains for one family
+	hook    string // of the chain at the hook
+	counter string
+	number  uint32
+	// Ingress comes before a user's flowtable, which would forward past the guard; egress
+	// after whatever may still change a packet.
+	priority   int32
+	directions []ipsec.Direction
+}
+
+var (
+	ingress = side{"in", "ingress", "dropped_in", unix.NF_NETDEV_INGRESS, -1000, []ipsec.Direction{ipsec.Inbound, ipsec.Forward}}
+	egress  = side{"out", "egress", "dropped_out", unix.NF_NETDEV_EGRESS, 1000, []ipsec.Direction{ipsec.Outbound}}
+	sides   = [...]*side{&ingress, &egress}
+)
+
+func (s *side) has(d ipsec.Direction) bool {
+	for _, have := range s.directions {
+		if d == have {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *side) familyChain(f *family) string { return s.name + "_" + f.name }
+
+// tableName is the name of a device's table. Names nft cannot read are escaped with '/',
+// which no device name contains.
+func tableName(device string) string {
+	var b strings.Builder
+	b.WriteString("espalier_")
+	for _, c := range []byte(device) {
+		switch {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', c == '_', c == '-', c == '.':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "/%02x", c)
+		}
+	}
+	return b.String()
+}
+
+// buildChains is the rule set of one device, from entries in SPD order.
+func buildChains(cfg *Config, entries []entry, encaps []Encap) []chain {
+	var chains []chain
+	for _, s := range sides {
+		var own []entry
+		guards := false
+		for _, e := range entries {
+			if s.has(e.Direction) {
+				own = append(own, e)
+				guards = guards || !e.admits()
+			}
+		}
+		vlan := s.vlanChain(guards)
+		chains = append(chains, s.hookChain(guards, vlan.name), vlan)
+		for _, f := range families {
+			chains = append(chains, s.familyChains(f, cfg, own, encaps)...)
+		}
+	}
+	return chains
+}
+
+var vlanTypes = [...]struct {
+	name      string
+	etherType uint16
+}{{"802.1Q", unix.ETH_P_8021Q}, {"802.1ad", unix.ETH_P_8021AD}}
+
+// hookChain sends each packet to the chain of its family; what is not IP passes.
+func (s *side) hookChain(guards bool, vlan string) chain {
+	c := chain{name: s.hook, hook: &hook{s.number, s.priority}}
+	for _, t := range vlanTypes {
+		c.add(match(nil).etherType(etherTypeAt, t.etherType).call(vlan), t.name)
+	}
+	if guards && s == &egress {
+		// Only a packet socket can give the kernel another protocol than the frame's.
+		for _, f := range families {
+			c.add(match(nil).etherType(etherTypeAt, f.etherType).protocol(notEqual, f.etherType).drop(s.counter),
+				"IP declared as something else")
+		}
+	}
+	for _, f := range families {
+		c.add(f.start().move(s.familyChain(f)), "")
+	}
+	return c
+}
+
+// vlanChain lets go what belongs to a VLAN device and keeps VLAN 0, a mere priority, which
+// the stack takes for the device's own, through any number of such tags.
+func (s *side) vlanChain(guards bool) chain {
+	c := chain{name: s.hook + "_vlan"}
+	c.add(match(nil).vlanIDNotZero(vlanIDAt).accept(), "VLAN of another device")
+	if !guards {
+		return c
+	}
+	for _, t := range vlanTypes {
+		inner := match(nil).etherType(vlanTypeAt, t.etherType)
+		c.add(inner.vlanIDNotZero(innerVLANIDAt).accept(), "VLAN of another device")
+		c.add(inner.drop(s.counter), "stacked priority tags")
+	}
+	for _, f := range families {
+		c.add(match(nil).etherType(vlanTypeAt, f.etherType).protocol(notEqual, f.etherType).drop(s.counter),
+			"IP behind a priority tag in the frame")
+	}
+	return c
+}
+
+// familyChains is the walk of one family's packets, and the chains it calls.
+func (s *side) familyChains(f *family, cfg *Config, entries []entry, encaps []Encap) []chain {
+	c := chain{name: s.familyChain(f)}
+	if f == &ipv6 {
+		c.add(neighbourDiscovery(), "neighbour discovery")
+	}
+	c.add(f.start().upper(equal, unix.IPPROTO_ESP).accept(), "ESP")
+	s.addEncaps(&c, f, cfg, encaps)
+	var called []chain
+	for i := range entries {
+		if e := &entries[i]; f.concerns(&e.Selector) {
+			called = append(called, s.addEntry(&c, f, e, len(called)+1)...)
+		}
+	}
+	return append([]chain{c}, called...)
+}
+
+const (
+	firstNDType = 133 // router solicitation (RFC 4861 §4)
+	lastNDType  = 137 // redirect
+	ndHopLimit  = 255
+)
+
+func neighbourDiscovery() match {
+	return ipv6.start().
+		upper(equal, unix.IPPROTO_ICMPV6).
+		load(expr.PayloadBaseNetworkHeader, 7, 1).compare(equal, []byte{ndHopLimit}).
+		noFragment().
+		load(expr.PayloadBaseTransportHeader, 0, 1).
+		compare(expr.CmpOpGte, []byte{firstNDType}).compare(expr.CmpOpLte, []byte{lastNDType}).
+		accept()
+}
+
+func (s *side) addEncaps(c *chain, f *family, cfg *Config, encaps []Encap) {
+	type pair struct{ src, dst netip.Addr }
+	fragments := map[pair]bool{}
+	src, dst, _ := portFields(unix.IPPROTO_UDP)
+	for _, n := range encaps {
+		from, to := n.Remote, n.Local
+		if s == &egress {
+			from, to = n.Local, n.Remote
+		}
+		if from.Addr().BitLen() != 8*f.addrLen {
+			continue
+		}
+		udp := f.addresses(f.start(), host(from.Addr()), host(to.Addr()))
+		if s == &egress {
+			udp = udp.marked(cfg.Mark, cfg.Mask)
+		}
+		udp = udp.upper(equal, unix.IPPROTO_UDP)
+		c.add(udp.port(equal, src, ipsec.Port(from.Port())).port(equal, dst, ipsec.Port(to.Port())).accept(),
+			"UDP encapsulation")
+		if p := (pair{from.Addr(), to.Addr()}); !fragments[p] {
+			fragments[p] = true
+			c.add(f.laterFragment(udp).accept(), "fragments of UDP encapsulation")
+		}
+	}
+}
+
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// addEntry adds the rules of an entry to the walk and returns the chain they call, if any.
+func (s *side) addEntry(c *chain, f *family, e *entry, number int) []chain {
+	sel := &e.Selector
+	at := f.addresses(f.start(), sel.Src, sel.Dst)
+	switch {
+	case e.admits():
+		addAdmitting(c, f, at, e)
+	case sel.Protocol == 0 && !sel.HasPorts():
+		c.add(at.drop(s.counter), e.comment())
+	default:
+		called := dropUnlessOther(f, sel, s.counter)
+		called.name = fmt.Sprintf("%s_%d", s.familyChain(f), number)
+		c.add(at.call(called.name), e.comment())
+		return []chain{called}
+	}
+	return nil
+}
+
+// addAdmitting accepts what is seen to match. Ports of a protocol that has none to read
+// match nothing.
+func addAdmitting(c *chain, f *family, at match, e *entry) {
+	sel := &e.Selector
+	if !sel.HasPorts() {
+		if sel.Protocol != 0 {
+			at = at.upper(equal, sel.Protocol)
+		}
+		c.add(at.accept(), e.comment())
+		return
+	}
+	for _, proto := range protocolsOf(sel) {
+		src, dst, _ := portFields(proto)
+		for _, m := range f.withHeader(at) {
+			m = m.upper(equal, proto)
+			if !sel.SrcPort.Any() {
+				m = m.port(equal, src, sel.SrcPort)
+			}
+			if !sel.DstPort.Any() {
+				m = m.port(equal, dst, sel.DstPort)
+			}
+			c.add(m.accept(), e.comment())
+		}
+	}
+}
+
+// dropUnlessOther is for packets whose addresses match: those that are seen to have another
+// protocol or other ports return, all others are dropped. So a packet that shows less than
+// the selector asks for does not slip past.
+func dropUnlessOther(f *family, sel *ipsec.Selector, counter string) chain {
+	var c chain
+	protos := protocolsOf(sel)
+	switch {
+	case sel.Protocol != 0:
+		c.add(noneOf(sel.Protocol).leave(), "")
+	case sel.SrcPort.Value&sel.SrcPort.Mask != 0 || sel.DstPort.Value&sel.DstPort.Mask != 0:
+		// As in Linux, ports of a protocol without any are zero.
+		c.add(noneOf(protos...).leave(), "")
+	}
+	if sel.HasPorts() {
+		c.add(f.laterFragment(f.start()).drop(counter), "ports not in this fragment")
+	}
+	for _, proto := range protos {
+		src, dst, _ := portFields(proto)
+		m := match(nil).upper(equal, proto)
+		if !sel.SrcPort.Any() {
+			c.add(m.port(notEqual, src, sel.SrcPort).leave(), "")
+		}
+		if !sel.DstPort.Any() {
+			c.add(m.port(notEqual, dst, sel.DstPort).leave(), "")
+		}
+	}
+	c.add(match(nil).drop(counter), "")
+	return c
+}
+
+// noneOf tests that the upper-layer protocol is known and none of these. It is not known
+// behind an authentication header, where the kernel's walk ends.
+func noneOf(protos ...uint8) match {
+	m := match(nil).upper(notEqual, unix.IPPROTO_AH)
+	for _, p := range protos {
+		if p != unix.IPPROTO_AH {
+			m = m.compare(notEqual, []byte{p})
+		}
+	}
+	return m
+}
+
+// protocolsOf lists the protocols in which the selector's ports can be looked at.
+func protocolsOf(sel *ipsec.Selector) []uint8 {
+	if !sel.HasPorts() {
+		return nil
+	}
+	if sel.Protocol == 0 {
+		return withPorts[:]
+	}
+	if _, _, ok := portFields(sel.Protocol); ok {
+		return []uint8{sel.Protocol}
+	}
+	return nil
+}
