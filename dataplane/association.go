@@ -12,7 +12,7 @@ import (
 
 // association is one SA at work.
 type association struct {
-	sa    ipsec.SA // as added, without key; Encap is kept apart
+	sa    ipsec.SA // as added, its key wiped; Encap is kept apart
 	order uint64   // larger is newer
 	added time.Time
 
@@ -46,7 +46,6 @@ func newAssociation(sa ipsec.SA, order uint64) (*association, error) {
 		}
 	}
 	a.setEncap(sa.Encap)
-	sa.Key = ipsec.Key{}
 	a.sa = sa
 	return a, nil
 }
@@ -68,7 +67,7 @@ func (a *association) carried(packets, bytes int) {
 	}
 }
 
-// read is the SA as a SAD reads it back: without its key.
+// read is the SA as a SAD reads it back: its key all zero.
 func (a *association) read() ipsec.SA {
 	sa := a.sa
 	sa.Encap = a.encap.Load()

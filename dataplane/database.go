@@ -20,6 +20,7 @@ var (
 func (d *Device) AddSA(_ context.Context, sa ipsec.SA) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	defer sa.Key.Wipe() // the ciphers have their own copies
 	a, err := d.addSA(sa)
 	if err != nil {
 		return saError("add", sa.Src, sa.ID(), err)

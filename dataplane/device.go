@@ -224,6 +224,11 @@ func (d *Device) Run(ctx context.Context) error {
 	defer cancel()
 	d.running.begin(ctx, cancel)
 	d.running.start(func(ctx context.Context) error { return d.watch(ctx, d.watcher) })
+	d.running.start(func(ctx context.Context) error {
+		return d.guard.Watch(ctx, func(device string) {
+			d.log.Warn("somebody removed the guard's nftables (nft flush ruleset?): put back", "device", device)
+		})
+	})
 	for _, r := range d.raw {
 		d.running.start(func(context.Context) error { return d.receiveRaw(r) })
 	}

@@ -102,7 +102,7 @@ func (r *run) addPolicies(ctx context.Context, d direction) error {
 		dir  ipsec.Direction
 	}{{d.to, ipsec.Inbound}, {d.to, ipsec.Forward}, {d.from, ipsec.Outbound}} {
 		p.Direction = on.dir
-		policy, err := xfrm.PolicyFromIpsec(&p)
+		policy, err := xfrm.PolicyFromIPsec(&p)
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"espalier/ipsec"
@@ -38,8 +39,12 @@ type Guard struct {
 	cfg     Config
 	devices []*device
 
-	mu   sync.Mutex
-	conn *conn
+	mu     sync.Mutex
+	conn   *conn
+	own    []entry // of the last Apply
+	encaps []Encap
+
+	events *netlink.Conn
 }
 
 // device is one underlay device, which has a table of its own.
@@ -65,14 +70,18 @@ func Open(cfg Config) (*Guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	g := &Guard{cfg: cfg, conn: c}
+	events, err := watchEvents()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("guard: %w", err), c.close())
+	}
+	g := &Guard{cfg: cfg, conn: c, events: events}
 	for _, name := range cfg.Devices {
 		d, err := openDevice(c, name)
 		if err == nil && slices.ContainsFunc(g.devices, func(have *device) bool { return have.index == d.index }) {
 			err = fmt.Errorf("%w: named twice", ipsec.ErrInvalid)
 		}
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("guard %s: %w", name, err), c.close())
+			return nil, errors.Join(fmt.Errorf("guard %s: %w", name, err), g.Close())
 		}
 		g.devices = append(g.devices, d)
 	}
@@ -111,6 +120,18 @@ func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.install(own, encaps); err != nil {
+		return err
+	}
+	g.own, g.encaps = own, encaps
+	for _, d := range g.devices {
+		d.inherited = without(d.inherited, own)
+	}
+	return nil
+}
+
+// install puts the rules for these and the inherited policies in the place of those in force.
+func (g *Guard) install(own []entry, encaps []Encap) error {
 	var requests []request
 	for _, d := range g.devices {
 		if err := d.count(g.conn); err != nil {
@@ -121,9 +142,6 @@ func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
 	}
 	if err := g.conn.commit(requests); err != nil {
 		return fmt.Errorf("guard %s: rules not changed: %w", strings.Join(g.cfg.Devices, " "), err)
-	}
-	for _, d := range g.devices {
-		d.inherited = without(d.inherited, own)
 	}
 	return nil
 }
@@ -224,7 +242,7 @@ func (d *device) count(c *conn) error {
 func (g *Guard) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.conn.close(); err != nil {
+	if err := errors.Join(g.conn.close(), g.events.Close()); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
 	return nil

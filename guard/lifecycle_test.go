@@ -2,6 +2,7 @@ package guard
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -148,6 +149,43 @@ func TestCloseKeepsAndReleaseRemoves(t *testing.T) {
 	}
 	if got := open(t, "p4p1").Inherited(); len(got) != 0 {
 		t.Errorf("inherited after the release: %v", got)
+	}
+}
+
+// The first line of many a firewall's configuration is `flush ruleset`.
+func TestFlushedRulesetIsPutBack(t *testing.T) {
+	l := newLab(t)
+	g := open(t, "p4p1")
+	apply(t, g, protect4)
+	nft(t, "flush", "ruleset")
+	l.wantTCP(80, true, "flushed while nobody watches")
+	apply(t, g, protect4)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	restored, ended := make(chan string, 10), make(chan error, 1)
+	go func() { ended <- g.Watch(ctx, func(device string) { restored <- device }) }()
+	for range 3 {
+		nft(t, "flush", "ruleset")
+		select {
+		case device := <-restored:
+			if device != "p4p1" {
+				t.Errorf("told of %q", device)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("not put back")
+		}
+		l.wantTCP(80, false, "put back")
+	}
+	apply(t, g, nil)
+	l.wantTCP(80, true, "no policies")
+	apply(t, g, protect4) // our own transactions are nobody else's
+	l.wantTCP(80, false, "applied again")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Watch ended with %v", err)
+	}
+	if len(restored) != 0 {
+		t.Errorf("our own transactions were taken for somebody else's %d times", len(restored))
 	}
 }
 

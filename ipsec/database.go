@@ -19,7 +19,8 @@ var (
 // device's behave alike; where they do not, one of them has a bug. All methods are safe
 // for concurrent use.
 type SAD interface {
-	// AddSA installs a new SA; ErrExist if its ID is taken. The SAD copies what it needs.
+	// AddSA installs a new SA; ErrExist if its ID is taken. The Key becomes the SAD's, which
+	// may wipe it, whether it takes the SA or not.
 	AddSA(context.Context, SA) error
 	// UpdateSA changes Encap, Limits and Selector-independent settings of a live SA. The
 	// key, mode and sequence numbers of a live SA never change.

@@ -1,0 +1,86 @@
+// Package cli is the command line of espalier. Arguments flow in; text, JSON and an exit
+// code flow out. Each command is made by a function of its own and knows nothing of the
+// others.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Main runs one command and returns its exit code. Results go to stdout, everything else to
+// stderr. It returns early when ctx ends, with what the command began undone.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = &exitError{exitStopped, errors.New("interrupted")}
+	}
+	if err != nil && err.Error() != "" {
+		fmt.Fprintln(stderr, err)
+	}
+	return exitCode(err)
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "espalier",
+		Short: "IPsec ESP with AES-GCM at line rate, proven and closed when it fails",
+		Long: `IPsec ESP with AES-GCM for Linux hosts: by the NIC where it can, by the kernel or a
+userspace device where it cannot.`,
+		Example: `  espalier demo                       # see it work, without any NIC
+  espalier dataplane --dev p4p1       # a userspace offload device behind p4p1
+  espalier xfrm state list            # its SAs, or the kernel's`,
+		Args:          usageArgs(unknownCommand),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
+	})
+	root.AddCommand(newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newVersionCommand())
+	return root
+}
+
+// usageArgs makes what is wrong with the arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
+		}
+		return nil
+	}
+}
+
+func unknownCommand(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("there is no command %q", args[0])
+	}
+	return nil
+}
+
+func newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info, ok := debug.ReadBuildInfo()
+			if !ok {
+				return errors.New("built without version information")
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "espalier %s %s\n", info.Main.Version, info.GoVersion)
+			return err
+		},
+	}
+}

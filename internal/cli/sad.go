@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/xfrm"
+	"espalier/xfrm/client"
+)
+
+// engine is a SAD and SPD that takes NETLINK_XFRM messages: the kernel or a userspace
+// device. *client.Client is one.
+type engine interface {
+	AddState(context.Context, *xfrm.State) error
+	UpdateState(context.Context, *xfrm.State) error
+	DeleteState(context.Context, xfrm.StateID) error
+	GetState(context.Context, xfrm.StateID) (*xfrm.State, error)
+	States(context.Context, xfrm.StateFilter) iter.Seq2[*xfrm.State, error]
+	FlushStates(ctx context.Context, proto uint8) error
+	SADInfo(context.Context) (xfrm.SADInfo, error)
+
+	AddPolicy(context.Context, *xfrm.Policy) error
+	UpdatePolicy(context.Context, *xfrm.Policy) error
+	DeletePolicy(context.Context, xfrm.PolicyID) error
+	GetPolicy(context.Context, xfrm.PolicyID) (*xfrm.Policy, error)
+	Policies(context.Context) iter.Seq2[*xfrm.Policy, error]
+	FlushPolicies(context.Context, xfrm.PolicyType) error
+	SPDInfo(context.Context) (xfrm.SPDInfo, error)
+
+	Close() error
+}
+
+// sadChoice names an engine and says why it was chosen.
+type sadChoice struct {
+	socket string // of a userspace device; empty: the kernel
+	why    string
+}
+
+// name is "kernel" or "unix:PATH".
+func (c sadChoice) name() string {
+	if c.socket == "" {
+		return "kernel"
+	}
+	return "unix:" + c.socket
+}
+
+func (c sadChoice) String() string { return fmt.Sprintf("%s (%s)", c.name(), c.why) }
+
+func (c sadChoice) open() (engine, error) {
+	if c.socket == "" {
+		return client.Kernel()
+	}
+	e, err := client.Dial(c.socket)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("%w: the device behind this socket has ended: start it again, or take away what it left with `espalier dataplane --release`", err)
+	}
+	return e, err
+}
+
+// socketSuffix ends the name of a device's socket, which begins with that of the device.
+const socketSuffix = ".sock"
+
+// runDir holds a directory of sockets for each network namespace.
+const runDir = "/run/espalier"
+
+// socketDir is where the devices of this network namespace have their sockets: named after
+// the inode of the namespace, which is what tells namespaces apart.
+func socketDir() (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return "", fmt.Errorf("find out the network namespace: %w", err)
+	}
+	return filepath.Join(runDir, fmt.Sprint(st.Ino)), nil
+}
+
+// chooseSAD follows --sad, else ESPALIER_SAD, else the rules of auto: the socket of a device
+// that the commands name, else the only socket in dir, else the kernel.
+func chooseSAD(flag, env, dir string, devices []string) (sadChoice, error) {
+	value, why := flag, "--sad"
+	if value == "" {
+		value, why = env, "ESPALIER_SAD"
+	}
+	path, isUnix := strings.CutPrefix(value, "unix:")
+	switch {
+	case value == "kernel":
+		return sadChoice{why: why}, nil
+	case isUnix && path != "":
+		return sadChoice{path, why}, nil
+	case value != "" && value != "auto":
+		return sadChoice{}, &exitError{exitXfrmSyntax, fmt.Errorf("%s %q: kernel, unix:PATH or auto goes here", why, value)}
+	}
+	sockets, err := deviceSockets(dir)
+	if err != nil {
+		return sadChoice{}, &exitError{exitXfrmSemantic, err}
+	}
+	named := sadChoice{}
+	for _, device := range devices {
+		socket, ok := sockets[device]
+		if ok && named.socket != "" && named.socket != socket {
+			return sadChoice{}, &exitError{exitXfrmSemantic,
+				errors.New("the commands name several devices with sockets of their own: choose one with --sad unix:PATH")}
+		}
+		if ok {
+			named = sadChoice{socket, "the socket of " + device}
+		}
+	}
+	if named.socket != "" {
+		return named, nil
+	}
+	switch len(sockets) {
+	case 0:
+		return sadChoice{why: "no device has a socket in this network namespace"}, nil
+	case 1:
+		for device, socket := range sockets {
+			return sadChoice{socket, device + " is the only device of this network namespace"}, nil
+		}
+	}
+	return sadChoice{}, &exitError{exitXfrmSemantic,
+		fmt.Errorf("%s holds the sockets of %d devices: choose one with --sad unix:PATH, or --sad kernel", dir, len(sockets))}
+}
+
+// deviceSockets finds the sockets in dir by device. Keys go to who listens on them: it must
+// be root or the user that runs this.
+func deviceSockets(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for devices: %w; say which SAD with --sad", err)
+	}
+	sockets := map[string]string{}
+	for _, entry := range entries {
+		device, ok := strings.CutSuffix(entry.Name(), socketSuffix)
+		if !ok || entry.Type() != fs.ModeSocket {
+			continue
+		}
+		path := filepath.Join(dir, entry.Name())
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			continue // it has just gone
+		}
+		if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+			return nil, fmt.Errorf("%s belongs to user %d, not to root: keys will not be sent there", path, st.Uid)
+		}
+		sockets[device] = path
+	}
+	return sockets, nil
+}

@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"espalier/xfrm"
+)
+
+const xfrmLong = `The grammar of ip xfrm, for the kernel and for userspace devices alike. Words, abbreviations,
+defaults and exit codes are those of ip-xfrm(8), for ESP with AES-GCM. Three things are added: a
+key may be given as @FILE; an SA that was to be offloaded is read back and the truth told; and
+drops shows what was dropped, and why.
+
+Usage:
+  espalier xfrm [OPTIONS] state  {add|update|delete|get|list|deleteall|flush|count} …
+  espalier xfrm [OPTIONS] policy {add|update|delete|get|list|deleteall|flush|count} …
+  espalier xfrm [OPTIONS] -batch FILE
+
+Options:
+      --sad kernel|unix:PATH|auto  where to: the kernel, a device's socket, or (auto, also by
+                                   ESPALIER_SAD) the named device's socket, else the only one
+                                   in this network namespace, else the kernel
+  -b, -batch FILE                  commands from FILE (- is stdin), as ip -batch and shell
+                                   scripts of ip xfrm have them; all are checked before the
+                                   first is sent; stops at the first failure
+      -force                       go on after a failure (with -batch)
+  -s, -stats                       also print lifetimes and counters
+  -o                               one object per line
+  -o json, -o wide                 JSON, without keys; as -s
+  -4, -6                           only this address family
+  -n, -netns NAME                  in this network namespace
+      --show-keys                  print keys
+      --dry-run                    check and show what would be sent; send nothing
+      --require-offload            take an SA out again that was not offloaded, and exit 3
+  -h, --help
+
+Exit codes: 0 done, 1 the words do not go together, 2 refused by the kernel or the device,
+3 --require-offload is unmet, 255 not in the grammar.
+
+Examples:
+  umask 077; echo 0x$(openssl rand -hex 36) > out.key
+  espalier xfrm state add src 192.168.1.64 dst 192.168.1.65 proto esp spi 0x28f39549 \
+      reqid 1 mode transport aead 'rfc4106(gcm(aes))' @out.key 128 offload dev p4p1 dir out
+  espalier xfrm policy add src 192.168.1.64 dst 192.168.1.65 dir out \
+      tmpl src 192.168.1.64 dst 192.168.1.65 proto esp reqid 1 mode transport
+  espalier xfrm -s state list
+  espalier xfrm drops
+  espalier xfrm -o json state list reqid 1
+  espalier xfrm --dry-run -batch server.sh
+`
+
+func newXfrmCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:                "xfrm",
+		Short:              "Program SAs and policies with the words of ip xfrm",
+		Long:               xfrmLong,
+		DisableFlagParsing: true, // the options are those of ip
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opt, words, err := parseXfrmOptions(args)
+			if err != nil {
+				return &exitError{exitXfrmSyntax, fmt.Errorf("xfrm: %w (see espalier xfrm --help)", err)}
+			}
+			if opt.help {
+				_, err := io.WriteString(cmd.OutOrStdout(), xfrmLong)
+				return err
+			}
+			run := &xfrmRun{
+				xfrmOptions: opt,
+				stdin:       cmd.InOrStdin(),
+				stdout:      cmd.OutOrStdout(),
+				stderr:      cmd.ErrOrStderr(),
+				open:        sadChoice.open,
+			}
+			return inNetns(opt.netns, func() error { return run.run(cmd.Context(), words) })
+		},
+	}
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { io.WriteString(cmd.OutOrStdout(), xfrmLong) })
+	return cmd
+}
+
+// xfrmRun is one invocation of `espalier xfrm`.
+type xfrmRun struct {
+	xfrmOptions
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	open           func(sadChoice) (engine, error)
+
+	names       interfaceNames
+	batchIsOpen bool // others can read the batch file
+	sad         sadChoice
+	engine      engine
+}
+
+// job is one command to carry out.
+type job struct {
+	*xfrm.Command
+	place string // FILE:LINE of a batch, or empty
+	line  int    // of a batch, or 0
+}
+
+func (r *xfrmRun) run(ctx context.Context, words []string) error {
+	if len(words) == 1 && words[0] == dropsWord {
+		return r.showDrops(ctx)
+	}
+	jobs, err := r.jobs(words)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		r.warn(j)
+	}
+	if r.dryRun {
+		return r.showJobs(jobs)
+	}
+	if len(jobs) == 0 {
+		return nil
+	}
+	if err := r.connect(jobs); err != nil {
+		return r.fail(jobs[0], err)
+	}
+	defer r.engine.Close()
+	return r.runJobs(ctx, jobs)
+}
+
+// jobs parses everything there is to do, so that nothing is sent when any of it is wrong.
+func (r *xfrmRun) jobs(words []string) ([]job, error) {
+	if r.batch != "" {
+		return r.batchJobs(words)
+	}
+	cmd, err := xfrm.Parse(words, r.env())
+	if err != nil {
+		return nil, r.fail(job{}, parseFailure(err))
+	}
+	return []job{{Command: cmd}}, nil
+}
+
+// parseFailure gives an error of package xfrm the exit code ip has for it.
+func parseFailure(err error) error {
+	var syntax *xfrm.SyntaxError
+	var script *xfrm.ScriptError
+	if errors.As(err, &syntax) || errors.As(err, &script) {
+		return &exitError{exitXfrmSyntax, err}
+	}
+	return &exitError{exitXfrmSemantic, err}
+}
+
+func (r *xfrmRun) connect(jobs []job) error {
+	dir, err := socketDir()
+	if err != nil {
+		return err
+	}
+	var devices []string
+	for _, j := range jobs {
+		if j.Device != "" && !slices.Contains(devices, j.Device) {
+			devices = append(devices, j.Device)
+		}
+	}
+	if r.sad, err = chooseSAD(r.sadFlag, os.Getenv("ESPALIER_SAD"), dir, devices); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.stderr, "sad: %s\n", r.sad)
+	if r.engine, err = r.open(r.sad); err != nil {
+		return &exitError{exitXfrmEngine, err}
+	}
+	return nil
+}
+
+// runJobs goes through the jobs one at a time, as ip does, and stops at the first failure
+// unless forced.
+func (r *xfrmRun) runJobs(ctx context.Context, jobs []job) error {
+	var first error
+	for _, j := range jobs {
+		err := r.runJob(ctx, j)
+		if err == nil {
+			continue
+		}
+		err = r.fail(j, engineFailure(err))
+		if !r.force || ctx.Err() != nil {
+			return err
+		}
+		fmt.Fprintln(r.stderr, err)
+		if first == nil {
+			first = &exitError{code: exitCode(err)} // it has been printed
+		}
+	}
+	return first
+}
+
+// fail puts the place of the job in front of its error, and reports it in JSON if that was
+// asked for.
+func (r *xfrmRun) fail(j job, err error) error {
+	code := exitCode(err)
+	if r.format == formatJSON {
+		object := "xfrm"
+		if j.Command != nil {
+			object = "xfrm-" + j.Object.String()
+		}
+		if err := writeJSON(r.stdout, failure{Schema: schemaOf(object), Line: j.line, Error: err.Error(), Exit: code}); err != nil {
+			return err
+		}
+	}
+	if j.place != "" {
+		return &exitError{code, fmt.Errorf("%s: %w", j.place, err)}
+	}
+	return &exitError{code, fmt.Errorf("xfrm: %w", err)}
+}

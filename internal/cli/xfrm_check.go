@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"espalier/xfrm"
+)
+
+// warn tells what will work but is unsafe or vain.
+func (r *xfrmRun) warn(j job) {
+	for _, w := range r.warnings(j) {
+		if j.place != "" {
+			w = j.place + ": " + w
+		}
+		fmt.Fprintf(r.stderr, "warning: %s\n", w)
+	}
+}
+
+func (r *xfrmRun) warnings(j job) []string {
+	var w []string
+	if j.KeyTyped {
+		switch {
+		case j.line == 0:
+			w = append(w, "the key is visible in the process list and shell history; use aead NAME @FILE")
+		case r.batchIsOpen:
+			w = append(w, "the key is in a file that others can read; chmod 600 it, or use aead NAME @FILE")
+		}
+	}
+	s := j.State
+	if s == nil {
+		return w
+	}
+	if s.ReplayWindow == 0 && s.Dir != xfrm.StateDirOut {
+		w = append(w, "no anti-replay: captured packets can be replayed; add replay-window 64")
+	}
+	if s.SPI == 0 {
+		w = append(w, "spi 0 never occurs on the wire (RFC 4303 §2.1)")
+	}
+	for _, l := range []struct {
+		name  string
+		value uint64
+	}{
+		{"byte-soft", s.Limits.SoftBytes}, {"byte-hard", s.Limits.HardBytes},
+		{"packet-soft", s.Limits.SoftPackets}, {"packet-hard", s.Limits.HardPackets},
+	} {
+		if l.value == 0 {
+			w = append(w, "limit "+l.name+" 0 is reached with the first packet; leave it out for no limit")
+		}
+	}
+	if s.Offload != nil {
+		w = append(w, offloadWarnings(s)...)
+	}
+	return w
+}
+
+// offloadWarnings are what the NICs known to offload ESP do not take. The kernel may then
+// encrypt in software without a word.
+func offloadWarnings(s *xfrm.State) []string {
+	var w []string
+	if s.AEAD.ICVBits != 128 {
+		w = append(w, "NICs offload only a 128-bit ICV")
+	}
+	if s.AEAD.Key.Len() == 28 {
+		w = append(w, "NICs offload AES-128 and AES-256, not AES-192")
+	}
+	if p := s.Sel.Protocol; p != 0 && p != 6 && p != 17 {
+		w = append(w, fmt.Sprintf("NICs offload selectors of tcp, udp or any protocol, not of %s", xfrm.IPProtocolName(p)))
+	}
+	if s.Encap != nil && s.Offload.Flags&xfrm.OffloadPacket == 0 {
+		w = append(w, "NICs do not offload UDP encapsulation in crypto mode")
+	}
+	return w
+}
+
+// Bits of XFRMA_SA_EXTRA_FLAGS.
+const (
+	dontEncapDSCP = 1
+	oseqMayWrap   = 2
+)
+
+// refusals are what every engine refuses. The words are those of the cure.
+func refusals(cmd *xfrm.Command) []string {
+	s := cmd.State
+	if s == nil {
+		return nil
+	}
+	var bad []string
+	refuse := func(when bool, text string) {
+		if when {
+			bad = append(bad, text)
+		}
+	}
+	if s.AEAD.Name == xfrm.AEADName {
+		n := s.AEAD.Key.Len()
+		refuse(!slices.Contains([]int{20, 28, 36}, n),
+			fmt.Sprintf("the key has %d bytes: AES-GCM takes 20, 28 or 36, which is an AES key and 4 bytes of salt (RFC 4106 §8.1)", n))
+		refuse(!slices.Contains([]uint32{64, 96, 128}, s.AEAD.ICVBits),
+			fmt.Sprintf("an ICV of %d bits: AES-GCM takes 64, 96 or 128", s.AEAD.ICVBits))
+	}
+	r := xfrm.ReplayState{}
+	if s.Replay != nil {
+		r = *s.Replay
+	}
+	switch s.Dir {
+	case xfrm.StateDirOut:
+		refuse(s.ReplayWindow != 0, "replay-window does not go with dir out: anti-replay is the receiver's")
+		refuse(r.Seq != 0 || r.SeqHi != 0, "replay-seq does not go with dir out: it is the receiver's")
+		refuse(s.Flags&(xfrm.FlagDecapDSCP|xfrm.FlagICMP|xfrm.FlagWildRecv) != 0,
+			"flags decap-dscp, icmp and wildrecv do not go with dir out")
+	case xfrm.StateDirIn:
+		refuse(r.OSeq != 0 || r.OSeqHi != 0, "replay-oseq does not go with dir in: it is the sender's")
+		refuse(s.Flags&xfrm.FlagNoPMTUDisc != 0, "flag nopmtudisc does not go with dir in")
+		refuse(s.ExtraFlags&(dontEncapDSCP|oseqMayWrap) != 0, "extra flags dont-encap-dscp and oseq-may-wrap do not go with dir in")
+	}
+	refuse(s.Offload != nil && s.TFCPad != 0, "tfcpad cannot be offloaded")
+	return bad
+}
+
+// showJobs is --dry-run: it prints what would be sent, and fails on what is known to be
+// refused.
+func (r *xfrmRun) showJobs(jobs []job) error {
+	var failures []string
+	for _, j := range jobs {
+		bad := refusals(j.Command)
+		if r.format == formatJSON {
+			if err := writeJSON(r.stdout, r.dryRunView(j, bad)); err != nil {
+				return err
+			}
+		} else if _, err := fmt.Fprintf(r.stdout, "[#] %s\n", r.commandLine(j.Command)); err != nil {
+			return err
+		}
+		for _, b := range bad {
+			if j.place != "" {
+				b = j.place + ": " + b
+			}
+			failures = append(failures, "would be refused: "+b)
+		}
+	}
+	if failures != nil {
+		return &exitError{exitXfrmSemantic, fmt.Errorf("xfrm: %s", strings.Join(failures, "\n"))}
+	}
+	return nil
+}
+
+// commandLine is the command in full words, without its key.
+func (r *xfrmRun) commandLine(cmd *xfrm.Command) string {
+	opt := xfrm.FormatOptions{KeyFile: cmd.KeyFile, InterfaceName: r.names.name}
+	line := ""
+	switch {
+	case cmd.State != nil:
+		line = xfrm.FormatState(cmd.State, opt)
+	case cmd.Policy != nil:
+		line = xfrm.FormatPolicy(cmd.Policy, opt)
+	default:
+		return fmt.Sprintf("ip xfrm %s %s", cmd.Object, cmd.Verb)
+	}
+	if cmd.Verb == xfrm.VerbUpdate {
+		line = strings.Replace(line, " add ", " update ", 1)
+	}
+	return line
+}

@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/xfrm"
+)
+
+func (r *xfrmRun) env() xfrm.Env {
+	return xfrm.Env{Interface: r.names.index, KeyFile: readKeyFile, Family: r.family}
+}
+
+// interfaceNames remembers the interfaces looked up, in both directions.
+type interfaceNames struct {
+	byName  map[string]int
+	byIndex map[int]string
+}
+
+func (n *interfaceNames) remember(name string, index int) {
+	if n.byName == nil {
+		n.byName, n.byIndex = map[string]int{}, map[int]string{}
+	}
+	n.byName[name], n.byIndex[index] = index, name
+}
+
+func (n *interfaceNames) index(name string) (int, error) {
+	if index, ok := n.byName[name]; ok {
+		return index, nil
+	}
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0, errors.New("no such device")
+	}
+	n.remember(name, i.Index)
+	return i.Index, nil
+}
+
+// name is "" for an interface that is gone.
+func (n *interfaceNames) name(index int) string {
+	if name, ok := n.byIndex[index]; ok {
+		return name
+	}
+	i, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return ""
+	}
+	n.remember(i.Name, index)
+	return i.Name
+}
+
+// maxKeyFile is generous for one key and a comment, in bytes.
+const maxKeyFile = 4096
+
+// readKeyFile reads a key file that nobody else can. What is opened is what is checked.
+func readKeyFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("others can read or change %s (mode %04o): chmod 600 %[1]s, and make a new key if it has been so for long",
+			path, info.Mode().Perm())
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	if len(content) > maxKeyFile {
+		return nil, fmt.Errorf("%s is longer than a key file", path)
+	}
+	return content, nil
+}
+
+// plainPathError says "FILE: no such file or directory".
+func plainPathError(err error) error {
+	var e *os.PathError
+	if errors.As(err, &e) {
+		return fmt.Errorf("%s: %w", e.Path, e.Err)
+	}
+	return err
+}
+
+// inNetns runs f in the network namespace that `ip netns` knows by name, or in this one if
+// name is empty. The thread that has changed its namespace is thrown away afterwards.
+func inNetns(name string, f func() error) error {
+	if name == "" {
+		return f()
+	}
+	if strings.Contains(name, "/") || name == ".." || name == "." {
+		return &exitError{exitXfrmSyntax, fmt.Errorf("xfrm: -n %q is not the name of a network namespace", name)}
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
+		done <- func() error {
+			fd, err := unix.Open("/run/netns/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return &exitError{exitFailed, fmt.Errorf("xfrm: open network namespace %s: %w", name, err)}
+			}
+			defer unix.Close(fd)
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				return &exitError{exitFailed, fmt.Errorf("xfrm: enter network namespace %s: %w", name, err)}
+			}
+			return f()
+		}()
+	}()
+	return <-done
+}

@@ -1,0 +1,235 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"espalier/ipsec"
+	"espalier/xfrm"
+)
+
+// engineFailure gives an error of an engine its exit code.
+func engineFailure(err error) error {
+	var coded *exitError
+	if errors.As(err, &coded) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &exitError{exitXfrmEngine, err}
+}
+
+func (r *xfrmRun) runJob(ctx context.Context, j job) error {
+	if j.Object == xfrm.ObjectPolicy {
+		return r.runPolicy(ctx, j)
+	}
+	return r.runState(ctx, j)
+}
+
+func (r *xfrmRun) runState(ctx context.Context, j job) error {
+	switch j.Verb {
+	case xfrm.VerbAdd, xfrm.VerbUpdate:
+		return r.installState(ctx, j)
+	case xfrm.VerbDelete:
+		return r.done(j, r.engine.DeleteState(ctx, j.StateID))
+	case xfrm.VerbGet:
+		s, err := r.engine.GetState(ctx, j.StateID)
+		if err != nil {
+			return err
+		}
+		return r.showStates(j, []*xfrm.State{s})
+	case xfrm.VerbList, xfrm.VerbDeleteAll:
+		states, err := r.listStates(ctx, j.StateFilter)
+		if err != nil {
+			return err
+		}
+		if j.Verb == xfrm.VerbDeleteAll {
+			return r.deleteStates(ctx, j, states)
+		}
+		return r.showStates(j, states)
+	case xfrm.VerbCount:
+		return r.countStates(ctx, j)
+	case xfrm.VerbFlush:
+		return r.done(j, r.engine.FlushStates(ctx, j.FlushProto))
+	}
+	return fmt.Errorf("%s %s: %w", j.Object, j.Verb, ipsec.ErrUnsupported)
+}
+
+// installState adds or updates an SA. One that was to be offloaded is read back: that it
+// was accepted says nothing.
+func (r *xfrmRun) installState(ctx context.Context, j job) error {
+	if r.requireOffload && j.State.Offload == nil {
+		return &exitError{exitXfrmSemantic, errors.New("--require-offload: the SA asks for none; add offload dev DEV dir in|out")}
+	}
+	install := r.engine.AddState
+	if j.Verb == xfrm.VerbUpdate {
+		install = r.engine.UpdateState
+	}
+	if err := install(ctx, j.State); err != nil {
+		return err
+	}
+	if j.State.Offload == nil {
+		return r.done(j, nil)
+	}
+	id := stateID(j.State)
+	back, err := r.engine.GetState(ctx, id)
+	if err != nil {
+		return fmt.Errorf("the SA is in, but could not be read back to see if it is offloaded: %w", err)
+	}
+	granted, text := r.offloadVerdict(j, back)
+	fmt.Fprintln(r.stderr, text)
+	if !granted && r.requireOffload {
+		if err := r.engine.DeleteState(ctx, id); err != nil {
+			return &exitError{exitXfrmUnmet, fmt.Errorf("--require-offload is unmet, and the SA could not be taken out again: %w", err)}
+		}
+		return &exitError{exitXfrmUnmet, errors.New("--require-offload is unmet: the SA has been taken out again")}
+	}
+	return r.showInstalled(j, granted, back, text)
+}
+
+// offloadVerdict says what the read-back says, no more: whether packets really pass the
+// NIC is seen only in its counters.
+func (r *xfrmRun) offloadVerdict(j job, back *xfrm.State) (granted bool, text string) {
+	asked, got := j.State.Offload, back.Offload
+	switch {
+	case got == nil:
+		who := "the kernel"
+		if r.sad.socket != "" {
+			who = "the userspace device"
+		}
+		return false, fmt.Sprintf("NOT offloaded: %s took the SA but %s has no part in it; software", who, j.Device)
+	case got.Ifindex != asked.Ifindex:
+		return false, fmt.Sprintf("NOT offloaded to %s: the SA is with %s", j.Device, r.deviceName(int(got.Ifindex)))
+	case asked.Flags&xfrm.OffloadPacket != got.Flags&xfrm.OffloadPacket:
+		return false, fmt.Sprintf("NOT offloaded as asked: %s took the SA in %s mode", j.Device, offloadMode(got))
+	case r.sad.socket != "":
+		return true, fmt.Sprintf("offloaded to %s (%s, emulated by a userspace device)", j.Device, offloadMode(got))
+	}
+	return true, fmt.Sprintf("offloaded to %s (%s)", j.Device, offloadMode(got))
+}
+
+func offloadMode(o *xfrm.Offload) string {
+	if o.Flags&xfrm.OffloadPacket != 0 {
+		return "packet"
+	}
+	return "crypto"
+}
+
+func (r *xfrmRun) deviceName(index int) string {
+	if name := r.names.name(index); name != "" {
+		return name
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+func stateID(s *xfrm.State) xfrm.StateID {
+	return xfrm.StateID{Src: s.Src, Dst: s.Dst, Proto: s.Proto, SPI: s.SPI, Mark: s.Mark}
+}
+
+// listStates asks for all and filters again: an engine may leave that to the asker.
+func (r *xfrmRun) listStates(ctx context.Context, filter xfrm.StateFilter) ([]*xfrm.State, error) {
+	var states []*xfrm.State
+	for s, err := range r.engine.States(ctx, filter) {
+		if err != nil {
+			return nil, err
+		}
+		if filter.Match(s) {
+			states = append(states, s)
+		}
+	}
+	return states, nil
+}
+
+// deleteStates goes on when one has gone by itself.
+func (r *xfrmRun) deleteStates(ctx context.Context, j job, states []*xfrm.State) error {
+	for _, s := range states {
+		if err := r.engine.DeleteState(ctx, stateID(s)); err != nil && !errors.Is(err, ipsec.ErrNotExist) {
+			return err
+		}
+	}
+	return r.done(j, nil)
+}
+
+func (r *xfrmRun) runPolicy(ctx context.Context, j job) error {
+	switch j.Verb {
+	case xfrm.VerbAdd:
+		return r.done(j, r.engine.AddPolicy(ctx, j.Policy))
+	case xfrm.VerbUpdate:
+		return r.done(j, r.engine.UpdatePolicy(ctx, j.Policy))
+	case xfrm.VerbDelete:
+		return r.done(j, r.engine.DeletePolicy(ctx, j.PolicyID))
+	case xfrm.VerbGet:
+		p, err := r.engine.GetPolicy(ctx, j.PolicyID)
+		if err != nil {
+			return err
+		}
+		return r.showPolicies(j, []*xfrm.Policy{p})
+	case xfrm.VerbList, xfrm.VerbDeleteAll:
+		policies, err := r.listPolicies(ctx, &j.PolicyQuery)
+		if err != nil {
+			return err
+		}
+		if j.Verb == xfrm.VerbDeleteAll {
+			return r.deletePolicies(ctx, j, policies)
+		}
+		return r.showPolicies(j, policies)
+	case xfrm.VerbCount:
+		return r.countPolicies(ctx, j)
+	case xfrm.VerbFlush:
+		return r.done(j, r.engine.FlushPolicies(ctx, j.FlushType))
+	}
+	return fmt.Errorf("%s %s: %w", j.Object, j.Verb, ipsec.ErrUnsupported)
+}
+
+func (r *xfrmRun) listPolicies(ctx context.Context, q *xfrm.PolicyQuery) ([]*xfrm.Policy, error) {
+	var policies []*xfrm.Policy
+	for p, err := range r.engine.Policies(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if q.Match(p) {
+			policies = append(policies, p)
+		}
+	}
+	return policies, nil
+}
+
+// deletePolicies leaves those of sockets alone: they cannot be deleted this way.
+func (r *xfrmRun) deletePolicies(ctx context.Context, j job, policies []*xfrm.Policy) error {
+	for _, p := range policies {
+		if p.IsSocket() {
+			continue
+		}
+		id := xfrm.PolicyID{Index: p.Index, Sel: p.Sel, Dir: p.Dir, Type: p.Type, Mark: p.Mark, IfID: p.IfID}
+		if err := r.engine.DeletePolicy(ctx, id); err != nil && !errors.Is(err, ipsec.ErrNotExist) {
+			return err
+		}
+	}
+	return r.done(j, nil)
+}
+
+func (r *xfrmRun) countStates(ctx context.Context, j job) error {
+	i, err := r.engine.SADInfo(ctx)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("\t SAD count %d", i.Count)
+	if r.stats {
+		text += fmt.Sprintf(" (buckets count %d Max %d)", i.HashBuckets, i.HashMax)
+	}
+	return r.showCount(j, text+"\n", map[string]uint32{"states": i.Count})
+}
+
+func (r *xfrmRun) countPolicies(ctx context.Context, j job) error {
+	i, err := r.engine.SPDInfo(ctx)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("\t SPD IN  %d OUT %d FWD %d", i.In, i.Out, i.Fwd)
+	if r.stats {
+		text += fmt.Sprintf(" (Sock: IN %d OUT %d FWD %d)", i.SocketIn, i.SocketOut, i.SocketFwd)
+	}
+	return r.showCount(j, text+"\n", map[string]uint32{
+		"in": i.In, "out": i.Out, "fwd": i.Fwd,
+		"socket_in": i.SocketIn, "socket_out": i.SocketOut, "socket_fwd": i.SocketFwd,
+	})
+}

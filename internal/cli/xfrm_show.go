@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"bufio"
+	"io"
+
+	"espalier/xfrm"
+)
+
+func (r *xfrmRun) printOptions(j job) xfrm.PrintOptions {
+	return xfrm.PrintOptions{
+		Stats:         r.stats,
+		ShowKeys:      r.showKeys && !j.NoKeys,
+		OneLine:       r.format == formatOneLine,
+		InterfaceName: r.names.name,
+	}
+}
+
+// done reports a command without output.
+func (r *xfrmRun) done(j job, err error) error {
+	if err != nil || r.format != formatJSON {
+		return err
+	}
+	return writeJSON(r.stdout, r.resultOf(j))
+}
+
+func (r *xfrmRun) showInstalled(j job, granted bool, back *xfrm.State, text string) error {
+	if r.format != formatJSON {
+		return nil
+	}
+	v := r.resultOf(j)
+	v.Offload = &offloadResult{Granted: granted, Verdict: text, Offload: r.offloadView(back.Offload)}
+	return writeJSON(r.stdout, v)
+}
+
+func (r *xfrmRun) showCount(j job, text string, counts map[string]uint32) error {
+	if r.format == formatJSON {
+		v := r.resultOf(j)
+		v.Count = counts
+		return writeJSON(r.stdout, v)
+	}
+	_, err := io.WriteString(r.stdout, text)
+	return err
+}
+
+func (r *xfrmRun) showStates(j job, states []*xfrm.State) error {
+	if r.format == formatJSON {
+		v := stateList{result: r.resultOf(j), States: []stateView{}}
+		for _, s := range states {
+			v.States = append(v.States, r.stateView(s))
+		}
+		return writeJSON(r.stdout, v)
+	}
+	w := bufio.NewWriter(r.stdout)
+	for _, s := range states {
+		if err := xfrm.FprintState(w, s, r.printOptions(j)); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+func (r *xfrmRun) showPolicies(j job, policies []*xfrm.Policy) error {
+	if r.format == formatJSON {
+		v := policyList{result: r.resultOf(j), Policies: []policyView{}}
+		for _, p := range policies {
+			v.Policies = append(v.Policies, r.policyView(p))
+		}
+		return writeJSON(r.stdout, v)
+	}
+	w := bufio.NewWriter(r.stdout)
+	for _, p := range policies {
+		if err := xfrm.FprintPolicy(w, p, r.printOptions(j)); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}

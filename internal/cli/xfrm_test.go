@@ -1,0 +1,418 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"espalier/ipsec"
+	"espalier/xfrm"
+)
+
+const (
+	testKey = "0x492e8ffe718a95a00c1893ea61afc64997f4732848ccfe6ea07db483175cb18de9ae411a"
+	addIn   = "state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x1000 dir in replay-window 64 aead rfc4106(gcm(aes)) " + testKey + " 128"
+	addOut  = "state add src 10.0.0.2 dst 10.0.0.1 proto esp spi 0x1001 aead rfc4106(gcm(aes)) " + testKey + " 128 offload dev lo dir out"
+)
+
+// memory is an engine that keeps what it is given. Offload is granted as the field says.
+type memory struct {
+	states   []*xfrm.State
+	policies []*xfrm.Policy
+	grants   func(*xfrm.Offload) *xfrm.Offload
+	calls    int
+}
+
+func (m *memory) find(id xfrm.StateID) int {
+	return slices.IndexFunc(m.states, func(s *xfrm.State) bool {
+		return s.Dst == id.Dst && s.SPI == id.SPI && s.Proto == id.Proto
+	})
+}
+
+func (m *memory) AddState(_ context.Context, s *xfrm.State) error {
+	m.calls++
+	if m.find(stateID(s)) >= 0 {
+		return ipsec.ErrExist
+	}
+	kept := *s
+	if kept.Offload != nil {
+		kept.Offload = m.grants(kept.Offload)
+	}
+	m.states = append(m.states, &kept)
+	return nil
+}
+
+func (m *memory) UpdateState(context.Context, *xfrm.State) error { m.calls++; return nil }
+
+func (m *memory) DeleteState(_ context.Context, id xfrm.StateID) error {
+	m.calls++
+	i := m.find(id)
+	if i < 0 {
+		return ipsec.ErrNotExist
+	}
+	m.states = slices.Delete(m.states, i, i+1)
+	return nil
+}
+
+func (m *memory) GetState(_ context.Context, id xfrm.StateID) (*xfrm.State, error) {
+	if i := m.find(id); i >= 0 {
+		return m.states[i], nil
+	}
+	return nil, ipsec.ErrNotExist
+}
+
+func (m *memory) States(context.Context, xfrm.StateFilter) iter.Seq2[*xfrm.State, error] {
+	return func(yield func(*xfrm.State, error) bool) {
+		for _, s := range m.states {
+			if !yield(s, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *memory) FlushStates(context.Context, uint8) error { m.calls++; m.states = nil; return nil }
+
+func (m *memory) SADInfo(context.Context) (xfrm.SADInfo, error) {
+	return xfrm.SADInfo{Count: uint32(len(m.states))}, nil
+}
+
+func (m *memory) AddPolicy(_ context.Context, p *xfrm.Policy) error {
+	m.calls++
+	kept := *p
+	kept.Index = uint32(8*len(m.policies)) + uint32(p.Dir)
+	m.policies = append(m.policies, &kept)
+	return nil
+}
+func (m *memory) UpdatePolicy(context.Context, *xfrm.Policy) error { m.calls++; return nil }
+func (m *memory) DeletePolicy(_ context.Context, id xfrm.PolicyID) error {
+	m.policies = slices.DeleteFunc(m.policies, func(p *xfrm.Policy) bool { return p.Index == id.Index })
+	return nil
+}
+func (m *memory) GetPolicy(context.Context, xfrm.PolicyID) (*xfrm.Policy, error) {
+	return nil, ipsec.ErrNotExist
+}
+func (m *memory) Policies(context.Context) iter.Seq2[*xfrm.Policy, error] {
+	return func(yield func(*xfrm.Policy, error) bool) {
+		for _, p := range m.policies {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+func (m *memory) FlushPolicies(context.Context, xfrm.PolicyType) error { m.policies = nil; return nil }
+func (m *memory) SPDInfo(context.Context) (xfrm.SPDInfo, error)        { return xfrm.SPDInfo{In: 3}, nil }
+func (m *memory) Close() error                                         { return nil }
+
+func granted(o *xfrm.Offload) *xfrm.Offload { return o }
+func denied(*xfrm.Offload) *xfrm.Offload    { return nil }
+
+// xfrmCall runs one invocation against an engine.
+func xfrmCall(t *testing.T, e engine, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	t.Setenv("ESPALIER_SAD", "kernel")
+	opt, words, err := parseXfrmOptions(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	run := &xfrmRun{xfrmOptions: opt, stdin: strings.NewReader(stdin), stdout: &out, stderr: &errs,
+		open: func(sadChoice) (engine, error) { return e, nil }}
+	err = run.run(t.Context(), words)
+	if err != nil {
+		errs.WriteString(err.Error() + "\n")
+	}
+	if strings.Contains(errs.String(), testKey[2:20]) {
+		t.Error("the key is in stderr")
+	}
+	return exitCode(err), out.String(), errs.String()
+}
+
+func args(line string, options ...string) []string { return append(options, strings.Fields(line)...) }
+
+func TestXfrmExitCodes(t *testing.T) {
+	m := &memory{grants: granted}
+	for _, tt := range []struct {
+		line string
+		code int
+		text string
+	}{
+		{addIn, 0, ""},
+		{addIn, 2, "already exists"},
+		{"state delete dst 10.0.0.9 proto esp spi 5", 2, "does not exist"},
+		{"state ad modee transport", 255, `did you mean "mode"?`},
+		{"bogus", 255, "is not something xfrm knows"},
+		{"policy add src 1.1.1.1", 1, "dir in, out or fwd is missing"},
+		{"state add dst 1.1.1.1 proto ah spi 3", 1, "not implemented"},
+		{"monitor", 1, "not implemented"},
+		{"state add dst 1.1.1.1 proto esp aead a @/nonexistent/key 128", 255, "no such file"},
+		{"state list", 0, ""},
+		{"state count", 0, ""},
+	} {
+		code, _, stderr := xfrmCall(t, m, "", args(tt.line)...)
+		if code != tt.code || !strings.Contains(stderr, tt.text) {
+			t.Errorf("%s: exit %d, want %d with %q: %s", tt.line, code, tt.code, tt.text, stderr)
+		}
+	}
+}
+
+func TestXfrmListAndDelete(t *testing.T) {
+	m := &memory{grants: granted}
+	xfrmCall(t, m, "", args(addIn)...)
+	xfrmCall(t, m, "", args(strings.Replace(addIn, "0x1000", "0x2000", 1))...)
+	_, stdout, stderr := xfrmCall(t, m, "", args("state list spi 0x2000")...)
+	want := "src 10.0.0.1 dst 10.0.0.2\n\tproto esp spi 0x00002000 reqid 0 mode transport\n\treplay-window 0 \n" +
+		"\taead rfc4106(gcm(aes)) <<Keys hidden>> 128\n\tdir in\n"
+	if stdout != want || stderr != "sad: kernel (ESPALIER_SAD)\n" {
+		t.Errorf("got %q, stderr %q", stdout, stderr)
+	}
+	if _, stdout, _ = xfrmCall(t, m, "", args("state list", "--show-keys", "-o")...); strings.Count(stdout, testKey) != 2 || strings.Count(stdout, "\n") != 2 {
+		t.Errorf("--show-keys -o: %q", stdout)
+	}
+	if _, stdout, _ = xfrmCall(t, m, "", args("state list nokeys", "--show-keys")...); strings.Contains(stdout, testKey) {
+		t.Error("nokeys shows keys")
+	}
+	if _, stdout, _ = xfrmCall(t, m, "", args("state count")...); stdout != "\t SAD count 2\n" {
+		t.Errorf("count: %q", stdout)
+	}
+	if code, _, _ := xfrmCall(t, m, "", args("state deleteall spi 0x2000")...); code != 0 || len(m.states) != 1 || m.states[0].SPI != 0x1000 {
+		t.Errorf("deleteall: exit %d, left %v", code, m.states)
+	}
+	xfrmCall(t, m, "", args("policy add src 1.1.1.1 dir out")...)
+	xfrmCall(t, m, "", args("policy add src 1.1.1.1 dir in")...)
+	xfrmCall(t, m, "", args("policy deleteall dir in")...)
+	if len(m.policies) != 1 || m.policies[0].Dir != xfrm.PolicyOut {
+		t.Errorf("policy deleteall left %v", m.policies)
+	}
+}
+
+func TestXfrmWarnings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(testKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const noReplay = "warning: no anti-replay: captured packets can be replayed; add replay-window 64"
+	const typed = "visible in the process list and shell history; use aead NAME @FILE"
+	for _, tt := range []struct {
+		line string
+		want []string
+	}{
+		{addIn, []string{typed}},
+		{strings.Replace(addIn, " replay-window 64", "", 1), []string{noReplay, typed}},
+		{strings.Replace(addIn, "dir in replay-window 64", "", 1), []string{noReplay, typed}},
+		{strings.Replace(addIn, "dir in replay-window 64", "dir out", 1), []string{typed}},
+		{strings.Replace(addIn, testKey, "@"+file, 1), nil},
+		{addIn + " limit byte-hard 0", []string{typed, "limit byte-hard 0 is reached with the first packet"}},
+		{addIn + " offload dev lo dir in sel proto icmp", []string{typed, "not of icmp"}},
+	} {
+		_, _, stderr := xfrmCall(t, &memory{grants: granted}, "", args(tt.line)...)
+		if got := strings.Count(stderr, "warning: "); got != len(tt.want) {
+			t.Errorf("%s: %d warnings, want %d: %s", tt.line, got, len(tt.want), stderr)
+		}
+		for _, w := range tt.want {
+			if !strings.Contains(stderr, w) {
+				t.Errorf("%s: no warning %q in %s", tt.line, w, stderr)
+			}
+		}
+	}
+}
+
+func TestXfrmKeyFileOfOthers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(testKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{}
+	code, _, stderr := xfrmCall(t, m, "", args(strings.Replace(addIn, testKey, "@"+file, 1))...)
+	if code != 255 || m.calls != 0 || !strings.Contains(stderr, "chmod 600 "+file) {
+		t.Errorf("exit %d, %d calls: %s", code, m.calls, stderr)
+	}
+}
+
+func TestXfrmOffloadVerdict(t *testing.T) {
+	other := func(o *xfrm.Offload) *xfrm.Offload { return &xfrm.Offload{Ifindex: 99, Flags: o.Flags} }
+	for _, tt := range []struct {
+		grants func(*xfrm.Offload) *xfrm.Offload
+		want   string
+		code   int // with --require-offload
+	}{
+		{granted, "offloaded to lo (crypto)", 0},
+		{denied, "NOT offloaded: the kernel took the SA but lo has no part in it; software", 3},
+		{other, "NOT offloaded to lo: the SA is with interface 99", 3},
+	} {
+		m := &memory{grants: tt.grants}
+		code, _, stderr := xfrmCall(t, m, "", args(addOut)...)
+		if code != 0 || !strings.Contains(stderr, "\n"+tt.want+"\n") || len(m.states) != 1 {
+			t.Errorf("exit %d, want %q: %s", code, tt.want, stderr)
+		}
+		m = &memory{grants: tt.grants}
+		code, _, stderr = xfrmCall(t, m, "", args(addOut, "--require-offload")...)
+		if code != tt.code || (len(m.states) == 0) != (tt.code == 3) {
+			t.Errorf("--require-offload: exit %d, %d states: %s", code, len(m.states), stderr)
+		}
+	}
+	if code, _, stderr := xfrmCall(t, &memory{}, "", args(addIn, "--require-offload")...); code != 1 {
+		t.Errorf("--require-offload without offload: exit %d: %s", code, stderr)
+	}
+}
+
+func TestXfrmBatch(t *testing.T) {
+	quoted := strings.Replace(addIn, "rfc4106(gcm(aes))", "'rfc4106(gcm(aes))'", 1)
+	script := "# two hosts\nsudo ip xfrm " + quoted + "\n\nip xfrm " + quoted + "\nxfrm policy add dir in\n"
+	m := &memory{}
+	code, _, stderr := xfrmCall(t, m, script, "-batch", "-")
+	if code != 2 || !strings.Contains(stderr, "stdin:4: already exists") || m.calls != 2 {
+		t.Errorf("exit %d, %d calls: %s", code, m.calls, stderr)
+	}
+	m = &memory{}
+	code, _, stderr = xfrmCall(t, m, script, "-force", "-b", "-")
+	if code != 2 || !strings.Contains(stderr, "stdin:4: already exists") || m.calls != 3 {
+		t.Errorf("-force: exit %d, %d calls: %s", code, m.calls, stderr)
+	}
+	// Nothing is sent when a later line is wrong; every wrong line is named.
+	m = &memory{}
+	code, _, stderr = xfrmCall(t, m, script+"policy add src 1.1.1.1\npolicy add dri in\n", "-batch", "-")
+	if code != 255 || m.calls != 0 || !strings.Contains(stderr, "stdin:6: ") || !strings.Contains(stderr, `stdin:7: policy add: "dri"`) {
+		t.Errorf("exit %d, %d calls: %s", code, m.calls, stderr)
+	}
+	code, _, stderr = xfrmCall(t, m, script+"reboot", "-batch", "-")
+	if code != 255 || m.calls != 0 || !strings.Contains(stderr, "stdin:6: this is not a command of ip xfrm") {
+		t.Errorf("exit %d, %d calls: %s", code, m.calls, stderr)
+	}
+	if code, _, stderr = xfrmCall(t, m, "", "-batch", "/nonexistent"); code != 1 || !strings.Contains(stderr, "/nonexistent: no such file") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if code, _, _ = xfrmCall(t, m, "", "-batch", "-", "state", "list"); code != 255 {
+		t.Errorf("words and -batch: exit %d", code)
+	}
+	if code, _, stderr = xfrmCall(t, m, "# nothing\n", "-batch", "-"); code != 0 || stderr != "" {
+		t.Errorf("an empty batch: exit %d: %s", code, stderr)
+	}
+}
+
+func TestXfrmDryRun(t *testing.T) {
+	m := &memory{}
+	code, stdout, _ := xfrmCall(t, m, "", args(addOut, "--dry-run")...)
+	if want := "[#] ip xfrm state add src 10.0.0.2 dst 10.0.0.1 proto esp spi 0x00001001 mode transport aead 'rfc4106(gcm(aes))' '0x<hidden>' 128 offload dev lo dir out\n"; code != 0 || stdout != want {
+		t.Errorf("exit %d: %q", code, stdout)
+	}
+	for line, want := range map[string]string{
+		addOut + " replay-window 32":                      "replay-window does not go with dir out",
+		addOut + " tfcpad 5":                              "tfcpad cannot be offloaded",
+		strings.Replace(addOut, testKey, testKey[:64], 1): "the key has 31 bytes",
+		strings.Replace(addOut, " 128 ", " 120 ", 1):      "an ICV of 120 bits",
+		addIn + " replay-oseq 4":                          "replay-oseq does not go with dir in",
+		addIn + " extra-flag oseq-may-wrap":               "do not go with dir in",
+		addOut + " replay-seq 4":                          "replay-seq does not go with dir out",
+		addOut + " flag icmp":                             "do not go with dir out",
+	} {
+		code, _, stderr := xfrmCall(t, m, "", args(line, "--dry-run")...)
+		if code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit %d: %s", line, code, stderr)
+		}
+	}
+	if m.calls != 0 {
+		t.Errorf("--dry-run sent %d requests", m.calls)
+	}
+}
+
+func TestXfrmJSON(t *testing.T) {
+	m := &memory{grants: granted}
+	decode := func(text string) map[string]any {
+		t.Helper()
+		if strings.Contains(text, testKey[2:20]) {
+			t.Error("the key is in the JSON")
+		}
+		var v map[string]any
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		return v
+	}
+	_, stdout, _ := xfrmCall(t, m, "", args(addOut, "-o", "json")...)
+	v := decode(stdout)
+	if v["schema"] != "espalier/xfrm-state/v1" || v["ok"] != true || v["offload"].(map[string]any)["granted"] != true {
+		t.Errorf("add: %v", v)
+	}
+	_, stdout, _ = xfrmCall(t, m, "", args("state list", "-o", "json", "--show-keys")...)
+	v = decode(stdout)
+	states := v["states"].([]any)
+	s := states[0].(map[string]any)
+	if v["sad"] != "kernel" || len(states) != 1 || s["spi"] != "0x00001001" || s["offload"].(map[string]any)["dev"] != "lo" || s["aead"].(map[string]any)["key_bits"] != 288.0 {
+		t.Errorf("list: %v", v)
+	}
+	code, stdout, _ := xfrmCall(t, m, "", args("state add x", "-o", "json")...)
+	if v = decode(stdout); v["ok"] != false || v["exit"] != 255.0 || code != 255 {
+		t.Errorf("error: %v", v)
+	}
+	code, stdout, _ = xfrmCall(t, m, "policy list\nstate get dst 1.1.1.1 proto esp spi 3\n", "-o", "json", "-batch", "-")
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if len(lines) != 2 || code != 2 {
+		t.Fatalf("batch: exit %d: %s", code, stdout)
+	}
+	if v = decode(lines[0]); v["schema"] != "espalier/xfrm-policy/v1" || v["line"] != 1.0 || len(v["policies"].([]any)) != 0 {
+		t.Errorf("batch: %v", v)
+	}
+	if v = decode(lines[1]); v["ok"] != false || v["line"] != 2.0 || v["exit"] != 2.0 {
+		t.Errorf("batch: %v", v)
+	}
+	_, stdout, _ = xfrmCall(t, m, "", args(addOut+" tfcpad 4", "-o", "json", "--dry-run")...)
+	if v = decode(stdout); v["ok"] != false || len(v["refusals"].([]any)) != 1 {
+		t.Errorf("dry run: %v", v)
+	}
+}
+
+func TestXfrmOptions(t *testing.T) {
+	for line, want := range map[string]xfrmOptions{
+		"-s -4 state list":                     {stats: true, family: 2},
+		"-o state list":                        {format: formatOneLine},
+		"-o json state list":                   {format: formatJSON},
+		"--o=json state list":                  {format: formatJSON},
+		"state list -o json":                   {format: formatJSON},
+		"-o wide state list":                   {format: formatWide, stats: true},
+		"-j -n red state":                      {format: formatJSON, netns: "red"},
+		"--sad unix:/x --show-keys state":      {sadFlag: "unix:/x", showKeys: true},
+		"--sad=kernel --require-offload state": {sadFlag: "kernel", requireOffload: true},
+		"-b f -force --dry-run":                {batch: "f", force: true, dryRun: true},
+		"state add aead a -s 128":              {}, // a key
+		"--help":                               {help: true},
+		"help":                                 {help: true},
+	} {
+		if got, _, err := parseXfrmOptions(strings.Fields(line)); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", line, got, err)
+		}
+	}
+	for line, want := range map[string]string{
+		"":                   "nothing to do",
+		"-x state":           "there is no option",
+		"-o yaml state":      "json, wide",
+		"state list --sad":   "needs a value",
+		"--force=yes state":  "takes no value",
+		"-" + testKey + " a": "there is no option",
+	} {
+		_, _, err := parseXfrmOptions(strings.Fields(line))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), testKey[2:20]) {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
+func TestXfrmConnectFails(t *testing.T) {
+	t.Setenv("ESPALIER_SAD", "kernel")
+	var out, errs bytes.Buffer
+	run := &xfrmRun{stdout: &out, stderr: &errs, open: func(sadChoice) (engine, error) { return nil, errors.New("no netlink") }}
+	if err := run.run(t.Context(), []string{"state"}); exitCode(err) != 2 || !strings.Contains(err.Error(), "no netlink") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,103 @@
+package client
+
+import (
+	"context"
+	"iter"
+
+	"github.com/mdlayher/netlink"
+
+	"espalier/xfrm"
+)
+
+// AddPolicy installs a policy (NEWPOLICY).
+func (c *Client) AddPolicy(ctx context.Context, p *xfrm.Policy) error {
+	return c.sendPolicy(ctx, "add policy", xfrm.MsgNewPolicy, p)
+}
+
+// UpdatePolicy installs a policy in place of the one with the same selector and direction,
+// if there is one (UPDPOLICY).
+func (c *Client) UpdatePolicy(ctx context.Context, p *xfrm.Policy) error {
+	return c.sendPolicy(ctx, "update policy", xfrm.MsgUpdPolicy, p)
+}
+
+func (c *Client) sendPolicy(ctx context.Context, op string, typ xfrm.MsgType, p *xfrm.Policy) error {
+	q := call{op: op, object: p.ID().String(), typ: typ, flags: netlink.Acknowledge}
+	var err error
+	if q.payload, err = xfrm.EncodePolicy(p); err != nil {
+		return q.fail(err)
+	}
+	_, err = c.request(ctx, q)
+	return err
+}
+
+// DeletePolicy takes a policy out (DELPOLICY).
+func (c *Client) DeletePolicy(ctx context.Context, id xfrm.PolicyID) error {
+	q := call{op: "delete policy", object: id.String(), typ: xfrm.MsgDelPolicy, flags: netlink.Acknowledge}
+	var err error
+	if q.payload, err = xfrm.EncodePolicyID(&id); err != nil {
+		return q.fail(err)
+	}
+	_, err = c.request(ctx, q)
+	return err
+}
+
+// GetPolicy reads a policy back (GETPOLICY).
+func (c *Client) GetPolicy(ctx context.Context, id xfrm.PolicyID) (*xfrm.Policy, error) {
+	q := call{op: "get policy", object: id.String(), typ: xfrm.MsgGetPolicy}
+	var err error
+	if q.payload, err = xfrm.EncodePolicyID(&id); err != nil {
+		return nil, q.fail(err)
+	}
+	data, err := c.get(ctx, q, xfrm.MsgNewPolicy)
+	if err != nil {
+		return nil, err
+	}
+	p, err := xfrm.DecodePolicy(data)
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return p, nil
+}
+
+// Policies iterates over all policies; the kernel's include those of single sockets, whose
+// Dir is beyond PolicyFwd. An error ends the iteration.
+func (c *Client) Policies(ctx context.Context) iter.Seq2[*xfrm.Policy, error] {
+	return func(yield func(*xfrm.Policy, error) bool) {
+		q := call{op: "list policies", typ: xfrm.MsgGetPolicy}
+		for m, err := range c.dump(ctx, q) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			p, err := xfrm.DecodePolicy(m.Data)
+			if err != nil {
+				yield(nil, q.fail(err))
+				return
+			}
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// FlushPolicies takes out all policies of a type (FLUSHPOLICY).
+func (c *Client) FlushPolicies(ctx context.Context, t xfrm.PolicyType) error {
+	q := call{op: "flush policies", typ: xfrm.MsgFlushPolicy, flags: netlink.Acknowledge}
+	var err error
+	if q.payload, err = xfrm.EncodeFlushPolicies(t); err != nil {
+		return q.fail(err)
+	}
+	_, err = c.request(ctx, q)
+	return err
+}
+
+// SPDInfo counts the policies (GETSPDINFO).
+func (c *Client) SPDInfo(ctx context.Context) (xfrm.SPDInfo, error) {
+	q := call{op: "count policies", typ: xfrm.MsgGetSPDInfo, payload: xfrm.EncodeInfoRequest()}
+	data, err := c.get(ctx, q, xfrm.MsgNewSPDInfo)
+	if err != nil {
+		return xfrm.SPDInfo{}, err
+	}
+	return xfrm.DecodeSPDInfo(data)
+}

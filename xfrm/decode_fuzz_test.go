@@ -1,0 +1,91 @@
+package xfrm
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/mdlayher/netlink"
+)
+
+// again checks that what b decodes to, if anything, survives another round.
+func again[V any](t *testing.T, name string, b []byte, dec func([]byte) (V, error), enc func(V) ([]byte, error)) {
+	t.Helper()
+	v, err := dec(b)
+	if err != nil {
+		return
+	}
+	b2, err := enc(v)
+	if err != nil {
+		t.Fatalf("%s: %x decodes to %+v, which does not encode: %v", name, b, v, err)
+	}
+	v2, err := dec(b2)
+	if err != nil {
+		t.Fatalf("%s: %x, encoded as %x, does not decode: %v", name, b, b2, err)
+	}
+	if !reflect.DeepEqual(v, v2) {
+		t.Fatalf("%s: %x\n decodes to %+v\n and then to %+v", name, b, v, v2)
+	}
+}
+
+// FuzzDecode feeds one payload to every decoder.
+func FuzzDecode(f *testing.F) {
+	for _, g := range readGolden(f) {
+		f.Add(g.payload)
+	}
+	for _, s := range goldenStates(f) {
+		s.Dir, s.LastUsed = StateDirOut, 7
+		b, err := EncodeStateDeleted(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	for _, p := range goldenPolicies() {
+		b, err := EncodePolicyDeleted(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		again(t, "state", b, func(b []byte) (*State, error) {
+			s, err := DecodeState(b)
+			if err == nil {
+				s.Other = nil // known not to be encoded
+			}
+			return s, err
+		}, EncodeState)
+		again(t, "policy", b, func(b []byte) (*Policy, error) {
+			p, err := DecodePolicy(b)
+			if err == nil {
+				p.Other = nil
+			}
+			return p, err
+		}, EncodePolicy)
+		again(t, "state id", b, DecodeStateID, func(id StateID) ([]byte, error) { return EncodeStateID(&id) })
+		again(t, "policy id", b, DecodePolicyID, func(id PolicyID) ([]byte, error) { return EncodePolicyID(&id) })
+		again(t, "filter", b, DecodeStateFilter, func(f StateFilter) ([]byte, error) { return EncodeStateFilter(&f) })
+		again(t, "flush states", b, DecodeFlushStates, func(p uint8) ([]byte, error) { return EncodeFlushStates(p), nil })
+		again(t, "flush policies", b, DecodeFlushPolicies, EncodeFlushPolicies)
+		again(t, "SAD info", b, DecodeSADInfo, EncodeSADInfo)
+		again(t, "SPD info", b, DecodeSPDInfo, EncodeSPDInfo)
+		for typ := MsgNewSA; typ <= MsgGetDefault+1; typ++ {
+			DecodeEvent(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: b})
+		}
+		for m, err := range Messages(b) {
+			if err == nil {
+				DecodeEvent(m)
+			}
+		}
+		// What decodes as a state and is an SA for ipsec comes back the same.
+		if s, err := DecodeState(b); err == nil {
+			if sa, err := s.SA(); err == nil {
+				if back, err := StateFromSA(&sa); err == nil && sa.Key.Len() > 0 {
+					if sa2, err := back.SA(); err != nil || !reflect.DeepEqual(sa, sa2) {
+						t.Fatalf("%+v\n becomes %+v, %v", sa, sa2, err)
+					}
+				}
+			}
+		}
+	})
+}

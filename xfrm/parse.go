@@ -1,0 +1,263 @@
+package xfrm
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Env is what a command refers to but does not contain.
+type Env struct {
+	// Interface gives the ifindex of a network interface. Without it every interface is
+	// refused.
+	Interface func(name string) (int, error)
+	// KeyFile gives the contents of the file named by `@FILE`. It is the place to refuse
+	// files that others may read. Without it such keys are refused.
+	KeyFile func(path string) ([]byte, error)
+	// Family is AF_INET or AF_INET6 to take addresses of only one family, else 0.
+	Family uint16
+}
+
+// Parse understands the words that follow `ip xfrm`. It takes the grammar, abbreviations
+// and defaults of iproute2 7.1 (documented in ip-xfrm(8)), and in addition `@FILE` for a
+// key. Errors are a *SyntaxError, *SemanticError or *UnsupportedError.
+func Parse(words []string, env Env) (*Command, error) {
+	c := &cursor{words: words, env: &env}
+	object, err := c.object()
+	if err != nil {
+		return nil, err
+	}
+	cmd := &Command{Object: object}
+	c.context = object.String()
+	if cmd.Verb, err = c.verb(object); err != nil {
+		return nil, err
+	}
+	c.context += " " + cmd.Verb.String()
+	if object == ObjectPolicy {
+		err = c.policyCommand(cmd)
+	} else {
+		err = c.stateCommand(cmd)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cmd, nil
+}
+
+// objects and the verbs may be shortened to any prefix; the first match in the order of
+// these tables wins, which is ip's order.
+var objects = []struct {
+	name   string
+	object Object
+}{{"state", ObjectState}, {"policy", ObjectPolicy}}
+
+var verbs = []struct {
+	name   string
+	verb   Verb
+	object []Object // nil: not implemented
+}{
+	{"add", VerbAdd, both},
+	{"update", VerbUpdate, both},
+	{"allocspi", 0, nil},
+	{"delete", VerbDelete, both},
+	{"deleteall", VerbDeleteAll, both},
+	{"delall", VerbDeleteAll, both},
+	{"list", VerbList, both},
+	{"show", VerbList, both},
+	{"lst", VerbList, both},
+	{"get", VerbGet, both},
+	{"flush", VerbFlush, both},
+	{"count", VerbCount, both},
+	{"set", 0, nil},
+	{"setdefault", 0, nil},
+	{"getdefault", 0, nil},
+}
+
+var both = []Object{ObjectState, ObjectPolicy}
+
+func (c *cursor) object() (Object, error) {
+	names := []string{"state", "policy"}
+	if !c.more() {
+		return 0, &SyntaxError{Problem: "nothing to do", Expected: names}
+	}
+	word := c.next()
+	for _, o := range objects {
+		if isAbbreviation(word, o.name) {
+			return o.object, nil
+		}
+	}
+	if isAbbreviation(word, "monitor") {
+		return 0, &UnsupportedError{Word: word, Index: 0, Context: "xfrm"}
+	}
+	return 0, c.wrong("is not something xfrm knows", names...)
+}
+
+func (c *cursor) verb(object Object) (Verb, error) {
+	if !c.more() {
+		return VerbList, nil
+	}
+	word := c.next()
+	var names []string
+	for _, v := range verbs {
+		if isAbbreviation(word, v.name) {
+			if !slices.Contains(v.object, object) {
+				return 0, &UnsupportedError{Word: word, Index: c.pos - 1, Context: c.context}
+			}
+			return v.verb, nil
+		}
+		if v.object != nil && v.name == v.verb.String() {
+			names = append(names, v.name)
+		}
+	}
+	return 0, c.wrong("is not a command", names...)
+}
+
+func isAbbreviation(word, of string) bool { return word != "" && strings.HasPrefix(of, word) }
+
+// cursor walks over the words of a command.
+type cursor struct {
+	words   []string
+	pos     int // of the next word
+	context string
+	env     *Env
+	// inner are the words that the grammar just left would have taken at pos. They are
+	// offered as well when nobody takes the word there.
+	inner    []string
+	innerPos int
+}
+
+func (c *cursor) more() bool { return c.pos < len(c.words) }
+
+func (c *cursor) peek() string {
+	if c.more() {
+		return c.words[c.pos]
+	}
+	return ""
+}
+
+func (c *cursor) next() string {
+	c.pos++
+	return c.words[c.pos-1]
+}
+
+// value is the word after the keyword just read.
+func (c *cursor) value() (string, error) {
+	if !c.more() {
+		return "", c.wrong("needs a value")
+	}
+	return c.next(), nil
+}
+
+// wrong is an error about the word just read.
+func (c *cursor) wrong(problem string, expected ...string) error {
+	return c.wrongAt(c.pos-1, problem, expected...)
+}
+
+func (c *cursor) wrongAt(index int, problem string, expected ...string) error {
+	e := &SyntaxError{Index: index, Context: c.context, Problem: problem, Expected: expected}
+	if index < 0 || index >= len(c.words) {
+		return e
+	}
+	switch word := c.words[index]; {
+	case word == "":
+		e.Problem = "an empty word " + problem
+	case mayBeKey(word):
+		// Words out of order bring a key to where a keyword belongs.
+		e.Problem = fmt.Sprintf("word %d (not shown: it may be a key) %s", index+1, problem)
+	default:
+		e.Word = word
+	}
+	return e
+}
+
+// mayBeKey tells a word that is longer than any number, name or address.
+func mayBeKey(word string) bool {
+	return strings.HasPrefix(word, "0x") && len(word) > 18 || len(word) > 64
+}
+
+func (c *cursor) semantic(problem string) error {
+	return &SemanticError{Context: c.context, Problem: problem}
+}
+
+// grammar is the table of the keywords that may stand in one place; T is what they fill
+// in.
+type grammar[T any] struct {
+	words []keyword[T]
+	// later are words of ip's grammar that are not implemented, with a hint.
+	later map[string]string
+}
+
+type keyword[T any] struct {
+	name  string
+	parse func(*cursor, T) error // called with the cursor behind the keyword
+	// run names a group of keywords that stand together, once.
+	run string
+	// once forbids to repeat the keyword. ip lets most be repeated: the last one counts.
+	once bool
+}
+
+// parse reads keywords up to the first word that is not in the table, and tells how many
+// it read.
+func (g *grammar[T]) parse(c *cursor, t T) (int, error) {
+	seen := map[string]bool{}
+	lastRun := ""
+	n := 0
+	for ; c.more(); n++ {
+		k := g.find(c.peek())
+		if k == nil {
+			if hint, ok := g.later[c.peek()]; ok {
+				return n, &UnsupportedError{Word: c.peek(), Index: c.pos, Context: c.context, Hint: hint}
+			}
+			break
+		}
+		c.pos++
+		if k.once && seen[k.name] {
+			return n, c.wrong("is given twice")
+		}
+		if k.run != "" && k.run != lastRun && seen[k.run] {
+			return n, c.wrong("comes too late: the words of " + k.run + " must stand together")
+		}
+		seen[k.name], seen[k.run], lastRun = true, true, k.run
+		if err := k.parse(c, t); err != nil {
+			return n, err
+		}
+	}
+	c.inner, c.innerPos = append(g.names(), c.innerAt(c.pos)...), c.pos
+	return n, nil
+}
+
+// parseAll is parse for the last grammar in line: what it does not take nobody takes.
+func (g *grammar[T]) parseAll(c *cursor, t T) error {
+	if _, err := g.parse(c, t); err != nil {
+		return err
+	}
+	if c.more() {
+		c.pos++
+		return c.wrong("is not a word here", c.innerAt(c.pos-1)...)
+	}
+	return nil
+}
+
+func (c *cursor) innerAt(pos int) []string {
+	if c.innerPos == pos {
+		return c.inner
+	}
+	return nil
+}
+
+func (g *grammar[T]) find(name string) *keyword[T] {
+	for i := range g.words {
+		if g.words[i].name == name {
+			return &g.words[i]
+		}
+	}
+	return nil
+}
+
+func (g *grammar[T]) names() []string {
+	names := make([]string, len(g.words))
+	for i := range g.words {
+		names[i] = g.words[i].name
+	}
+	return names
+}

@@ -1,0 +1,224 @@
+package xfrm
+
+import "golang.org/x/sys/unix"
+
+// policyBuilder is any policy command in the making.
+type policyBuilder struct {
+	*Policy
+	cmd   *Command
+	sel   selection
+	dir   *PolicyDir
+	index *uint32
+}
+
+func selectionOf(b *policyBuilder) *selection { return &b.sel }
+
+// policyKeyWords are the keywords that tell policies apart.
+var policyKeyWords = append(selectorWords(selectionOf), []keyword[*policyBuilder]{
+	{name: "dir", once: true, parse: func(c *cursor, b *policyBuilder) error {
+		return optionalNamed(c, &b.dir, policyDirNames, "a direction")
+	}},
+	{name: "mark", parse: func(c *cursor, b *policyBuilder) error { return mark(c, &b.Mark) }},
+	{name: "index", once: true, parse: func(c *cursor, b *policyBuilder) error { return optionalNumber(c, &b.index, "an index") }},
+	{name: "ptype", once: true, parse: func(c *cursor, b *policyBuilder) error {
+		return named(c, &b.Type, policyTypeNames, "a policy type")
+	}},
+	{name: "if_id", parse: func(c *cursor, b *policyBuilder) error { return number(c, &b.IfID, 32, "an if_id") }},
+}...)
+
+var policyLater = map[string]string{"ctx": "security contexts (SELinux) are not passed on"}
+
+var policyGrammar = grammar[*policyBuilder]{
+	words: append(policyKeyWords[:len(policyKeyWords):len(policyKeyWords)], []keyword[*policyBuilder]{
+		{name: "action", once: true, parse: func(c *cursor, b *policyBuilder) error {
+			return named(c, &b.Action, policyActionNames, "an action")
+		}},
+		{name: "priority", once: true, parse: func(c *cursor, b *policyBuilder) error {
+			return number(c, &b.Priority, 32, "a priority")
+		}},
+		{name: "flag", parse: func(c *cursor, b *policyBuilder) error {
+			return flags(c, &b.Flags, policyFlagNames, 8)
+		}},
+		{name: "limit", parse: func(c *cursor, b *policyBuilder) error { return limit(c, &b.Limits) }},
+		{name: "offload", parse: parsePolicyOffload},
+		{name: "tmpl", parse: parseTmpl},
+	}...),
+	later: policyLater,
+}
+
+var policyIDGrammar = grammar[*policyBuilder]{words: policyKeyWords, later: policyLater}
+
+func (c *cursor) policyCommand(cmd *Command) error {
+	switch cmd.Verb {
+	case VerbAdd, VerbUpdate:
+		return c.policyAdd(cmd)
+	case VerbDelete, VerbGet:
+		return c.policyIdentity(cmd)
+	case VerbFlush:
+		return policyFlushGrammar.parseAll(c, cmd)
+	case VerbList, VerbDeleteAll:
+		return c.policyQuery(cmd)
+	}
+	return (&grammar[*Command]{}).parseAll(c, cmd)
+}
+
+func (c *cursor) policyAdd(cmd *Command) error {
+	b := &policyBuilder{Policy: &Policy{Limits: NoLimits}, cmd: cmd}
+	if err := policyGrammar.parseAll(c, b); err != nil {
+		return err
+	}
+	if err := b.finish(c); err != nil {
+		return err
+	}
+	if b.index != nil {
+		b.Index = *b.index
+	}
+	cmd.Policy = b.Policy
+	return nil
+}
+
+// finish settles direction and selector. A selector without addresses is one of IPv4.
+func (b *policyBuilder) finish(c *cursor) error {
+	if b.dir == nil {
+		return c.semantic("dir in, out or fwd is missing")
+	}
+	b.Dir = *b.dir
+	if err := b.sel.finish(c); err != nil {
+		return err
+	}
+	b.Sel = b.sel.sel
+	for i := range b.Tmpls {
+		if b.Tmpls[i].Family == unix.AF_UNSPEC { // no addresses: those of the packet
+			b.Tmpls[i].Family = b.Sel.Family
+		}
+	}
+	if b.Sel.Family == 0 {
+		b.Sel.Family = unix.AF_INET
+	}
+	fill(&b.Sel)
+	return nil
+}
+
+// policyIdentity reads what delete and get take: a selector or an index.
+func (c *cursor) policyIdentity(cmd *Command) error {
+	b := &policyBuilder{Policy: &Policy{}, cmd: cmd}
+	if err := policyIDGrammar.parseAll(c, b); err != nil {
+		return err
+	}
+	if b.sel.given && b.index != nil {
+		return &SyntaxError{Index: len(c.words), Context: c.context, Problem: "a selector and an index name two policies; give one"}
+	}
+	if err := b.finish(c); err != nil {
+		return err
+	}
+	if !b.sel.given && b.index == nil {
+		return c.semantic("which one? a selector or an index is missing")
+	}
+	cmd.PolicyID = PolicyID{Sel: b.Sel, Dir: b.Dir, Type: b.Type, Mark: b.Mark, IfID: b.IfID}
+	if b.index != nil {
+		cmd.PolicyID.Index = *b.index
+	}
+	return nil
+}
+
+// parsePolicyOffload reads packet dev D: a policy is offloaded only to a NIC that does
+// all of IPsec.
+func parsePolicyOffload(c *cursor, b *policyBuilder) error {
+	if err := c.expect("packet"); err != nil {
+		return err
+	}
+	name, index, err := offloadDevice(c)
+	if err != nil {
+		return err
+	}
+	b.Offload, b.cmd.Device = &Offload{Ifindex: int32(index), Flags: OffloadPacket}, name
+	return nil
+}
+
+// tmplBuilder is a template in the making.
+type tmplBuilder struct {
+	Tmpl
+	id identity
+}
+
+var tmplGrammar = grammar[*tmplBuilder]{
+	words: append(idWords(func(t *tmplBuilder) *identity { return &t.id }), []keyword[*tmplBuilder]{
+		{name: "mode", parse: func(c *cursor, t *tmplBuilder) error { return named(c, &t.Mode, modeNames, "a mode") }},
+		{name: "reqid", parse: func(c *cursor, t *tmplBuilder) error { return number(c, &t.Reqid, 32, "a reqid") }},
+		{name: "level", parse: func(c *cursor, t *tmplBuilder) error {
+			return namedBool(c, &t.Optional, levelNames, "a level")
+		}},
+	}...),
+}
+
+// parseTmpl reads ID [mode][reqid][level]. Every algorithm is acceptable, as with ip.
+func parseTmpl(c *cursor, b *policyBuilder) error {
+	all := ^uint32(0)
+	t := &tmplBuilder{Tmpl: Tmpl{AAlgos: all, EAlgos: all, CAlgos: all}}
+	n, err := tmplGrammar.parse(c, t)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return c.wrong("needs a template", tmplGrammar.names()...)
+	}
+	if err := t.id.check(c, !t.id.given); err != nil {
+		return err
+	}
+	t.Src, t.Dst, t.Proto, t.SPI = t.id.src.Addr(), t.id.dst.Addr(), t.id.proto, t.id.spi
+	switch {
+	case isIPv6(t.Src) || isIPv6(t.Dst):
+		t.Family = unix.AF_INET6
+	case t.Src.IsValid() || t.Dst.IsValid():
+		t.Family = unix.AF_INET
+	}
+	b.Tmpls = append(b.Tmpls, t.Tmpl)
+	return nil
+}
+
+var policyFlushGrammar = grammar[*Command]{
+	words: []keyword[*Command]{{name: "ptype", once: true, parse: func(c *cursor, cmd *Command) error {
+		return named(c, &cmd.FlushType, policyTypeNames, "a policy type")
+	}}},
+}
+
+// policyQueryBuilder is a `policy list` in the making.
+type policyQueryBuilder struct {
+	PolicyQuery
+	sel selection
+}
+
+var policyQueryGrammar = grammar[*policyQueryBuilder]{
+	words: append(selectorWords(func(q *policyQueryBuilder) *selection { return &q.sel }), []keyword[*policyQueryBuilder]{
+		{name: "nosock", parse: func(_ *cursor, q *policyQueryBuilder) error { q.NoSockets = true; return nil }},
+		{name: "dir", parse: func(c *cursor, q *policyQueryBuilder) error {
+			return optionalNamed(c, &q.Dir, policyDirNames, "a direction")
+		}},
+		{name: "index", parse: func(c *cursor, q *policyQueryBuilder) error { return optionalNumber(c, &q.Index, "an index") }},
+		{name: "ptype", parse: func(c *cursor, q *policyQueryBuilder) error {
+			return optionalNamed(c, &q.Type, policyTypeNames, "a policy type")
+		}},
+		{name: "action", parse: func(c *cursor, q *policyQueryBuilder) error {
+			return optionalNamed(c, &q.Action, policyActionNames, "an action")
+		}},
+		{name: "priority", parse: func(c *cursor, q *policyQueryBuilder) error {
+			return optionalNumber(c, &q.Priority, "a priority")
+		}},
+		{name: "flag", parse: func(c *cursor, q *policyQueryBuilder) error {
+			return flags(c, &q.Flags, policyFlagNames, 8)
+		}},
+	}...),
+}
+
+func (c *cursor) policyQuery(cmd *Command) error {
+	q := policyQueryBuilder{PolicyQuery: PolicyQuery{Family: c.env.Family}}
+	if err := policyQueryGrammar.parseAll(c, &q); err != nil {
+		return err
+	}
+	if err := q.sel.finish(c); err != nil {
+		return err
+	}
+	q.Sel = q.sel.sel
+	cmd.PolicyQuery = q.PolicyQuery
+	return nil
+}

@@ -1,0 +1,168 @@
+package xfrm
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// PrintOptions tell how states and policies are printed. The zero value prints what
+// `ip xfrm` prints, without keys.
+type PrintOptions struct {
+	Stats    bool // also what `ip -s` prints: lifetimes, counters, numbers both ways
+	ShowKeys bool // print key material; otherwise <<Keys hidden>>
+	OneLine  bool // one object per line, with a backslash for each line break, as `ip -o`
+	// InterfaceName names an ifindex. Without it, or if it returns "", 7 prints as if7.
+	InterfaceName func(int) string
+}
+
+// printer lays out one object. Lines end in \n until flush.
+type printer struct {
+	bytes.Buffer
+	PrintOptions
+}
+
+func (p *printer) f(format string, args ...any) { fmt.Fprintf(p, format, args...) }
+
+// flush writes the object in one Write.
+func (p *printer) flush(w io.Writer) error {
+	out := p.Bytes()
+	if p.OneLine {
+		out = append(bytes.ReplaceAll(out, []byte("\n"), []byte("\\")), '\n')
+	}
+	_, err := w.Write(out)
+	return err
+}
+
+func (p *printer) device(index int) string {
+	if p.InterfaceName != nil {
+		if name := p.InterfaceName(index); name != "" {
+			return name
+		}
+	}
+	return "if" + strconv.Itoa(index)
+}
+
+// addressOf prints an address, or the unspecified one of the family.
+func addressOf(a netip.Addr, family uint16) string {
+	switch {
+	case a.IsValid():
+		return a.String()
+	case family == unix.AF_INET6:
+		return "::"
+	}
+	return "0.0.0.0"
+}
+
+// id prints the two lines that states and templates begin with. Templates leave out an
+// SPI of 0.
+func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid uint32, mode Mode, indent string, forceSPI bool) {
+	p.f("src %s dst %s\n", addressOf(src, family), addressOf(dst, family))
+	p.f("%sproto %s ", indent, ProtocolName(proto))
+	if spi != 0 || forceSPI || p.Stats {
+		p.f("spi 0x%08x", spi)
+		if p.Stats {
+			p.f("(%d)", spi)
+		}
+		p.f(" ")
+	}
+	p.f("reqid %d", reqid)
+	if p.Stats {
+		p.f("(0x%08x)", reqid)
+	}
+	p.f(" mode %s\n", mode)
+}
+
+// selector prints `src A/L dst B/L …` and ends the line.
+func (p *printer) selector(s *Selector, family uint16) {
+	if s.Family != 0 {
+		family = s.Family
+	}
+	p.f("src %s dst %s ", selectorPrefix(s.Src, family), selectorPrefix(s.Dst, family))
+	if s.Protocol != 0 {
+		p.f("proto %s ", IPProtocolName(s.Protocol))
+	}
+	srcName, dstName := "sport", "dport"
+	switch s.Protocol {
+	case protoICMP, protoICMPv6:
+		srcName, dstName = "type", "code"
+	case protoMobility: // it has no code
+		srcName, dstName = "type", ""
+	case protoGRE:
+		srcName, dstName = "", ""
+		if !s.SrcPort.Any() || !s.DstPort.Any() {
+			p.f("key %d ", uint32(s.SrcPort.Value)<<16|uint32(s.DstPort.Value))
+		}
+	}
+	if srcName != "" && !s.SrcPort.Any() {
+		p.f("%s %d ", srcName, s.SrcPort.Value)
+	}
+	if dstName != "" && !s.DstPort.Any() {
+		p.f("%s %d ", dstName, s.DstPort.Value)
+	}
+	if s.Interface != 0 {
+		p.f("dev %s ", p.device(s.Interface))
+	}
+	if p.Stats {
+		p.f("uid %d", s.User)
+	}
+	p.f("\n")
+}
+
+func selectorPrefix(prefix netip.Prefix, family uint16) string {
+	if !prefix.IsValid() {
+		return addressOf(netip.Addr{}, family) + "/0"
+	}
+	return prefix.String()
+}
+
+// lifetimes prints limits and counters, four spaces deep under indent.
+func (p *printer) lifetimes(l *LifetimeConfig, cur *LifetimeCurrent, indent string) {
+	p.f("%slifetime config:\n", indent)
+	p.f("%s  limit: soft %s(bytes), hard %s(bytes)\n", indent, countLimit(l.SoftBytes), countLimit(l.HardBytes))
+	p.f("%s  limit: soft %s(packets), hard %s(packets)\n", indent, countLimit(l.SoftPackets), countLimit(l.HardPackets))
+	p.f("%s  expire add: soft %d(sec), hard %d(sec)\n", indent, l.SoftAdd, l.HardAdd)
+	p.f("%s  expire use: soft %d(sec), hard %d(sec)\n", indent, l.SoftUse, l.HardUse)
+	p.f("%slifetime current:\n", indent)
+	p.f("%s  %d(bytes), %d(packets)\n", indent, cur.Bytes, cur.Packets)
+	p.f("%s  add %s use %s\n", indent, timeOrDash(cur.AddTime), timeOrDash(cur.UseTime))
+}
+
+func countLimit(v uint64) string {
+	if v == Infinity {
+		return "(INF)"
+	}
+	return strconv.FormatUint(v, 10)
+}
+
+// timeOrDash prints Unix seconds in local time, which is what ip does.
+func timeOrDash(seconds uint64) string {
+	if seconds == 0 {
+		return "-"
+	}
+	return localTime(seconds)
+}
+
+func localTime(seconds uint64) string {
+	return time.Unix(int64(seconds), 0).Format("2006-01-02 15:04:05")
+}
+
+// offload prints the line that tells what the engine granted.
+func (p *printer) offload(o *Offload, indent string) {
+	dir, mode := "out", "crypto"
+	if o.Flags&OffloadInbound != 0 {
+		dir = "in"
+	}
+	if o.Flags&OffloadPacket != 0 {
+		mode = "packet"
+	}
+	p.f("%scrypto offload parameters: dev %s dir %s mode %s\n", indent, p.device(int(o.Ifindex)), dir, mode)
+}
+
+// binary8 is how -s prints a byte of flags.
+func binary8(v uint8) string { return fmt.Sprintf("0x%08b", v) }

@@ -1,0 +1,89 @@
+package xfrm
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+)
+
+// FprintPolicy prints pol in the layout of `ip xfrm policy` (iproute2 7.1). The only error
+// is w's.
+func FprintPolicy(w io.Writer, pol *Policy, opt PrintOptions) error {
+	p := &printer{PrintOptions: opt}
+	p.selector(&pol.Sel, pol.Sel.Family)
+	p.policyLine(pol)
+	if p.Stats {
+		p.lifetimes(&pol.Limits, &pol.Current, "\t")
+	}
+	if pol.Mark != nil {
+		p.f("\tmark %s \n", pol.Mark)
+	}
+	for i := range pol.Tmpls {
+		p.tmpl(&pol.Tmpls[i], pol.Sel.Family)
+	}
+	if pol.Offload != nil {
+		p.offload(pol.Offload, "\t")
+	}
+	if pol.IfID != 0 {
+		p.f("\tif_id %#x\n", pol.IfID)
+	}
+	return p.flush(w)
+}
+
+func (p *printer) policyLine(pol *Policy) {
+	if pol.IsSocket() {
+		p.f("\tsocket %s ", pol.Dir-policyDirs)
+	} else {
+		p.f("\tdir %s ", pol.Dir)
+	}
+	if p.Stats || pol.Action != PolicyAllow {
+		p.f("action %s ", pol.Action)
+	}
+	if p.Stats {
+		p.f("index %d ", pol.Index)
+	}
+	p.f("priority %d ", pol.Priority)
+	p.f("ptype %s ", pol.Type)
+	if p.Stats {
+		p.f("share any ") // the kernel knows no other
+	}
+	if p.Stats || pol.Flags != 0 {
+		p.f("flag %s", pol.Flags)
+	}
+	if p.Stats {
+		p.f(" (%s)", binary8(uint8(pol.Flags)))
+	}
+	p.f("\n")
+}
+
+func (p *printer) tmpl(t *Tmpl, family uint16) {
+	if t.Family != 0 {
+		family = t.Family
+	}
+	p.f("\ttmpl ")
+	p.id(t.Src, t.Dst, family, t.Proto, uint32(t.SPI), t.Reqid, t.Mode, "\t\t", false)
+	level := "required"
+	if t.Optional {
+		level = "use"
+	}
+	switch {
+	case p.Stats:
+		p.f("\t\tlevel %s share any \n", level)
+		p.f("\t\tenc-mask %08x auth-mask %08x comp-mask %08x\n", t.EAlgos, t.AAlgos, t.CAlgos)
+	case t.Optional:
+		p.f("\t\tlevel %s \n", level)
+	}
+}
+
+// String is the form ip prints: value/mask in hexadecimal.
+func (m *Mark) String() string { return cHex(m.Value) + "/" + cHex(m.Mask) }
+
+// cHex is C's %#x, which puts no 0x before 0.
+func cHex(v uint32) string {
+	if v == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%#x", v)
+}
+
+func utoa(v uint32) string { return strconv.FormatUint(uint64(v), 10) }

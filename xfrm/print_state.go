@@ -1,0 +1,140 @@
+package xfrm
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+)
+
+const keysHidden = "<<Keys hidden>>"
+
+// FprintState prints s in the layout of `ip xfrm state` (iproute2 7.1). The only error is
+// w's.
+func FprintState(w io.Writer, s *State, opt PrintOptions) error {
+	p := &printer{PrintOptions: opt}
+	family := stateFamily(s)
+	p.id(s.Src, s.Dst, family, s.Proto, uint32(s.SPI), s.Reqid, s.Mode, "\t", true)
+	p.stateFlags(s)
+	p.stateAttributes(s, family)
+	if !selectorIsZero(&s.Sel) {
+		p.f("\tsel ")
+		p.selector(&s.Sel, family)
+	}
+	if p.Stats {
+		p.lifetimes(&s.Limits, &s.Current, "\t")
+		p.f("\tstats:\n\t  replay-window %d replay %d failed %d\n",
+			s.Stats.ReplayWindow, s.Stats.Replay, s.Stats.IntegrityFailed)
+	}
+	return p.flush(w)
+}
+
+// selectorIsZero tells the selector of a state that was given none.
+func selectorIsZero(s *Selector) bool {
+	return s.Selector.Protocol == 0 && !s.HasPorts() && s.Interface == 0 && s.User == 0 && s.Family == 0 &&
+		!s.Src.IsValid() && !s.Dst.IsValid()
+}
+
+func (p *printer) stateFlags(s *State) {
+	window := s.ReplayWindow
+	if s.wideReplay() {
+		window = 0 // it is in the anti-replay context
+	}
+	p.f("\treplay-window %d ", window)
+	if p.Stats {
+		p.f("seq 0x%08d ", s.Seq)
+	}
+	if p.Stats || s.Flags != 0 {
+		p.f("flag %s", s.Flags)
+	}
+	if p.Stats && s.ExtraFlags != 0 {
+		p.f("extra_flag %s", flagWords(s.ExtraFlags, extraFlagNames))
+	}
+	if p.Stats {
+		p.f(" (%s)", binary8(uint8(s.Flags)))
+	}
+	p.f("\n")
+}
+
+// stateAttributes prints a line for each attribute, in ip's order.
+func (p *printer) stateAttributes(s *State, family uint16) {
+	if s.Mark != nil || s.OutputMark != nil {
+		var marks []string
+		if s.Mark != nil {
+			marks = append(marks, "mark "+s.Mark.String())
+		}
+		if s.OutputMark != nil {
+			marks = append(marks, fmt.Sprintf("output-mark 0x%x/0x%x", s.OutputMark.Value, s.OutputMark.Mask))
+		}
+		end := "\n"
+		if s.OutputMark == nil {
+			end = " \n"
+		}
+		p.f("\t%s%s", strings.Join(marks, " "), end)
+	}
+	if a := s.AEAD; a != nil {
+		p.f("\taead %s %s %d\n", a.Name, p.key(a), a.ICVBits)
+	}
+	if e := s.Encap; e != nil {
+		p.f("\tencap type %s sport %d dport %d addr %s\n", e.Type, e.SrcPort, e.DstPort, addressOf(e.OA, family))
+	}
+	if s.LastUsed != 0 {
+		p.f("\tlastused %s\n", localTime(s.LastUsed))
+	}
+	if s.Replay != nil {
+		p.replay(s)
+	}
+	if s.Offload != nil {
+		p.offload(s.Offload, "\t")
+	}
+	if s.IfID != 0 {
+		p.f("\tif_id %#x\n", s.IfID)
+	}
+	if s.TFCPad != 0 {
+		p.f("\ttfcpad %d\n", s.TFCPad)
+	}
+	if s.Dir != 0 {
+		p.f("\tdir %s\n", s.Dir)
+	}
+}
+
+func (p *printer) key(a *AEAD) string {
+	if !p.ShowKeys || a.Key.Len() == 0 {
+		return keysHidden
+	}
+	text := "0x" + hex.EncodeToString(a.Key.ExposeSecretBytes())
+	if p.Stats {
+		text += " (" + utoa(a.KeyBits) + " bits)"
+	}
+	return text
+}
+
+// wordsPerLine of an ESN bitmap.
+const wordsPerLine = 8
+
+func (p *printer) replay(s *State) {
+	r := s.Replay
+	if !s.wideReplay() {
+		bitmap := uint32(0)
+		if len(r.Bitmap) > 0 {
+			bitmap = r.Bitmap[0]
+		}
+		p.f("\tanti-replay context: seq 0x%x, oseq 0x%x, bitmap 0x%08x\n", r.Seq, r.OSeq, bitmap)
+		return
+	}
+	p.f("\tanti-replay esn context:\n")
+	p.f("\t seq-hi 0x%x, seq 0x%x, oseq-hi 0x%x, oseq 0x%x\n", r.SeqHi, r.Seq, r.OSeqHi, r.OSeq)
+	p.f("\t replay_window %d, bitmap-length %d\n", s.ReplayWindow, len(r.Bitmap))
+	for i := range r.Bitmap {
+		if i%wordsPerLine == 0 {
+			p.f("\t ")
+		}
+		p.f("%08x ", r.Bitmap[len(r.Bitmap)-1-i])
+		if i%wordsPerLine == wordsPerLine-1 {
+			p.f("\n")
+		}
+	}
+	if len(r.Bitmap)%wordsPerLine != 0 {
+		p.f("\n")
+	}
+}

@@ -1,0 +1,112 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"espalier/xfrm"
+)
+
+// send sends one message as a datagram of its own.
+func (p *peer) send(m netlink.Message) error {
+	return p.sendDatagram(xfrm.AppendMessage(nil, m))
+}
+
+func (p *peer) sendDatagram(b []byte) error {
+	p.write.Lock()
+	defer p.write.Unlock()
+	return p.sendLocked(b)
+}
+
+func (p *peer) sendLocked(b []byte) error {
+	p.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := p.conn.Write(b)
+	return err
+}
+
+// reply is the start of an answer to m.
+func reply(m netlink.Message, typ netlink.HeaderType, flags netlink.HeaderFlags, data []byte) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{Type: typ, Flags: flags, Sequence: m.Header.Sequence, PID: m.Header.PID},
+		Data:   data,
+	}
+}
+
+// capped is NLM_F_CAPPED: of the request, only its header is given back.
+const capped netlink.HeaderFlags = 0x100
+
+// verdict is the payload of an NLMSG_ERROR: errno, and the header of the message it is
+// about. That says to be without payload, which is left out because it may hold a key:
+// what follows is then found by those who look at the flag and by those who do not.
+func verdict(m netlink.Message, errno unix.Errno) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(-int32(errno)))
+	return xfrm.AppendMessage(b, netlink.Message{Header: m.Header})
+}
+
+// ack acknowledges m.
+func ack(m netlink.Message) netlink.Message {
+	return reply(m, netlink.Error, capped, verdict(m, 0))
+}
+
+func (p *peer) sendAck(m netlink.Message) error { return p.send(ack(m)) }
+
+// sendError refuses m, with a text.
+func (p *peer) sendError(m netlink.Message, errno unix.Errno, text string) error {
+	return p.send(reply(m, netlink.Error, capped|netlink.AcknowledgeTLVs, append(verdict(m, errno), message(text)...)))
+}
+
+// maxText keeps a text within one attribute, and readable.
+const maxText = 1024
+
+// message is the attribute NLMSGERR_ATTR_MSG.
+func message(text string) []byte {
+	ae := netlink.NewAttributeEncoder()
+	ae.String(unix.NLMSGERR_ATTR_MSG, text[:min(len(text), maxText)])
+	b, err := ae.Encode()
+	if err != nil {
+		return nil // the errno has to do
+	}
+	return b
+}
+
+// dumpBatch is how many bytes of a dump go into one datagram.
+const dumpBatch = 16 << 10
+
+// dump answers GETSA and GETPOLICY with NLM_F_DUMP: parts, then NLMSG_DONE, which carries
+// the error of a dump that failed on the way.
+func (p *peer) dump(ctx context.Context, m netlink.Message) error {
+	var b []byte
+	part := func(typ xfrm.MsgType, data []byte) error {
+		b = xfrm.AppendMessage(b, reply(m, netlink.HeaderType(typ), netlink.Multi, data))
+		if len(b) < dumpBatch {
+			return nil
+		}
+		err := p.sendDatagram(b)
+		b = b[:0]
+		return err
+	}
+	typ := xfrm.MsgType(m.Header.Type)
+	produce := p.s.dumpStates
+	if typ == xfrm.MsgGetPolicy {
+		produce = p.s.dumpPolicies
+	}
+	var sendErr error
+	err := produce(ctx, m.Data, func(typ xfrm.MsgType, data []byte) bool {
+		sendErr = part(typ, data)
+		return sendErr == nil
+	})
+	if sendErr != nil {
+		return sendErr
+	}
+	flags, data := netlink.Multi, make([]byte, 4)
+	if err != nil {
+		flags |= netlink.AcknowledgeTLVs
+		binary.NativeEndian.PutUint32(data, uint32(-int32(errnoOf(typ, err))))
+		data = append(data, message(err.Error())...)
+	}
+	return p.sendDatagram(xfrm.AppendMessage(b, reply(m, netlink.Done, flags, data)))
+}

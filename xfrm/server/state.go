@@ -1,0 +1,232 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"espalier/ipsec"
+	"espalier/xfrm"
+)
+
+// handler carries one request out. Errors wrap the sentinels of package ipsec.
+type handler func(s *Server, ctx context.Context, m netlink.Message) (replies []netlink.Message, err error)
+
+// handlerOf is what carries out requests of a type; nil for those that are not understood.
+// Dumps go another way.
+func handlerOf(typ xfrm.MsgType) handler {
+	switch typ {
+	case xfrm.MsgNewSA:
+		return (*Server).addState
+	case xfrm.MsgUpdSA:
+		return (*Server).updateState
+	case xfrm.MsgDelSA:
+		return (*Server).deleteState
+	case xfrm.MsgGetSA:
+		return (*Server).getState
+	case xfrm.MsgFlushSA:
+		return (*Server).flushStates
+	case xfrm.MsgNewPolicy:
+		return (*Server).addPolicy
+	case xfrm.MsgUpdPolicy:
+		return (*Server).updatePolicy
+	case xfrm.MsgDelPolicy:
+		return (*Server).deletePolicy
+	case xfrm.MsgGetPolicy:
+		return (*Server).getPolicy
+	case xfrm.MsgFlushPolicy:
+		return (*Server).flushPolicies
+	case xfrm.MsgGetSADInfo:
+		return (*Server).sadInfo
+	case xfrm.MsgGetSPDInfo:
+		return (*Server).spdInfo
+	case xfrm.MsgGetDrops:
+		return (*Server).drops
+	}
+	return nil
+}
+
+// addState hands the key over: from here on it is the database's, which wipes it.
+func (s *Server) addState(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
+	sa, err := decodeSA(m.Data)
+	if err != nil {
+		return nil, err
+	}
+	if sa.Key.Len() == 0 {
+		return nil, fmt.Errorf("the key is all zero: %w", ipsec.ErrInvalid)
+	}
+	if err := s.db.AddSA(ctx, sa); err != nil {
+		return nil, err
+	}
+	s.log.Debug("SA added", "sa", sa.ID().String())
+	s.notifyState(m, xfrm.MsgNewSA, &sa)
+	return nil, nil
+}
+
+func (s *Server) updateState(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
+	sa, err := decodeSA(m.Data)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.db.UpdateSA(ctx, sa); err != nil {
+		return nil, err
+	}
+	s.log.Debug("SA updated", "sa", sa.ID().String())
+	s.notifyState(m, xfrm.MsgUpdSA, &sa)
+	return nil, nil
+}
+
+func decodeSA(b []byte) (ipsec.SA, error) {
+	state, err := xfrm.DecodeState(b)
+	if err != nil {
+		return ipsec.SA{}, err
+	}
+	return state.SA()
+}
+
+func (s *Server) deleteState(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
+	sa, err := s.lookupSA(ctx, m.Data)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.db.DeleteSA(ctx, sa.ID()); err != nil {
+		return nil, err
+	}
+	s.log.Debug("SA deleted", "sa", sa.ID().String())
+	s.notifyState(m, xfrm.MsgDelSA, &sa)
+	return nil, nil
+}
+
+func (s *Server) getState(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
+	sa, err := s.lookupSA(ctx, m.Data)
+	if err != nil {
+		return nil, err
+	}
+	state, err := stateWithoutKey(&sa)
+	if err != nil {
+		return nil, err
+	}
+	data, err := xfrm.EncodeState(state)
+	if err != nil {
+		return nil, err
+	}
+	return []netlink.Message{reply(m, netlink.HeaderType(xfrm.MsgNewSA), 0, data)}, nil
+}
+
+// lookupSA finds the SA of a GETSA or DELSA. A mark does not matter: the database's SAs
+// have none, and such match any.
+func (s *Server) lookupSA(ctx context.Context, b []byte) (ipsec.SA, error) {
+	id, err := xfrm.DecodeStateID(b)
+	if err != nil {
+		return ipsec.SA{}, err
+	}
+	if id.Proto != unix.IPPROTO_ESP {
+		return ipsec.SA{}, fmt.Errorf("SA %s of IP protocol %d: %w", id, id.Proto, ipsec.ErrNotExist)
+	}
+	return s.db.LookupSA(ctx, ipsec.SAID{Dst: id.Dst, SPI: id.SPI})
+}
+
+// stateWithoutKey is an SA as it is read back: with zeros for a key, and with replay
+// counters, which the kernel always gives.
+func stateWithoutKey(sa *ipsec.SA) (*xfrm.State, error) {
+	state, err := xfrm.StateFromSA(sa)
+	if err != nil {
+		return nil, err
+	}
+	state.AEAD.Key = ipsec.Key{} // KeyBits still tells its length
+	if state.Replay == nil {
+		state.Replay = &xfrm.ReplayState{}
+	}
+	return state, nil
+}
+
+// dumpStates gives part the states that the filter of a dump selects.
+func (s *Server) dumpStates(ctx context.Context, payload []byte, part func(xfrm.MsgType, []byte) bool) error {
+	filter, err := xfrm.DecodeStateFilter(payload)
+	if err != nil {
+		return err
+	}
+	for sa, err := range s.db.SAs(ctx) {
+		if err != nil {
+			return err
+		}
+		state, err := stateWithoutKey(&sa)
+		if err != nil {
+			return err
+		}
+		if !filter.Match(state) {
+			continue
+		}
+		data, err := xfrm.EncodeState(state)
+		if err != nil {
+			return err
+		}
+		if !part(xfrm.MsgNewSA, data) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// flushStates takes out all SAs. As in the kernel, a flush that finds nothing is no error
+// and no event.
+func (s *Server) flushStates(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
+	proto, err := xfrm.DecodeFlushStates(m.Data)
+	if err != nil {
+		return nil, err
+	}
+	all := xfrm.StateFilter{Proto: proto}
+	esp, err := stateCount(ctx, s.db)
+	if err != nil || esp == 0 || !all.MatchProto(unix.IPPROTO_ESP) {
+		return nil, err
+	}
+	if err := s.db.FlushSAs(ctx); err != nil {
+		return nil, err
+	}
+	s.log.Debug("SAs flushed")
+	s.notify(xfrm.GroupSA, reply(m, netlink.HeaderType(xfrm.MsgFlushSA), 0, xfrm.EncodeFlushStates(proto)))
+	return nil, nil
+}
+
+func stateCount(ctx context.Context, db ipsec.SAD) (n uint32, err error) {
+	for _, err := range db.SAs(ctx) {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+func (s *Server) sadInfo(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
+	n, err := stateCount(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	data, err := xfrm.EncodeSADInfo(xfrm.SADInfo{Count: n})
+	if err != nil {
+		return nil, err
+	}
+	return []netlink.Message{reply(m, netlink.HeaderType(xfrm.MsgNewSADInfo), 0, data)}, nil
+}
+
+// notifyState tells group SA what happened to an SA.
+func (s *Server) notifyState(m netlink.Message, typ xfrm.MsgType, sa *ipsec.SA) {
+	state, err := stateWithoutKey(sa)
+	if err != nil {
+		s.log.Error("SA cannot be announced", "sa", sa.ID().String(), "err", err)
+		return
+	}
+	encode := xfrm.EncodeState
+	if typ == xfrm.MsgDelSA {
+		encode = xfrm.EncodeStateDeleted
+	}
+	data, err := encode(state)
+	if err != nil {
+		s.log.Error("SA cannot be announced", "sa", sa.ID().String(), "err", err)
+		return
+	}
+	s.notify(xfrm.GroupSA, reply(m, netlink.HeaderType(typ), 0, data))
+}
