@@ -21,7 +21,8 @@ type association struct {
 
 	// sending makes numbers leave in the order in which they were reserved, so that a
 	// receiver with a small window never sees its own peer as a replay.
-	sending sync.Mutex
+	sending   sync.Mutex
+	exhausted sync.Once // says so, once
 
 	encap          atomic.Pointer[ipsec.Encap]
 	bytes, packets atomic.Uint64

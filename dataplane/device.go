@@ -55,6 +55,7 @@ type Device struct {
 	raw      [2]*underlay.Receiver // IPv4, IPv6
 	udp      udpPorts
 	guard    *guard.Guard
+	guarded  []string
 	steering steering
 	filter   reversePath
 	watcher  *watcher
@@ -119,7 +120,8 @@ func (d *Device) open(cfg *Config) (err error) {
 	if err := d.findUnderlay(cfg); err != nil {
 		return err
 	}
-	if d.guard, err = guard.Open(guard.Config{Devices: append([]string{cfg.Underlay}, cfg.Guarded...), Mark: cfg.Mark, Mask: cfg.Mask}); err != nil {
+	d.guarded = append([]string{cfg.Underlay}, cfg.Guarded...)
+	if d.guard, err = guard.Open(guard.Config{Devices: d.guarded, Mark: cfg.Mark, Mask: cfg.Mask}); err != nil {
 		return err
 	}
 	sockets := underlay.Config{Mark: cfg.Mark}
@@ -236,16 +238,16 @@ func (d *Device) Run(ctx context.Context) error {
 		d.running.start(func(context.Context) error { return newOutbound(d, q, d.senders[i]).run() })
 	}
 	<-ctx.Done()
-	return errors.Join(d.Close(), d.running.wait())
+	return errors.Join(d.unblock(), d.running.wait(), d.release())
 }
 
-// Close gives everything back but the guard, and wipes the keys.
-func (d *Device) Close() error {
+// Close gives back what New took, if Run was never called.
+func (d *Device) Close() error { return errors.Join(d.unblock(), d.release()) }
+
+// unblock closes what readers wait for. With the TUN its routes go; from here on it is the
+// guard alone that holds cleartext back.
+func (d *Device) unblock() error {
 	var errs []error
-	if d.steering.routes != nil {
-		errs = append(errs, d.steering.close(), d.filter.restore())
-		d.steering.routes = nil
-	}
 	if d.tun != nil {
 		errs = append(errs, d.tun.Close())
 	}
@@ -257,10 +259,24 @@ func (d *Device) Close() error {
 	for _, s := range d.senders {
 		errs = append(errs, s.Close())
 	}
-	errs = append(errs, d.udp.close())
+	return errors.Join(append(errs, d.udp.close())...)
+}
+
+// release puts the host's settings back and wipes the keys. The guard stays as long as it
+// protects something.
+func (d *Device) release() error {
+	var errs []error
+	if d.steering.nl != nil {
+		errs = append(errs, d.steering.close())
+	}
+	if d.filter.device != "" {
+		errs = append(errs, d.filter.restore())
+	}
 	if d.guard != nil {
 		if len(d.guard.Inherited()) == 0 && len(d.spd.list()) == 0 {
-			errs = append(errs, guard.Release(d.link.name))
+			for _, dev := range d.guarded {
+				errs = append(errs, guard.Release(dev))
+			}
 		}
 		errs = append(errs, d.guard.Close())
 	}

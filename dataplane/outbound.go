@@ -13,6 +13,9 @@ import (
 	"espalier/underlay"
 )
 
+// maxPacket is the longest IP packet, in bytes.
+const maxPacket = 0xffff
+
 // outbound carries what one TUN queue hands over to the wire, in the order of this file:
 //
 //	run → frame → protect → encapsulate → emit
@@ -108,7 +111,7 @@ func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec
 func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, t *ipsec.Processing) {
 	a := o.d.sad.forPacket(t, flow)
 	switch {
-	case a != nil && flow.NoPorts && a.sa.Selector.HasPorts():
+	case a != nil && seg.Header().IsFragment() && a.sa.Selector.HasPorts():
 		o.d.drops.count(OutFragmentSelector)
 	case a != nil:
 		o.encapsulate(seg, a)
@@ -124,17 +127,22 @@ func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, t *ipsec.Proces
 // of their numbers.
 func (o *outbound) encapsulate(seg *tun.Segmenter, a *association) {
 	n := seg.Count()
+	if len(o.header) < seg.Header().Len {
+		o.header = make([]byte, seg.Header().Len)
+	}
+	w := newWrapper(a, seg.Header(), o.header, &o.d.ids)
+	if w.headerLen+a.out.Len(w.innerSize(seg.Size(0))) > maxPacket {
+		o.d.drops.countN(OutTooBig, n)
+		return
+	}
 	a.sending.Lock()
 	defer a.sending.Unlock()
 	first, err := a.out.Reserve(n)
 	if err != nil {
 		o.d.drops.countN(OutSequence, n)
+		a.exhausted.Do(func() { o.d.log.Error("SA stops sending: install a new one", "err", err) })
 		return
 	}
-	if len(o.header) < seg.Header().Len {
-		o.header = make([]byte, seg.Header().Len)
-	}
-	w := newWrapper(a, seg.Header(), o.header, &o.d.ids)
 	payload := o.lay(seg, a, &w, first)
 	if err := a.out.Seal(&o.batch, o.sealed, first); err != nil {
 		o.d.drops.countN(OutNoSA, n) // the SA was deleted while we worked

@@ -73,9 +73,19 @@ func newSAReport(host string, sa *ipsec.SA, v verdict.Verdict, why string) SARep
 	return s
 }
 
+const schema = "espalier/demo/v1"
+
+// Failed is the report of a run that could not be carried to its end.
+func Failed(err error) *Report {
+	return &Report{
+		Schema: schema, Verdict: verdict.Unknown, Failures: []string{err.Error()},
+		Pings: []Ping{}, Transfers: []Transfer{}, SAs: []SAReport{},
+	}
+}
+
 // conclude decides whether all held.
 func (r *Report) conclude() {
-	r.Schema = "espalier/demo/v1"
+	r.Schema = schema
 	r.Failures = []string{}
 	fail := func(format string, args ...any) { r.Failures = append(r.Failures, fmt.Sprintf(format, args...)) }
 	if r.Wire.Cleartext > 0 {

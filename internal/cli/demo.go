@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -91,12 +90,13 @@ func runDemo(ctx context.Context, opt demo.Options, asJSON bool, out io.Writer) 
 	}
 	report, err := demo.Run(ctx, opt)
 	if err != nil {
+		if asJSON {
+			writeJSON(out, demo.Failed(err))
+		}
 		return err
 	}
 	if asJSON {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		err = e.Encode(report)
+		err = writeJSON(out, report)
 	} else if err = report.WriteText(out); err == nil && report.OK {
 		_, err = fmt.Fprintln(out, success)
 	}

@@ -13,8 +13,11 @@ import (
 
 // Counts of packets by kind.
 type Counts struct {
-	ESP, Discovery, Cleartext, Other uint64
-	Dropped                          uint64 // by the tap itself: if not 0, nothing is proven
+	ESP       uint64 `json:"esp"`
+	Cleartext uint64 `json:"cleartext"`
+	Discovery uint64 `json:"neighbour_discovery"`
+	Other     uint64 `json:"other"`
+	Dropped   uint64 `json:"tap_dropped"` // by the tap itself: if not 0, nothing is proven
 }
 
 // Watcher counts, and keeps if asked, the packets that cross one end of a cable.

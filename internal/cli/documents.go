@@ -1,0 +1,22 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"espalier/demo"
+)
+
+// Root is the tree of commands, for those who write documentation from it.
+func Root() *cobra.Command { return newRootCommand() }
+
+// Schemas are the types of what `-o json` prints, by the name that stands in "schema". Where
+// there are several, an object is one of them.
+func Schemas() map[string][]any {
+	return map[string][]any{
+		"espalier/demo/v1":        {demo.Report{}},
+		"espalier/xfrm-state/v1":  {stateList{}, result{}, dryRun{}, failure{}},
+		"espalier/xfrm-policy/v1": {policyList{}, result{}, dryRun{}, failure{}},
+		"espalier/xfrm-drops/v1":  {dropsView{}},
+		"espalier/xfrm/v1":        {failure{}},
+	}
+}

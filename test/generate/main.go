@@ -1,0 +1,102 @@
+// Command generate writes the documentation that follows from the code: JSON Schemas of what
+// `-o json` prints to docs/schema, man pages to docs/man. Run it at the top of the repository:
+//
+//	go run ./test/generate
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/invopop/jsonschema"
+	"github.com/spf13/cobra/doc"
+
+	"espalier/internal/cli"
+)
+
+func main() {
+	for _, write := range []func() error{schemas, manPages} {
+		if err := write(); err != nil {
+			fmt.Fprintln(os.Stderr, "generate:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+// schemas writes espalier/demo/v1 to docs/schema/demo.v1.json.
+func schemas() error {
+	dir, err := empty("docs/schema")
+	if err != nil {
+		return err
+	}
+	reflector := jsonschema.Reflector{Anonymous: true, DoNotReference: true}
+	for name, types := range cli.Schemas() {
+		var alternatives []*jsonschema.Schema
+		for _, t := range types {
+			s := reflector.Reflect(t)
+			s.Version = ""
+			alternatives = append(alternatives, s)
+		}
+		schema := alternatives[0]
+		if len(alternatives) > 1 {
+			schema = &jsonschema.Schema{AnyOf: alternatives}
+		}
+		schema.Version = jsonschema.Version
+		schema.Title = name
+		b, err := json.MarshalIndent(schema, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, file, _ := strings.Cut(name, "/")
+		file = strings.ReplaceAll(file, "/", ".") + ".json"
+		if err := os.WriteFile(filepath.Join(dir, file), append(b, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// manPages carry no date: they change when the commands do.
+func manPages() error {
+	dir, err := empty("docs/man")
+	if err != nil {
+		return err
+	}
+	root := cli.Root()
+	root.DisableAutoGenTag = true
+	undated := time.Unix(0, 0).UTC()
+	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "espalier", Manual: "espalier", Date: &undated}, dir); err != nil {
+		return err
+	}
+	return eachFile(dir, func(page []byte) []byte { return []byte(strings.Replace(string(page), `"Jan 1970"`, `""`, 1)) })
+}
+
+func eachFile(dir string, change func([]byte) []byte) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name())
+		b, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, change(b), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty makes dir anew: what is no longer generated must go.
+func empty(dir string) (string, error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o755)
+}

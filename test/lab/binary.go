@@ -1,0 +1,50 @@
+package lab
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// Binary is the espalier binary under test, built with the race detector: every device of
+// every test runs under it. It is built once per test process.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "espalier-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "espalier")
+	cmd := exec.Command("go", "build", "-race", "-o", path, "espalier/cmd/espalier")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", &buildError{err, out}
+	}
+	return path, nil
+})
+
+type buildError struct {
+	err error
+	out []byte
+}
+
+func (e *buildError) Error() string { return "build espalier: " + e.err.Error() + "\n" + string(e.out) }
+
+// Run runs the tests of a package and removes the binary: `os.Exit(lab.Run(m))` in TestMain.
+func Run(m *testing.M) int {
+	code := m.Run()
+	if path, err := build(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	return code
+}

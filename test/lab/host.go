@@ -1,0 +1,285 @@
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"espalier/internal/netns"
+)
+
+// The addresses of the hosts, as in the vendor's example, and an IPv6 pair.
+var (
+	A4 = netip.MustParseAddr("192.168.1.64")
+	B4 = netip.MustParseAddr("192.168.1.65")
+	A6 = netip.MustParseAddr("fd00:192:168:1::64")
+	B6 = netip.MustParseAddr("fd00:192:168:1::65")
+)
+
+// Lab is two hosts, A and B, whose devices of the same name are joined by a cable.
+type Lab struct {
+	A, B   *Host
+	Device string
+}
+
+// New makes a lab; device is the name of both ends, "p4p1" if "".
+func New(t testing.TB, device string) *Lab {
+	t.Helper()
+	Root(t)
+	if device == "" {
+		device = "p4p1"
+	}
+	l := &Lab{Device: device}
+	l.A = newHost(t, "A", device)
+	l.B = newHost(t, "B", device)
+	err := netns.Cable(
+		netns.End{NS: l.A.NS, Name: device, Addresses: []netip.Prefix{netip.PrefixFrom(A4, 24), netip.PrefixFrom(A6, 64)}},
+		netns.End{NS: l.B.NS, Name: device, Addresses: []netip.Prefix{netip.PrefixFrom(B4, 24), netip.PrefixFrom(B6, 64)}},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Super-packets would cross the cable whole; a tap is to see the packets of a wire.
+	for _, h := range l.Hosts() {
+		h.Must("ethtool", "-K", device, "tx-udp-segmentation", "off")
+	}
+	return l
+}
+
+// Hosts are both hosts.
+func (l *Lab) Hosts() []*Host { return []*Host{l.A, l.B} }
+
+// Host is a network namespace with a device process in it, once started.
+type Host struct {
+	*netns.NS
+	Name   string
+	Device string // of the cable
+	Socket string // of the offload device
+	Dir    string // for files of this host
+
+	t      testing.TB
+	daemon *exec.Cmd
+	exited chan struct{}
+	log    *syncBuffer
+}
+
+func newHost(t testing.TB, name, device string) *Host {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{NS: ns, Name: name, Device: device, Dir: t.TempDir(), t: t}
+	h.Socket = filepath.Join(h.Dir, "run", device+".sock")
+	t.Cleanup(func() {
+		h.Kill()
+		if t.Failed() && h.log != nil {
+			t.Logf("device on host %s said:\n%s", h.Name, h.log.String())
+		}
+		ns.Close()
+	})
+	return h
+}
+
+// raceOptions end a racing binary at once with a code of its own, and spare others the second
+// that the race detector waits at their end.
+const raceOptions = "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"
+
+// StartDevice runs `espalier dataplane` on the host and waits until it is ready.
+func (h *Host) StartDevice(args ...string) {
+	h.t.Helper()
+	h.daemon = exec.Command(Binary(h.t), append([]string{"dataplane", "--dev", h.Device, "--listen", h.Socket}, args...)...)
+	h.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	h.daemon.Env = append(os.Environ(), raceOptions)
+	if h.log == nil {
+		h.log = &syncBuffer{}
+	}
+	h.daemon.Stderr = h.log
+	out, err := h.daemon.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.Start(h.daemon); err != nil {
+		h.t.Fatal(err)
+	}
+	exited, ready := make(chan struct{}), make(chan bool, 1)
+	h.exited = exited
+	go func() {
+		line := bufio.NewScanner(out)
+		ready <- line.Scan() && line.Text() == "ready unix:"+h.Socket
+		for line.Scan() {
+		}
+		h.daemon.Wait()
+		close(exited)
+	}()
+	select {
+	case ok := <-ready:
+		if !ok {
+			h.t.Fatalf("device on host %s did not start: %s", h.Name, h.log.String())
+		}
+	case <-time.After(30 * time.Second):
+		h.t.Fatalf("device on host %s not ready: %s", h.Name, h.log.String())
+	}
+}
+
+// Kill ends the device with SIGKILL, if it runs.
+func (h *Host) Kill() { h.end(syscall.SIGKILL) }
+
+// Stop ends the device with SIGTERM and returns its exit code: 0, or 66 for a race.
+func (h *Host) Stop() int { return h.end(syscall.SIGTERM) }
+
+func (h *Host) end(sig os.Signal) int {
+	if h.daemon == nil {
+		return 0
+	}
+	h.daemon.Process.Signal(sig)
+	select {
+	case <-h.exited:
+	case <-time.After(20 * time.Second):
+		h.daemon.Process.Kill()
+		<-h.exited
+		h.t.Errorf("device on host %s did not end by %v", h.Name, sig)
+	}
+	code := h.daemon.ProcessState.ExitCode()
+	h.daemon = nil
+	if code == 66 {
+		h.t.Errorf("device on host %s: data race:\n%s", h.Name, h.log.String())
+	}
+	return code
+}
+
+// PID of the device.
+func (h *Host) PID() int { return h.daemon.Process.Pid }
+
+// Log is what the devices of this host have said so far.
+func (h *Host) Log() string { return h.log.String() }
+
+// Result of a command.
+type Result struct {
+	Stdout, Stderr string
+	Code           int
+}
+
+// Command runs a program on the host, at most for a minute.
+func (h *Host) Command(name string, args ...string) Result {
+	h.t.Helper()
+	return h.run("", name, args...)
+}
+
+func (h *Host) run(stdin, name string, args ...string) Result {
+	h.t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), raceOptions)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	cmd.WaitDelay = time.Second
+	if err := h.Start(cmd); err != nil {
+		h.t.Fatalf("%s: %v", name, err)
+	}
+	timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer timer.Stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		h.t.Fatalf("%s: %v", name, err)
+	}
+	return Result{out.String(), errOut.String(), cmd.ProcessState.ExitCode()}
+}
+
+// Must runs a program that has to succeed and returns its stdout.
+func (h *Host) Must(name string, args ...string) string {
+	h.t.Helper()
+	r := h.Command(name, args...)
+	if r.Code != 0 {
+		h.t.Fatalf("host %s: %s %s: exit %d\n%s%s", h.Name, name, strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// Espalier runs the binary under test.
+func (h *Host) Espalier(args ...string) Result {
+	h.t.Helper()
+	return h.Command(Binary(h.t), args...)
+}
+
+// Xfrm runs `espalier xfrm` against the host's device.
+func (h *Host) Xfrm(args ...string) Result {
+	h.t.Helper()
+	return h.Espalier(append([]string{"xfrm", "--sad", "unix:" + h.Socket}, args...)...)
+}
+
+// Batch runs script by `espalier xfrm -batch`; it has to succeed.
+func (h *Host) Batch(script string) {
+	h.t.Helper()
+	file := filepath.Join(h.Dir, fmt.Sprintf("batch-%d", time.Now().UnixNano()))
+	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	if r := h.Xfrm("-batch", file); r.Code != 0 {
+		h.t.Fatalf("host %s: batch: exit %d\n%s%s", h.Name, r.Code, r.Stdout, r.Stderr)
+	}
+}
+
+// Drops are the device's drops by reason, those that occurred.
+func (h *Host) Drops() map[string]uint64 {
+	h.t.Helper()
+	r := h.Xfrm("-o", "json", "drops")
+	if r.Code != 0 {
+		h.t.Fatalf("host %s: drops: exit %d: %s", h.Name, r.Code, r.Stderr)
+	}
+	var stat struct {
+		Drops []struct {
+			Reason  string `json:"reason"`
+			Packets uint64 `json:"packets"`
+		} `json:"drops"`
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &stat); err != nil {
+		h.t.Fatalf("host %s: drops: %v\n%s", h.Name, err, r.Stdout)
+	}
+	drops := make(map[string]uint64)
+	for _, d := range stat.Drops {
+		if d.Packets > 0 {
+			drops[d.Reason] = d.Packets
+		}
+	}
+	return drops
+}
+
+// Ping reports whether count echo requests to dst are all answered, each within a second.
+func (h *Host) Ping(dst netip.Addr, count int, args ...string) bool {
+	h.t.Helper()
+	args = append([]string{"-n", "-q", "-i", "0.05", "-W", "1", "-c", fmt.Sprint(count)}, args...)
+	r := h.Command("ping", append(args, dst.String())...)
+	return r.Code == 0 && strings.Contains(r.Stdout, " 0% packet loss")
+}
+
+// syncBuffer collects output that is read while it grows.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
