@@ -100,5 +100,16 @@ func (d *Device) Drops(context.Context) ([]ipsec.DropCount, error) {
 	for r, row := range reasonTable {
 		counts[r] = ipsec.DropCount{Reason: row.name, Counter: row.counter, Meaning: row.meaning, Packets: d.drops[r].Load()}
 	}
+	counts[InTruncated].Packets += d.unreadable()
 	return counts, nil
+}
+
+// unreadable counts what the sockets received and threw away, such as packets that end with
+// the outer header.
+func (d *Device) unreadable() uint64 {
+	n := d.udp.malformed()
+	for _, r := range d.raw {
+		n += r.Malformed()
+	}
+	return n
 }

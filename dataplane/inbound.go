@@ -17,26 +17,33 @@ const receiveBatch = 64
 
 // inbound carries what one underlay socket receives into the TUN, in the order of this file:
 //
-//	receive → handle → open → deliver → admit → TUN
+//	receive → handle → open → deliver → admit → coalesce → TUN
 //
 // It owns its buffers; datagrams belong to the socket until the next receive.
 type inbound struct {
-	d     *Device
-	queue *tun.Queue
-	udp   bool
+	d   *Device
+	udp bool
 
 	datagrams []underlay.Datagram
 	packets   []esp.Packet
 	batch     esp.Batch
-	frame     []byte // virtio_net_hdr and one packet
+	frame     []byte // room for the virtio_net_hdr, and one packet
+	tun       *tun.Coalescer
 }
 
 func newInbound(d *Device, udp bool) *inbound {
 	return &inbound{
-		d: d, udp: udp, queue: d.tun.Queues()[0],
+		d: d, udp: udp,
 		datagrams: make([]underlay.Datagram, receiveBatch),
 		packets:   make([]esp.Packet, 0, receiveBatch),
 		frame:     make([]byte, tun.BufferLen),
+		tun:       tun.NewCoalescer(d.writeTUN),
+	}
+}
+
+func (d *Device) writeTUN(h tun.VirtioHeader, buf []byte, packets int) {
+	if err := d.tun.Queues()[0].Write(h, buf); err != nil {
+		d.drops.countN(InTUN, packets)
 	}
 }
 
@@ -59,8 +66,10 @@ func (in *inbound) receive(next func([]underlay.Datagram) (int, error)) error {
 	}
 }
 
-// handle takes runs of datagrams for the same SA together.
+// handle takes runs of datagrams for the same SA together. What was joined on the way leaves at
+// the end: nothing waits for the next batch.
 func (in *inbound) handle(datagrams []underlay.Datagram) {
+	defer in.tun.Flush()
 	for len(datagrams) > 0 {
 		a, reason, ok := in.find(&datagrams[0])
 		if !ok {
@@ -176,9 +185,7 @@ func (in *inbound) deliver(a *association, dg *underlay.Datagram, p *esp.Packet)
 		in.d.drops.count(reason)
 		return
 	}
-	if err := in.queue.Write(tun.VirtioHeader{}, in.frame[:tun.HeaderLen+len(pkt)]); err != nil {
-		in.d.drops.count(InTUN)
-	}
+	in.tun.Add(in.frame[:tun.HeaderLen+len(pkt)], &h)
 }
 
 // unwrap copies the inner packet: in tunnel mode the payload, in transport mode the payload
@@ -198,6 +205,9 @@ func (in *inbound) unwrap(a *association, dg *underlay.Datagram, p *esp.Packet) 
 	copy(pkt[len(head):], p.Payload)
 	if a.sa.Mode == ipsec.Transport {
 		pkt[dg.ProtocolAt] = p.NextHeader
+		if in.udp && pkt[0]>>4 == 4 {
+			pkt[6] = dfBit // whole, and its identification is lost: see RFC 6864 §4.1
+		}
 		inet.SetLength(pkt)
 	}
 	return pkt, true

@@ -14,8 +14,9 @@ type udpPorts struct {
 	config underlay.Config
 	start  func(*underlay.UDP)
 
-	mu    sync.RWMutex
-	ports map[udpPort]*udpSocket
+	mu     sync.RWMutex
+	ports  map[udpPort]*udpSocket
+	closed uint64 // Malformed of the sockets that are gone
 }
 
 type udpPort struct {
@@ -63,7 +64,19 @@ func (u *udpPorts) release(p udpPort) error {
 		return nil
 	}
 	delete(u.ports, p)
+	u.closed += s.Malformed()
 	return s.Close()
+}
+
+// malformed is what all sockets so far received and threw away.
+func (u *udpPorts) malformed() uint64 {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	n := u.closed
+	for _, s := range u.ports {
+		n += s.Malformed()
+	}
+	return n
 }
 
 // get is the socket that sends from p, nil if no SA has asked for it.

@@ -1,0 +1,199 @@
+package tun
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"espalier/internal/inet"
+)
+
+// Coalescer joins TCP packets that follow one another into one TSO frame, the reverse of a
+// Segmenter: cut again, the frame gives the same packets. It so saves the kernel's stack from
+// being entered for each. One goroutine at a time may use it.
+//
+// What it joins is alike in all but sequence number, length, identification and checksum, and
+// has a checksum that it has verified: a frame says that its checksum need not be looked at,
+// and that must never be said of what nobody has looked at. TTL, TOS, flow label, options,
+// acknowledgement and window are those of every packet; SYN, FIN, RST, URG and CWR are never
+// in it; PSH ends it. All else is written as it came, behind what came before.
+type Coalescer struct {
+	write func(h VirtioHeader, buf []byte, packets int)
+
+	frame []byte // HeaderLen bytes, and the frame under way
+	n     int    // length of its packet
+	count int    // packets in it; 0: none is under way
+
+	v6       bool
+	at       int // of the TCP header in the packet
+	fixed    int // length of IP and TCP header
+	mss      int // payload of the first packet
+	next     uint32
+	lastID   uint16
+	verified bool // the first packet's checksum, which is looked at when a second comes
+	closed   bool // nothing may follow
+}
+
+// NewCoalescer makes a Coalescer that hands its frames to write, in the form of Queue.Write
+// and with the number of packets in them. buf is write's only until it returns.
+func NewCoalescer(write func(h VirtioHeader, buf []byte, packets int)) *Coalescer {
+	return &Coalescer{write: write, frame: make([]byte, HeaderLen, BufferLen)}
+}
+
+// Add takes the packet buf[HeaderLen:], which h describes, and keeps nothing of buf.
+func (c *Coalescer) Add(buf []byte, h *inet.Header) {
+	pkt := buf[HeaderLen:]
+	fixed, ok := coalescible(pkt, h)
+	if ok && c.continues(pkt, h, fixed) {
+		c.append(pkt)
+		return
+	}
+	c.Flush()
+	if !ok {
+		c.write(VirtioHeader{}, buf, 1)
+		return
+	}
+	c.start(pkt, h, fixed)
+}
+
+const (
+	tcpAckAt    = 8
+	tcpWindowAt = 14
+	tcpACK      = 0x10
+	tcpECE      = 0x40
+)
+
+// coalescible reports whether pkt may be part of a frame at all, and the length of its
+// headers.
+func coalescible(pkt []byte, h *inet.Header) (fixed int, ok bool) {
+	plain := h.Version == 4 && h.Len == inet.IPv4Len || h.Version == 6 && h.Len == inet.IPv6Len
+	if h.Protocol != inet.ProtoTCP || !plain || h.IsFragment() || h.Total != len(pkt) || len(pkt) < h.Len+tcpHeaderLen {
+		return 0, false
+	}
+	tcp := pkt[h.Len:]
+	length := int(tcp[tcpOffsetAt]>>4) * 4
+	if length < tcpHeaderLen || length >= len(tcp) { // no payload, no frame
+		return 0, false
+	}
+	// The low half of the offset byte holds flags, too (RFC 9768, and reserved ones).
+	if tcp[tcpOffsetAt]&0xf != 0 || tcp[tcpFlagsAt]&^(tcpPSH|tcpECE) != tcpACK {
+		return 0, false
+	}
+	return h.Len + length, true
+}
+
+// continues reports whether pkt is what follows in the frame, alike in all that one header
+// must say for both, and sound.
+func (c *Coalescer) continues(pkt []byte, h *inet.Header, fixed int) bool {
+	size := len(pkt) - fixed
+	if c.count == 0 || c.closed || fixed != c.fixed || (h.Version == 6) != c.v6 || size > c.mss || c.n+size > maxFrame {
+		return false
+	}
+	first := c.frame[HeaderLen:]
+	tcp, firstTCP := pkt[c.at:fixed], first[c.at:fixed]
+	return binary.BigEndian.Uint32(tcp[tcpSeqAt:]) == c.next &&
+		c.sameIP(pkt, first) &&
+		bytes.Equal(tcp[:tcpSeqAt], firstTCP[:tcpSeqAt]) &&
+		bytes.Equal(tcp[tcpAckAt:tcpFlagsAt], firstTCP[tcpAckAt:tcpFlagsAt]) &&
+		tcp[tcpFlagsAt]&^tcpPSH == firstTCP[tcpFlagsAt]&^tcpPSH &&
+		bytes.Equal(tcp[tcpWindowAt:tcpChecksumAt], firstTCP[tcpWindowAt:tcpChecksumAt]) &&
+		bytes.Equal(tcp[tcpChecksumAt+2:], firstTCP[tcpChecksumAt+2:]) &&
+		c.sound(pkt, h)
+}
+
+// maxFrame is the longest packet an IP header can describe.
+const maxFrame = 0xffff
+
+// sameIP compares the IP headers. The identification of IPv4 must go on by one, as it does
+// when the kernel cuts the frame; where DF says that it means nothing (RFC 6864), it may also
+// stay.
+func (c *Coalescer) sameIP(pkt, first []byte) bool {
+	if c.v6 {
+		return bytes.Equal(pkt[:4], first[:4]) && bytes.Equal(pkt[6:inet.IPv6Len], first[6:inet.IPv6Len])
+	}
+	const df = 0x40
+	id := binary.BigEndian.Uint16(pkt[4:])
+	return bytes.Equal(pkt[:2], first[:2]) && bytes.Equal(pkt[6:10], first[6:10]) && bytes.Equal(pkt[12:inet.IPv4Len], first[12:inet.IPv4Len]) &&
+		(id == c.lastID+1 || id == c.lastID && pkt[6]&df != 0)
+}
+
+// sound verifies the checksums of pkt, and of the first packet if that was put off until now.
+func (c *Coalescer) sound(pkt []byte, h *inet.Header) bool {
+	if !c.verified {
+		if !checksumsVerify(c.frame[HeaderLen:], h) { // of the same flow: the same addresses
+			c.closed = true // leaves as it came, for the kernel to judge
+			return false
+		}
+		c.verified = true
+	}
+	return checksumsVerify(pkt, h)
+}
+
+func checksumsVerify(pkt []byte, h *inet.Header) bool {
+	if h.Version == 4 && inet.Fold(inet.Sum(pkt[:h.Len], 0)) != 0 {
+		return false
+	}
+	tcp := pkt[h.Len:]
+	return inet.Fold(inet.Sum(tcp, inet.PseudoSum(h.Src, h.Dst, inet.ProtoTCP, len(tcp)))) == 0
+}
+
+// start begins a frame with pkt.
+func (c *Coalescer) start(pkt []byte, h *inet.Header, fixed int) {
+	c.frame = append(c.frame[:HeaderLen], pkt...)
+	c.n, c.count = len(pkt), 1
+	c.v6, c.at, c.fixed, c.mss = h.Version == 6, h.Len, fixed, len(pkt)-fixed
+	c.next = binary.BigEndian.Uint32(pkt[h.Len+tcpSeqAt:]) + uint32(c.mss)
+	c.lastID = binary.BigEndian.Uint16(pkt[4:])
+	c.verified = false
+	c.closed = pkt[h.Len+tcpFlagsAt]&tcpPSH != 0
+}
+
+// append adds the payload of pkt. One that is shorter than the first, or pushed, is the last.
+func (c *Coalescer) append(pkt []byte) {
+	payload := pkt[c.fixed:]
+	c.frame = append(c.frame, payload...)
+	c.n += len(payload)
+	c.count++
+	c.next += uint32(len(payload))
+	c.lastID = binary.BigEndian.Uint16(pkt[4:])
+	push := pkt[c.at+tcpFlagsAt] & tcpPSH
+	c.frame[HeaderLen+c.at+tcpFlagsAt] |= push
+	c.closed = push != 0 || len(payload) < c.mss
+}
+
+// Flush writes the frame under way, if there is one.
+func (c *Coalescer) Flush() {
+	if c.count == 0 {
+		return
+	}
+	count := c.count
+	c.count = 0
+	if count == 1 {
+		c.write(VirtioHeader{}, c.frame, 1)
+		return
+	}
+	c.write(c.finish(), c.frame, count)
+}
+
+// finish makes the headers those of the whole, with the sum of the pseudo-header in the
+// checksum's place for the kernel to go on from.
+func (c *Coalescer) finish() VirtioHeader {
+	pkt := c.frame[HeaderLen:]
+	inet.SetLength(pkt)
+	tcpLen := c.n - c.at
+	var sum uint64
+	if c.v6 {
+		sum = inet.Sum(pkt[8:inet.IPv6Len], uint64(inet.ProtoTCP)+uint64(tcpLen))
+	} else {
+		sum = inet.Sum(pkt[12:inet.IPv4Len], uint64(inet.ProtoTCP)+uint64(tcpLen))
+	}
+	binary.BigEndian.PutUint16(pkt[c.at+tcpChecksumAt:], ^inet.Fold(sum))
+	h := VirtioHeader{
+		Flags: NeedsChecksum, GSOType: GSOTCPv4,
+		HeaderLength: uint16(c.fixed), GSOSize: uint16(c.mss),
+		ChecksumStart: uint16(c.at), ChecksumOffset: tcpChecksumAt,
+	}
+	if c.v6 {
+		h.GSOType = GSOTCPv6
+	}
+	return h
+}
