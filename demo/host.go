@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -55,7 +54,7 @@ func (h *host) startDevice(ctx context.Context, program, dir string) error {
 	// Ctrl-C reaches the whole process group; the device is stopped by us, in order. Should
 	// we be killed, it goes with us.
 	h.device.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	var complaint lockedBuffer
+	var complaint bytes.Buffer // read once the process has ended
 	h.device.Stderr = &complaint
 	stdout, err := h.device.StdoutPipe()
 	if err != nil {
@@ -71,15 +70,21 @@ func (h *host) startDevice(ctx context.Context, program, dir string) error {
 		ready <- line.Scan() && strings.HasPrefix(line.Text(), "ready ")
 		h.exited <- h.device.Wait()
 	}()
+	fail := func(err error) error {
+		h.device.Process.Kill()
+		<-h.exited
+		h.device = nil
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(complaint.String()))
+	}
 	select {
 	case ok := <-ready:
 		if !ok {
-			return fmt.Errorf("the device did not start: %s", strings.TrimSpace(complaint.String()))
+			return fail(errors.New("the device did not start"))
 		}
 	case <-ctx.Done():
-		return ctx.Err()
+		return fail(ctx.Err())
 	case <-time.After(startTimeout):
-		return fmt.Errorf("the device was not ready after %s: %s", startTimeout, strings.TrimSpace(complaint.String()))
+		return fail(fmt.Errorf("the device was not ready after %s", startTimeout))
 	}
 	if h.client, err = client.Dial(h.socket); err != nil {
 		return err
@@ -128,22 +133,4 @@ func (h *host) stopDevice() error {
 		<-h.exited
 		return fmt.Errorf("host %s: the device did not stop within %s and was killed", h.name, stopTimeout)
 	}
-}
-
-// lockedBuffer collects what a process says while others read it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -76,7 +76,8 @@ func (r *run) stopWatching() (wire.Counts, error) {
 }
 
 // writeKeys writes Wireshark's esp_sa table. The names of the algorithms are those of
-// Wireshark's preferences.
+// Wireshark's preferences. Its last column, the length of sequence numbers, came late: it stands
+// only where it is not the default, since older versions warn of it.
 func (r *run) writeKeys() error {
 	if r.Keys == "" {
 		return nil
@@ -98,14 +99,14 @@ func (r *run) writeKeys() error {
 }
 
 func writeKey(f *os.File, sa *ipsec.SA) error {
-	version, esn := "IPv4", "32-bit"
+	version, esn := "IPv4", ""
 	if sa.Src.Is6() {
 		version = "IPv6"
 	}
 	if sa.ESN {
-		esn = "64-bit"
+		esn = `,"64-bit"`
 	}
-	_, err := fmt.Fprintf(f, "%q,%q,%q,\"%s\",%q,\"0x%s\",%q,%q,%q\n",
+	_, err := fmt.Fprintf(f, "%q,%q,%q,\"%s\",%q,\"0x%s\",%q,%q%s\n",
 		version, sa.Src, sa.Dst, sa.SPI, "AES-GCM with 16 octet ICV [RFC4106]", hex.EncodeToString(sa.Key.ExposeSecretBytes()), "NULL", "", esn)
 	return err
 }
