@@ -85,7 +85,7 @@ func newWatcher() (*watcher, error) {
 }
 
 // watch follows the underlay's MTU and the host's addresses, and puts steering routes back
-// that went with an address or a link.
+// that went with an address, the underlay or the TUN.
 func (d *Device) watch(ctx context.Context, w *watcher) error {
 	defer close(w.done)
 	for {
@@ -96,13 +96,19 @@ func (d *Device) watch(ctx context.Context, w *watcher) error {
 			if !ok {
 				return fmt.Errorf("watch links: the netlink socket closed")
 			}
-			if int(u.Index) != d.link.index {
+			switch int(u.Index) {
+			case d.tun.Index():
+				if u.Attrs().RawFlags&unix.IFF_UP == 0 {
+					continue // no routes until it is up again
+				}
+			case d.link.index:
+				if u.Header.Type == unix.RTM_DELLINK {
+					return fmt.Errorf("device %s is gone", d.link.name)
+				}
+				d.followMTU(u.Attrs().MTU)
+			default:
 				continue
 			}
-			if u.Header.Type == unix.RTM_DELLINK {
-				return fmt.Errorf("device %s is gone", d.link.name)
-			}
-			d.followMTU(u.Attrs().MTU)
 		case _, ok := <-w.addrs:
 			if !ok {
 				return fmt.Errorf("watch addresses: the netlink socket closed")

@@ -59,6 +59,8 @@ func innerLen(payload []byte, nextHeader uint8, mode ipsec.Mode) (n int, err err
 		}
 	case mode == ipsec.Tunnel:
 		return 0, ErrNextHeader
+	case len(payload) == 0: // legal ESP; whether the protocol can be empty, its layer decides
+		return 0, nil
 	case nextHeader == protoUDP:
 		if len(payload) < udpHeaderLen {
 			return 0, ErrLength

@@ -76,7 +76,7 @@ func TestInnerLength(t *testing.T) {
 		{"UDP shorter than its header", transport, 17, udp(7, 20), 0, ErrLength},
 		{"UDP length 0", transport, 17, udp(0, 20), 0, ErrLength},
 		{"UDP cut", transport, 17, udp(8, 0)[:7], 0, ErrLength},
-		{"UDP empty", transport, 17, nil, 0, ErrLength},
+		{"UDP empty", transport, 17, nil, 0, nil},
 		{"IPv4 in transport mode, TFC", transport, 4, ipv4(60, 41), 60, nil},
 		{"IPv6 in transport mode, TFC", transport, 41, ipv6(20, 6, 21), 60, nil},
 		{"IPv6 option header", transport, 60, pattern(16), 16, nil},

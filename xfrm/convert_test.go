@@ -204,7 +204,7 @@ func TestSARefusals(t *testing.T) {
 		"half a byte of key":     func(s *State) { s.AEAD.Key, s.AEAD.KeyBits = ipsec.Key{}, 12 },
 		"a key without end":      func(s *State) { s.AEAD.Key, s.AEAD.KeyBits = ipsec.Key{}, 1<<32-8 },
 		"bitmap":                 func(s *State) { s.Replay = &ReplayState{Bitmap: make([]uint32, 129)} },
-		"encap address":          func(s *State) { s.Encap = &EncapTmpl{OA: netip.IPv6Unspecified()} },
+		"encap address":          func(s *State) { s.Encap = &EncapTmpl{OA: netip.IPv6Loopback()} },
 		"selector's interface":   func(s *State) { s.Sel.Interface = -1 },
 	} {
 		if b, err := EncodeState(plainState(t, 1, change)); !errors.Is(err, ipsec.ErrInvalid) {

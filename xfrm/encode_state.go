@@ -172,11 +172,12 @@ func aeadBytes(a *AEAD) ([]byte, error) {
 	return b, nil
 }
 
-// encapBytes is a struct xfrm_encap_tmpl.
+// encapBytes is a struct xfrm_encap_tmpl. An original address of 0.0.0.0 is none in IPv6, too:
+// that is what people write there, and ip takes it.
 func encapBytes(e *EncapTmpl, family uint16) ([]byte, error) {
 	if f, err := addrFamily(e.OA); err != nil {
 		return nil, fmt.Errorf("encap: %w", err)
-	} else if f != unix.AF_UNSPEC && f != family {
+	} else if f != unix.AF_UNSPEC && f != family && !e.OA.IsUnspecified() { // 0.0.0.0 and :: are the same zeros
 		return nil, invalid("encap: original address %s is not of the SA's family", e.OA)
 	}
 	b := make([]byte, sizeEncap)

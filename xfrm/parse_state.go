@@ -95,15 +95,11 @@ func (b *stateBuilder) finish(c *cursor) error {
 	if s.AEAD == nil {
 		return c.semantic("a key is missing: aead '" + AEADName + "' KEY 128 is required with proto esp")
 	}
-	if s.Offload != nil {
-		dir := StateDirOut
-		if s.Offload.Flags&OffloadInbound != 0 {
-			dir = StateDirIn
-		}
-		if b.dir != 0 && b.dir != dir {
-			return c.semantic(fmt.Sprintf("dir %s contradicts offload … dir %s", b.dir, dir))
-		}
-		b.dir = dir
+	if o := s.Offload; o != nil && b.dir != 0 && b.dir != o.dir() {
+		return c.semantic(fmt.Sprintf("dir %s contradicts offload … dir %s", b.dir, o.dir()))
+	}
+	if b.dir == 0 {
+		b.dir = s.impliedDir()
 	}
 	s.Dir = b.dir
 	if s.Flags&FlagESN != 0 && s.ReplayWindow == 0 && s.Dir != StateDirOut {
@@ -117,6 +113,23 @@ func (b *stateBuilder) finish(c *cursor) error {
 		s.Replay = &b.replay
 	}
 	return nil
+}
+
+func (o *Offload) dir() StateDir {
+	if o.Flags&OffloadInbound != 0 {
+		return StateDirIn
+	}
+	return StateDirOut
+}
+
+// impliedDir is the direction of an SA that names none: that of its offload. But a replay
+// window, which means nothing to a sending SA and is refused for one with a direction, ip
+// takes, and wants it with flag esn: such an SA gets no direction, as with ip.
+func (s *State) impliedDir() StateDir {
+	if s.Offload == nil || s.Offload.dir() == StateDirOut && s.ReplayWindow != 0 {
+		return 0
+	}
+	return s.Offload.dir()
 }
 
 // parseAEAD reads NAME KEY ICVBITS.

@@ -121,6 +121,9 @@ func TestParseStateWords(t *testing.T) {
 		{"dir out offload packet dev lo dir out", func(s *State) {
 			s.Offload, s.Dir = &Offload{Ifindex: 1, Flags: OffloadPacket}, StateDirOut
 		}},
+		{"flag esn replay-window 64 offload dev lo dir out", func(s *State) {
+			s.Flags, s.ReplayWindow, s.Offload = FlagESN, 64, &Offload{Ifindex: 1}
+		}},
 		{"mark 3 output-mark 0x7 mask 0xf", func(s *State) {
 			s.Mark, s.OutputMark = &Mark{3, ^uint32(0)}, &Mark{7, 15}
 		}},

@@ -174,23 +174,19 @@ func (w *wordList) limits(l *LifetimeConfig) {
 	}
 }
 
-// stateOffload also writes dir, which offload implies.
+// stateOffload also writes the SA's direction, unless offload implies it.
 func (w *wordList) stateOffload(s *State, opt FormatOptions) {
+	if s.Dir != 0 && s.Dir != s.impliedDir() {
+		w.add("dir", s.Dir.String())
+	}
 	if s.Offload == nil {
-		if s.Dir != 0 {
-			w.add("dir", s.Dir.String())
-		}
 		return
 	}
 	w.add("offload")
 	if s.Offload.Flags&OffloadPacket != 0 {
 		w.add("packet")
 	}
-	dir := "out"
-	if s.Offload.Flags&OffloadInbound != 0 {
-		dir = "in"
-	}
-	w.add("dev", opt.device(int(s.Offload.Ifindex)), "dir", dir)
+	w.add("dev", opt.device(int(s.Offload.Ifindex)), "dir", s.Offload.dir().String())
 }
 
 func (w *wordList) selector(s *Selector, opt FormatOptions) {

@@ -11,14 +11,15 @@ import (
 
 // Pair describes the SAs between the hosts in both directions, for one address family.
 type Pair struct {
-	V6      bool
-	Tunnel  bool
-	UDP     bool
-	ESN     bool
-	KeyBits int    // 128, 192 or 256; 0 is 256
-	ICVBits int    // 0 is 128
-	Window  int    // inbound; 0 is 64
-	SPI     uint32 // of A→B; B→A has the next. 0 is 0x1000
+	V6        bool
+	Tunnel    bool
+	UDP       bool
+	ESN       bool
+	AnyFamily bool   // tunnel mode: not only packets of the tunnel's own family
+	KeyBits   int    // 128, 192 or 256; 0 is 256
+	ICVBits   int    // 0 is 128
+	Window    int    // inbound; 0 is 64
+	SPI       uint32 // of A→B; B→A has the next. 0 is 0x1000
 }
 
 // Script are the commands for one host: its two SAs (inbound first) and three policies. The
@@ -89,6 +90,9 @@ func (l *Lab) States(h *Host, p Pair) string {
 		}
 		fmt.Fprintf(&s, "ip xfrm state add src %s dst %s proto esp spi %#x reqid %#x mode %s aead 'rfc4106(gcm(aes))' 0x%x %d",
 			x.Src, x.Dst, x.SPI, x.SPI, mode, x.Key, icv)
+		if p.AnyFamily {
+			s.WriteString(" flag af-unspec")
+		}
 		if p.ESN {
 			s.WriteString(" flag esn")
 		}
