@@ -1,0 +1,10 @@
+package witness
+
+import (
+	"os"
+	"testing"
+
+	"espalier/test/lab"
+)
+
+func TestMain(m *testing.M) { os.Exit(lab.Run(m)) }

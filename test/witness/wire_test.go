@@ -1,0 +1,214 @@
+package witness
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"espalier/internal/wire"
+	"espalier/test/lab"
+)
+
+const (
+	pings    = 2       // echo requests each way
+	tcpBytes = 100_000 // each way, there and back
+)
+
+// record sends the same traffic through an SA pair of each kind, and returns the capture of
+// the cable and how many ESP packets were on it.
+func record(t *testing.T, pairs []lab.Pair) (capture string, esp int) {
+	t.Helper()
+	l := lab.New(t, "")
+	lab.Tools(t, "tshark", "ping")
+	capture = filepath.Join(t.TempDir(), "wire.pcap")
+	file, err := os.Create(capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	save, err := wire.NewPcapWriter(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range l.Hosts() {
+		h.StartDevice()
+	}
+	w := l.Watch(l.A, save)
+	for _, p := range pairs {
+		for _, h := range l.Hosts() {
+			program(l, h, p)
+		}
+		sendThrough(t, l, p)
+	}
+	counts, err := w.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := save.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if counts.Dropped != 0 || counts.Cleartext != 0 || counts.ESP == 0 {
+		t.Fatalf("on the wire: %+v", counts)
+	}
+	for _, h := range l.Hosts() {
+		h.Stop()
+	}
+	return capture, int(counts.ESP)
+}
+
+// echoID tells the pings of one direction of one pair from all others.
+func echoID(spi uint32) int { return int(spi) }
+
+func sendThrough(t *testing.T, l *lab.Lab, p lab.Pair) {
+	t.Helper()
+	sas := p.SAs()
+	for _, d := range []struct {
+		from, to *lab.Host
+		sa       lab.SA
+	}{{l.A, l.B, sas[0]}, {l.B, l.A, sas[1]}} {
+		ping(t, d.from, d.sa.Dst, echoID(d.sa.SPI), pings)
+		if err := lab.Exchange(d.from, d.to, netip.AddrPortFrom(d.sa.Dst, 0), tcpBytes); err != nil {
+			t.Errorf("%s: %v", name(p), err)
+		}
+	}
+}
+
+// seen is what tshark found under one SPI.
+type seen struct {
+	frames, good, bad int
+	echoes            map[[2]int]int // by type and identifier
+	tcp               int            // bytes
+	inner             map[string]int // by first inner protocol
+}
+
+func tally(frames []frame) (all map[uint32]*seen, esp int) {
+	all = map[uint32]*seen{}
+	for _, f := range frames {
+		if f.spi == 0 {
+			continue
+		}
+		esp++
+		s := all[f.spi]
+		if s == nil {
+			s = &seen{echoes: map[[2]int]int{}, inner: map[string]int{}}
+			all[f.spi] = s
+		}
+		s.frames++
+		if f.good {
+			s.good++
+		}
+		if f.bad {
+			s.bad++
+		}
+		if f.echo >= 0 {
+			s.echoes[[2]int{f.echo, f.id}]++
+		}
+		s.tcp += f.tcp
+		first, _, _ := bytes.Cut([]byte(f.inner()), []byte(":"))
+		s.inner[string(first)]++
+	}
+	return all, esp
+}
+
+// checkContent compares what was seen inside of ESP with what was sent.
+func checkContent(t *testing.T, p lab.Pair, all map[uint32]*seen) {
+	t.Helper()
+	request, reply := 8, 0
+	if p.V6 {
+		request, reply = 128, 129
+	}
+	sas := p.SAs()
+	for i, sa := range sas {
+		s := all[sa.SPI]
+		if s == nil {
+			t.Errorf("%s: nothing decrypted under SPI %#x", name(p), sa.SPI)
+			continue
+		}
+		if n := s.echoes[[2]int{request, echoID(sa.SPI)}]; n != pings {
+			t.Errorf("%s: %d of %d echo requests under SPI %#x", name(p), n, pings, sa.SPI)
+		}
+		if n := s.echoes[[2]int{reply, echoID(sas[1-i].SPI)}]; n != pings {
+			t.Errorf("%s: %d of %d echo replies under SPI %#x", name(p), n, pings, sa.SPI)
+		}
+		if s.tcp < tcpBytes {
+			t.Errorf("%s: %d bytes of TCP under SPI %#x, %d were sent", name(p), s.tcp, sa.SPI, tcpBytes)
+		}
+		for inner, n := range s.inner {
+			if !expected(p, inner) {
+				t.Errorf("%s: %d packets under SPI %#x hold %q", name(p), n, sa.SPI, inner)
+			}
+		}
+	}
+}
+
+// expected protocols right inside of ESP: in tunnel mode a whole packet.
+func expected(p lab.Pair, inner string) bool {
+	switch {
+	case p.Tunnel && p.V6:
+		return inner == "ipv6"
+	case p.Tunnel:
+		return inner == "ip"
+	case p.V6:
+		return inner == "icmpv6" || inner == "tcp"
+	}
+	return inner == "icmp" || inner == "tcp"
+}
+
+// TestTshark: tshark finds every ICV good and inside of each packet what was sent. A flipped
+// bit in one key leaves no ICV under this key good, and all others as they were.
+func TestTshark(t *testing.T) {
+	pairs := cells([]bool{false})
+	capture, sent := record(t, pairs)
+	keys := espSATable(pairs)
+	all, esp := tally(tshark(t, capture, keys))
+	if esp != sent {
+		t.Errorf("tshark sees %d ESP packets of %d", esp, sent)
+	}
+	for spi, s := range all {
+		if s.good != s.frames || s.bad != 0 {
+			t.Errorf("SPI %#x: of %d ICVs tshark calls %d good, %d bad", spi, s.frames, s.good, s.bad)
+		}
+	}
+	for _, p := range pairs {
+		checkContent(t, p, all)
+	}
+	t.Logf("%d ESP packets under %d SPIs", esp, len(all))
+
+	wrong := pairs[len(pairs)/2].SAs()[0]
+	spoilt := bytes.Replace(keys, fmt.Appendf(nil, "0x%x", wrong.Key), fmt.Appendf(nil, "0x%x", flipped(wrong.Key)), 1)
+	all, _ = tally(tshark(t, capture, spoilt))
+	for spi, s := range all {
+		// Of a packet whose content makes no sense tshark may leave the ICV unjudged.
+		if spi == wrong.SPI && (s.good != 0 || s.bad == 0) || spi != wrong.SPI && s.good != s.frames {
+			t.Errorf("SPI %#x (its key is wrong: %v): of %d ICVs tshark calls %d good, %d bad", spi, spi == wrong.SPI, s.frames, s.good, s.bad)
+		}
+	}
+}
+
+func flipped(key []byte) []byte {
+	wrong := bytes.Clone(key)
+	wrong[len(wrong)/2] ^= 1
+	return wrong
+}
+
+// TestTsharkESN: tshark 4.0 leaves the upper half of the numbers out of the ICV and calls each
+// one bad, so that only the content is compared here.
+func TestTsharkESN(t *testing.T) {
+	var pairs []lab.Pair
+	for _, p := range cells([]bool{true}) {
+		if p.KeyBits == 256 && !p.UDP {
+			pairs = append(pairs, p)
+		}
+	}
+	capture, sent := record(t, pairs)
+	all, esp := tally(tshark(t, capture, espSATable(pairs)))
+	if esp != sent {
+		t.Errorf("tshark sees %d ESP packets of %d", esp, sent)
+	}
+	for _, p := range pairs {
+		checkContent(t, p, all)
+	}
+}
