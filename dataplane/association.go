@@ -24,39 +24,36 @@ type association struct {
 	sending   sync.Mutex
 	exhausted sync.Once // says so, once
 
-	encap          atomic.Pointer[ipsec.Encap]
+	encap          atomic.Pointer[encapsulation]
 	bytes, packets atomic.Uint64
 	used           atomic.Int64 // Unix seconds of the first use, 0: never
 }
 
-func newAssociation(sa ipsec.SA, order uint64) (*association, error) {
-	a := &association{order: order, added: time.Now()}
-	dir := sa.Direction
-	if dir == ipsec.AnyDirection && sa.Offload.Mode != ipsec.NoOffload {
-		dir = sa.Offload.Direction
+// directionOf is the direction an SA works in: one that names none has that of its offload.
+func directionOf(sa *ipsec.SA) ipsec.Direction {
+	if sa.Direction == ipsec.AnyDirection && sa.Offload.Mode != ipsec.NoOffload {
+		return sa.Offload.Direction
 	}
+	return sa.Direction
+}
+
+func newAssociation(sa ipsec.SA, e *encapsulation, order uint64, n *nonces) (*association, error) {
+	a := &association{sa: sa, order: order, added: time.Now()}
+	a.encap.Store(e)
+	dir := directionOf(&sa)
 	var err error
 	if dir != ipsec.Inbound {
 		if a.out, err = esp.NewOutbound(&sa); err != nil {
 			return nil, err
 		}
+		a.out.Share(n.numbers(sa.Key))
 	}
 	if dir != ipsec.Outbound {
 		if a.in, err = esp.NewInbound(&sa); err != nil {
 			return nil, err
 		}
 	}
-	a.setEncap(sa.Encap)
-	a.sa = sa
 	return a, nil
-}
-
-// setEncap copies e: the caller may change his.
-func (a *association) setEncap(e *ipsec.Encap) {
-	if e != nil {
-		e = &ipsec.Encap{SrcPort: e.SrcPort, DstPort: e.DstPort}
-	}
-	a.encap.Store(e)
 }
 
 // carried counts packets that were sent or delivered, and their ESP payload.
@@ -71,7 +68,9 @@ func (a *association) carried(packets, bytes int) {
 // read is the SA as a SAD reads it back: its key all zero.
 func (a *association) read() ipsec.SA {
 	sa := a.sa
-	sa.Encap = a.encap.Load()
+	if e := a.encap.Load(); e != nil {
+		sa.Encap = &ipsec.Encap{SrcPort: e.ports.SrcPort, DstPort: e.ports.DstPort}
+	}
 	c := ipsec.Counters{Bytes: a.bytes.Load(), Packets: a.packets.Load(), Added: a.added}
 	if t := a.used.Load(); t != 0 {
 		c.Used = time.Unix(t, 0)
@@ -126,8 +125,8 @@ func (d *Device) checkOffload(sa *ipsec.SA) error {
 		return nil
 	case o.Mode == ipsec.PacketOffload:
 		return fmt.Errorf("%w: packet offload; this device offers crypto offload", ipsec.ErrUnsupported)
-	case o.Interface != d.link.index:
-		return fmt.Errorf("%w: offload to interface %d; this device stands behind %s (%d)", ipsec.ErrInvalid, o.Interface, d.link.name, d.link.index)
+	case int64(o.Interface) != d.link.index.Load():
+		return fmt.Errorf("%w: offload to interface %d; this device stands behind %s (%d)", ipsec.ErrInvalid, o.Interface, d.link.name, d.link.index.Load())
 	case sa.Direction != ipsec.AnyDirection && sa.Direction != o.Direction:
 		return fmt.Errorf("%w: Mismatched SA and offload direction", ipsec.ErrInvalid)
 	}

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
+	"slices"
 
-	"espalier/guard"
 	"espalier/ipsec"
 )
 
@@ -32,14 +33,17 @@ func (d *Device) AddSA(_ context.Context, sa ipsec.SA) error {
 }
 
 func (d *Device) addSA(sa ipsec.SA) (*association, error) {
+	if d.closed {
+		return nil, errClosed
+	}
 	if err := d.checkSA(&sa); err != nil {
 		return nil, err
 	}
-	a, err := d.sad.add(sa)
-	if err != nil || sa.Encap == nil {
-		return a, err
+	a, err := d.sad.add(sa, d.encapsulationOf(&sa))
+	if err != nil {
+		return nil, err
 	}
-	if err := d.openEncap(a); err != nil {
+	if err := d.openEncap(a.encap.Load()); err != nil {
 		d.sad.remove(sa.ID())
 		a.retire()
 		return nil, err
@@ -47,27 +51,39 @@ func (d *Device) addSA(sa ipsec.SA) (*association, error) {
 	return a, nil
 }
 
+var errClosed = errors.New("the device is closing")
+
 // openEncap opens the socket of an SA with UDP encapsulation and lets its packets through
 // the guard.
-func (d *Device) openEncap(a *association) error {
-	local, _ := d.encapEnds(a)
-	if err := d.udp.acquire(portOf(local)); err != nil {
+func (d *Device) openEncap(e *encapsulation) error {
+	if e == nil {
+		return nil
+	}
+	if err := d.udp.acquire(portOf(e.ends.Local)); err != nil {
 		return err
 	}
+	d.encaps[e.ends]++
+	if d.encaps[e.ends] > 1 {
+		return nil // another SA between the same ends has let them through
+	}
 	if err := d.applyGuard(d.spd.list()); err != nil {
-		return errors.Join(err, d.udp.release(portOf(local)))
+		return errors.Join(err, d.closeEncap(e))
 	}
 	return nil
 }
 
-// encapEnds are the UDP ends of an SA, seen from this host.
-func (d *Device) encapEnds(a *association) (local, remote netip.AddrPort) {
-	e := a.encap.Load()
-	src, dst := netip.AddrPortFrom(a.sa.Src, e.SrcPort), netip.AddrPortFrom(a.sa.Dst, e.DstPort)
-	if a.out == nil || a.in != nil && d.locals.has(a.sa.Dst) {
-		return dst, src
+// closeEncap is the reverse of openEncap. An opening in the guard that cannot be closed is
+// closed with its next change.
+func (d *Device) closeEncap(e *encapsulation) error {
+	if e == nil {
+		return nil
 	}
-	return src, dst
+	err := d.udp.release(portOf(e.ends.Local))
+	if d.encaps[e.ends]--; d.encaps[e.ends] > 0 {
+		return err
+	}
+	delete(d.encaps, e.ends)
+	return errors.Join(err, d.applyGuard(d.spd.list()))
 }
 
 // UpdateSA implements ipsec.SAD: it moves the ports of a live SA with UDP encapsulation. As in
@@ -75,6 +91,7 @@ func (d *Device) encapEnds(a *association) (local, remote netip.AddrPort) {
 func (d *Device) UpdateSA(_ context.Context, sa ipsec.SA) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	defer sa.Key.Wipe()
 	if err := d.updateSA(sa); err != nil {
 		return saError("update", sa.Src, sa.ID(), err)
 	}
@@ -82,6 +99,9 @@ func (d *Device) UpdateSA(_ context.Context, sa ipsec.SA) error {
 }
 
 func (d *Device) updateSA(sa ipsec.SA) error {
+	if d.closed {
+		return errClosed
+	}
 	a := d.sad.inbound(sa.ID())
 	if a == nil {
 		return ipsec.ErrNotExist
@@ -89,26 +109,27 @@ func (d *Device) updateSA(sa ipsec.SA) error {
 	if err := d.checkSA(&sa); err != nil {
 		return err
 	}
-	old := a.encap.Load()
+	was, is := a.encap.Load(), d.encapsulationOf(&sa)
 	switch {
-	case (old == nil) != (sa.Encap == nil):
+	case (was == nil) != (is == nil):
 		return fmt.Errorf("%w: UDP encapsulation of a live SA cannot be turned on or off: add a new SA", ipsec.ErrInvalid)
-	case old == nil || *old == *sa.Encap:
+	case was == nil || *was == *is:
 		return nil
 	}
-	before, _ := d.encapEnds(a)
-	a.setEncap(sa.Encap)
-	if err := d.openEncap(a); err != nil {
-		a.setEncap(old)
+	if err := d.openEncap(is); err != nil {
 		return err
 	}
-	return d.udp.release(portOf(before))
+	a.encap.Store(is)
+	return d.closeEncap(was)
 }
 
 // DeleteSA implements ipsec.SAD.
 func (d *Device) DeleteSA(_ context.Context, id ipsec.SAID) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	if d.closed {
+		return errClosed
+	}
 	a, err := d.sad.remove(id)
 	if err != nil {
 		return saError("delete", netip.Addr{}, id, err)
@@ -122,17 +143,9 @@ func (d *Device) DeleteSA(_ context.Context, id ipsec.SAID) error {
 // retire ends SAs that have left the SAD.
 func (d *Device) retire(all ...*association) error {
 	var errs []error
-	encapsulated := false
 	for _, a := range all {
 		a.retire()
-		if a.encap.Load() != nil {
-			encapsulated = true
-			local, _ := d.encapEnds(a)
-			errs = append(errs, d.udp.release(portOf(local)))
-		}
-	}
-	if encapsulated {
-		errs = append(errs, d.applyGuard(d.spd.list()))
+		errs = append(errs, d.closeEncap(a.encap.Load()))
 	}
 	return errors.Join(errs...)
 }
@@ -164,6 +177,9 @@ func (d *Device) SAs(ctx context.Context) iter.Seq2[ipsec.SA, error] {
 func (d *Device) FlushSAs(context.Context) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	if d.closed {
+		return errClosed
+	}
 	return d.retire(d.sad.flush()...)
 }
 
@@ -171,6 +187,9 @@ func (d *Device) FlushSAs(context.Context) error {
 func (d *Device) AddPolicy(_ context.Context, p ipsec.Policy) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	if d.closed {
+		return errClosed
+	}
 	if _, err := d.spd.get(p.ID()); err == nil {
 		return policyError("add", p.ID(), ipsec.ErrExist)
 	}
@@ -184,6 +203,9 @@ func (d *Device) AddPolicy(_ context.Context, p ipsec.Policy) error {
 func (d *Device) UpdatePolicy(_ context.Context, p ipsec.Policy) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	if d.closed {
+		return errClosed
+	}
 	old, err := d.spd.get(p.ID())
 	if err != nil {
 		old = nil
@@ -201,12 +223,8 @@ func (d *Device) setPolicy(p ipsec.Policy, old *ipsec.Policy) error {
 		return err
 	}
 	before := d.spd.list()
-	after := []ipsec.Policy{p}
-	for _, q := range before {
-		if old == nil || q.ID() != old.ID() {
-			after = append(after, q)
-		}
-	}
+	after := slices.DeleteFunc(slices.Clone(before), func(q ipsec.Policy) bool { return old != nil && q.ID() == old.ID() })
+	after = append(after, p) // of equal priority the last, as in the SPD
 	if err := d.applyGuard(after); err != nil {
 		return err
 	}
@@ -224,6 +242,9 @@ func (d *Device) setPolicy(p ipsec.Policy, old *ipsec.Policy) error {
 func (d *Device) DeletePolicy(_ context.Context, id ipsec.PolicyID) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	if d.closed {
+		return errClosed
+	}
 	p, err := d.spd.remove(id)
 	if err != nil {
 		return policyError("delete", id, err)
@@ -263,6 +284,9 @@ func (d *Device) Policies(ctx context.Context) iter.Seq2[ipsec.Policy, error] {
 func (d *Device) FlushPolicies(context.Context) error {
 	d.control.Lock()
 	defer d.control.Unlock()
+	if d.closed {
+		return errClosed
+	}
 	d.spd.flush()
 	d.guard.DisinheritAll()
 	return errors.Join(d.steering.clear(), d.applyGuard(nil))
@@ -271,14 +295,7 @@ func (d *Device) FlushPolicies(context.Context) error {
 // applyGuard closes the guard for these policies, but for the UDP encapsulation of the
 // present SAs.
 func (d *Device) applyGuard(policies []ipsec.Policy) error {
-	var encaps []guard.Encap
-	for _, a := range d.sad.list() {
-		if a.encap.Load() != nil {
-			local, remote := d.encapEnds(a)
-			encaps = append(encaps, guard.Encap{Local: local, Remote: remote})
-		}
-	}
-	return d.guard.Apply(policies, encaps)
+	return d.guard.Apply(policies, slices.Collect(maps.Keys(d.encaps)))
 }
 
 // steer brings what an outbound policy protects or discards into the TUN.
@@ -317,5 +334,5 @@ func steered(p *ipsec.Policy) []netip.Prefix {
 }
 
 func policyError(op string, id ipsec.PolicyID, err error) error {
-	return fmt.Errorf("%s policy %s: %w", op, id, err)
+	return &ipsec.OpError{Op: op + " policy", Object: id.String(), Err: err}
 }

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"strings"
@@ -21,7 +22,7 @@ func testSA(spi ipsec.SPI) ipsec.SA {
 func TestNewestSAWins(t *testing.T) {
 	s := newSAD()
 	for _, spi := range []ipsec.SPI{0x300, 0x100, 0x200} {
-		if _, err := s.add(testSA(spi)); err != nil {
+		if _, err := s.add(testSA(spi), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,7 +57,7 @@ func TestSASelection(t *testing.T) {
 	inbound.RequestID, inbound.Direction = 12, ipsec.Inbound
 	s := newSAD()
 	for _, sa := range []ipsec.SA{testSA(0x100), tunnel, port, inbound} {
-		if _, err := s.add(sa); err != nil {
+		if _, err := s.add(sa, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,6 +74,7 @@ func TestSASelection(t *testing.T) {
 		{"transport by the packet's addresses, whatever the template says", ipsec.Processing{RequestID: 7, Src: far.Src, Dst: far.Dst}, near, 0x100},
 		{"transport for other addresses", ipsec.Processing{RequestID: 7, Src: hostA, Dst: hostB}, far, 0},
 		{"tunnel by the template's addresses", ipsec.Processing{RequestID: 9, Mode: ipsec.Tunnel, Src: hostA, Dst: hostB}, far, 0x400},
+		{"tunnel without its source", ipsec.Processing{RequestID: 9, Mode: ipsec.Tunnel, Dst: hostB}, far, 0x400},
 		{"tunnel with other addresses", ipsec.Processing{RequestID: 9, Mode: ipsec.Tunnel, Src: hostB, Dst: hostA}, far, 0},
 		{"request id 0 is no wildcard outbound", ipsec.Processing{}, near, 0},
 		{"another request id", ipsec.Processing{RequestID: 8}, near, 0},
@@ -110,8 +112,11 @@ func TestAccepts(t *testing.T) {
 		{"other mode", ipsec.Processing{RequestID: 7, Mode: ipsec.Tunnel, Src: hostA, Dst: hostB}, sa, false},
 		{"transport ignores addresses", ipsec.Processing{RequestID: 7, Src: hostB, Dst: hostA}, sa, true},
 		{"tunnel", ipsec.Processing{RequestID: 7, Mode: ipsec.Tunnel, Src: hostA, Dst: hostB}, tunnel, true},
-		{"tunnel from anywhere", ipsec.Processing{RequestID: 7, Mode: ipsec.Tunnel, Src: netip.IPv4Unspecified(), Dst: hostB}, tunnel, true},
-		{"tunnel to elsewhere", ipsec.Processing{RequestID: 7, Mode: ipsec.Tunnel, Src: hostA, Dst: hostA}, tunnel, false},
+		{"tunnel from anywhere", ipsec.Processing{RequestID: 7, Mode: ipsec.Tunnel, Dst: hostB}, tunnel, true},
+		{"tunnel from elsewhere", ipsec.Processing{RequestID: 7, Mode: ipsec.Tunnel, Src: hostB, Dst: hostB}, tunnel, false},
+		{"optional transport", ipsec.Processing{RequestID: 8, Optional: true}, sa, true},
+		{"optional transport by a tunnel", ipsec.Processing{RequestID: 8, Optional: true}, tunnel, false},
+		{"optional tunnel", ipsec.Processing{RequestID: 8, Optional: true, Mode: ipsec.Tunnel}, tunnel, false},
 		{"other SPI", ipsec.Processing{RequestID: 7, SPI: 0x101}, sa, false},
 	} {
 		if got := accepts(&c.p, &c.sa); got != c.want {
@@ -145,7 +150,7 @@ func TestPolicyOrder(t *testing.T) {
 	}
 	old, _ := s.get(ipsec.PolicyID{Direction: ipsec.Outbound, Selector: policy(24, 0).Selector})
 	s.replace(old, policy(24, 5))
-	if first := s.lookup(ipsec.Outbound, &ipsec.Flow{Dst: hostB}); first.Priority != 5 {
+	if first := s.lookup(ipsec.Outbound, &ipsec.Flow{Dst: hostB}); first.Priority != 5 || first.Index != old.Index {
 		t.Errorf("after the update priority %d decides", first.Priority)
 	}
 	if p := s.lookup(ipsec.Inbound, &ipsec.Flow{Dst: hostB}); p != nil {
@@ -160,6 +165,67 @@ func TestPolicyOrder(t *testing.T) {
 	}
 }
 
+// A fragment that may be anybody's is protected or discarded with the rest, never let pass.
+func TestFragmentsAreNotLetPassByPorts(t *testing.T) {
+	any := netip.MustParsePrefix("0.0.0.0/0")
+	dns := ipsec.Selector{Src: any, Dst: any, Protocol: 17, DstPort: ipsec.Port(53)}
+	all := ipsec.Selector{Src: any, Dst: any}
+	first := ipsec.Flow{Src: hostA, Dst: hostB, Protocol: 17, DstPort: 53}
+	later := ipsec.Flow{Src: hostA, Dst: hostB, Protocol: 17, NoPorts: true}
+	for _, c := range []struct {
+		name string
+		p    ipsec.Policy
+		want uint32 // priority of the policy that decides on the later fragment
+	}{
+		{"bypass", ipsec.Policy{Action: ipsec.Bypass}, 20},
+		{"optional", ipsec.Policy{Processing: []ipsec.Processing{{Optional: true}}}, 20},
+		{"protect", ipsec.Policy{Processing: []ipsec.Processing{{}}}, 10},
+		{"discard", ipsec.Policy{Action: ipsec.Discard}, 10},
+	} {
+		var s spd
+		c.p.Direction, c.p.Selector, c.p.Priority = ipsec.Outbound, dns, 10
+		if err := errors.Join(s.add(c.p), s.add(ipsec.Policy{Direction: ipsec.Outbound, Selector: all, Priority: 20, Processing: []ipsec.Processing{{}}})); err != nil {
+			t.Fatal(err)
+		}
+		if p := s.lookup(ipsec.Outbound, &first); p.Priority != 10 {
+			t.Errorf("%s: the first fragment falls under priority %d", c.name, p.Priority)
+		}
+		if p := s.lookup(ipsec.Outbound, &later); p.Priority != c.want {
+			t.Errorf("%s: a later fragment falls under priority %d", c.name, p.Priority)
+		}
+	}
+}
+
+// The number is the nonce: no two SAs with the same key may ever send with the same.
+func TestSameKeySharesItsNumbers(t *testing.T) {
+	s := newSAD()
+	key := bytes.Repeat([]byte{7}, 20)
+	add := func(spi ipsec.SPI, k []byte) *association {
+		sa := testSA(spi)
+		sa.Key = ipsec.NewKey(k)
+		a, err := s.add(sa, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	reserve := func(a *association, want uint64) {
+		t.Helper()
+		if got, err := a.out.Reserve(3); err != nil || got != want {
+			t.Errorf("SA %s reserved from %d (%v), want %d", a.sa.SPI, got, err, want)
+		}
+	}
+	one, two := add(0x100, key), add(0x200, key)
+	reserve(one, 1)
+	reserve(two, 4)
+	reserve(one, 7)
+	for _, a := range s.flush() {
+		a.retire()
+	}
+	reserve(add(0x100, key), 10)
+	reserve(add(0x300, bytes.Repeat([]byte{8}, 20)), 1)
+}
+
 func TestPolicyRefusals(t *testing.T) {
 	protect := ipsec.Policy{Direction: ipsec.Outbound, Processing: []ipsec.Processing{{}}}
 	change := func(f func(*ipsec.Policy)) ipsec.Policy {
@@ -172,11 +238,12 @@ func TestPolicyRefusals(t *testing.T) {
 		p    ipsec.Policy
 		want error
 	}{
-		"fine":              {protect, nil},
-		"no direction":      {change(func(p *ipsec.Policy) { p.Direction = 0 }), ipsec.ErrInvalid},
-		"no template":       {change(func(p *ipsec.Policy) { p.Processing = nil }), ipsec.ErrInvalid},
-		"two templates":     {change(func(p *ipsec.Policy) { p.Processing = make([]ipsec.Processing, 2) }), ipsec.ErrUnsupported},
-		"tunnel to nowhere": {change(func(p *ipsec.Policy) { p.Processing[0].Mode = ipsec.Tunnel }), ipsec.ErrInvalid},
+		"fine":                 {protect, nil},
+		"no direction":         {change(func(p *ipsec.Policy) { p.Direction = 0 }), ipsec.ErrInvalid},
+		"no template":          {change(func(p *ipsec.Policy) { p.Processing = nil }), ipsec.ErrInvalid},
+		"two templates":        {change(func(p *ipsec.Policy) { p.Processing = make([]ipsec.Processing, 2) }), ipsec.ErrUnsupported},
+		"tunnel from anywhere": {change(func(p *ipsec.Policy) { p.Processing[0].Mode, p.Processing[0].Dst = ipsec.Tunnel, hostB }), nil},
+		"tunnel to nowhere":    {change(func(p *ipsec.Policy) { p.Processing[0].Mode = ipsec.Tunnel }), ipsec.ErrInvalid},
 		"mixed families": {change(func(p *ipsec.Policy) {
 			p.Selector.Src, p.Selector.Dst = netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")
 		}), ipsec.ErrInvalid},
@@ -190,7 +257,8 @@ func TestPolicyRefusals(t *testing.T) {
 
 func TestSARefusals(t *testing.T) {
 	d := &Device{}
-	d.link.name, d.link.index = "p4p1", 5
+	d.link.name = "p4p1"
+	d.link.index.Store(5)
 	for name, c := range map[string]struct {
 		change func(*ipsec.SA)
 		want   error

@@ -61,7 +61,9 @@ type Device struct {
 	watcher  *watcher
 	locals   locals
 
-	control sync.Mutex // one change of policies or encapsulations at a time
+	control sync.Mutex          // one change of policies or encapsulations at a time
+	closed  bool                // no more changes
+	encaps  map[guard.Encap]int // what passes the guard, with the number of SAs
 	sad     *sad
 	spd     spd
 	drops   drops
@@ -75,7 +77,7 @@ type Device struct {
 // be called if Run is not.
 func New(cfg Config) (*Device, error) {
 	cfg.setDefaults()
-	d := &Device{log: cfg.Log, mark: cfg.Mark, sad: newSAD()}
+	d := &Device{log: cfg.Log, mark: cfg.Mark, sad: newSAD(), encaps: make(map[guard.Encap]int)}
 	if err := d.open(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("device behind %s: %w", cfg.Underlay, err), d.Close())
 	}
@@ -141,7 +143,7 @@ func (d *Device) open(cfg *Config) (err error) {
 	if err := d.openTUN(cfg); err != nil {
 		return err
 	}
-	d.steering = steering{nl: d.nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask, tun: d.tun.Index()}
+	d.steering = steering{nl: d.nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask, tun: d.tun.Index(), underlay: int(d.link.index.Load())}
 	if err := d.steering.open(); err != nil {
 		return err
 	}
@@ -163,10 +165,11 @@ func (d *Device) findUnderlay(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	d.link.name, d.link.index = cfg.Underlay, link.Attrs().Index
+	d.link.name = cfg.Underlay
+	d.link.index.Store(int64(link.Attrs().Index))
 	d.link.mtu.Store(int64(link.Attrs().MTU))
 	if cfg.Table == 0 {
-		cfg.Table = DefaultTable + d.link.index
+		cfg.Table = DefaultTable + link.Attrs().Index
 	}
 	return nil
 }
@@ -226,11 +229,8 @@ func (d *Device) Run(ctx context.Context) error {
 	defer cancel()
 	d.running.begin(ctx, cancel)
 	d.running.start(func(ctx context.Context) error { return d.watch(ctx, d.watcher) })
-	d.running.start(func(ctx context.Context) error {
-		return d.guard.Watch(ctx, func(device string) {
-			d.log.Warn("somebody removed the guard's nftables (nft flush ruleset?): put back", "device", device)
-		})
-	})
+	d.running.start(d.watcher.followRules)
+	d.running.start(d.watchGuard)
 	for _, r := range d.raw {
 		d.running.start(func(context.Context) error { return d.receiveRaw(r) })
 	}
@@ -262,9 +262,23 @@ func (d *Device) unblock() error {
 	return errors.Join(append(errs, d.udp.close())...)
 }
 
+// watchGuard puts the guard back when somebody removes it.
+func (d *Device) watchGuard(ctx context.Context) error {
+	return d.guard.Watch(ctx, func(err error) {
+		if err != nil {
+			d.log.Error("somebody changed the guard's nftables, and it cannot be put back: trying again", "err", err)
+			return
+		}
+		d.log.Warn("somebody changed the guard's nftables (nft flush ruleset?): put back", "device", d.link.name)
+	})
+}
+
 // release puts the host's settings back and wipes the keys. The guard stays as long as it
 // protects something.
 func (d *Device) release() error {
+	d.control.Lock()
+	defer d.control.Unlock()
+	d.closed = true
 	var errs []error
 	if d.steering.nl != nil {
 		errs = append(errs, d.steering.close())
@@ -290,7 +304,8 @@ func (d *Device) release() error {
 }
 
 // Release removes what a dead device left behind: its guard, its steering rule and the
-// loosened rp_filter.
+// loosened rp_filter. The underlay device may be gone; then a rule in a table that was named
+// after it stays, and leads nowhere.
 func Release(cfg Config) error {
 	cfg.setDefaults()
 	nl, err := netlink.NewHandle()
@@ -298,15 +313,19 @@ func Release(cfg Config) error {
 		return err
 	}
 	defer nl.Close()
-	d := Device{nl: nl}
-	if err := d.findUnderlay(&cfg); err != nil {
-		return fmt.Errorf("release %s: %w", cfg.Underlay, err)
+	if _, err := nl.LinkByName(cfg.TUN); err == nil {
+		return fmt.Errorf("release %s: its device still runs, for there is %s: stop it first", cfg.Underlay, cfg.TUN)
 	}
-	s := steering{nl: nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask}
-	filter := reversePath{device: cfg.Underlay, file: rpFilterFile(cfg.StateDir, cfg.Underlay)}
-	errs := []error{s.close(), filter.restore()}
+	var errs []error
 	for _, dev := range append([]string{cfg.Underlay}, cfg.Guarded...) {
 		errs = append(errs, guard.Release(dev))
+	}
+	filter := reversePath{device: cfg.Underlay, file: rpFilterFile(cfg.StateDir, cfg.Underlay)}
+	errs = append(errs, filter.restore())
+	d := Device{nl: nl}
+	if err := d.findUnderlay(&cfg); err == nil || cfg.Table != 0 {
+		s := steering{nl: nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask}
+		errs = append(errs, s.close())
 	}
 	return errors.Join(errs...)
 }
@@ -316,6 +335,6 @@ func flowOf(h *inet.Header) ipsec.Flow {
 	return ipsec.Flow{
 		Src: h.Src, Dst: h.Dst, Protocol: h.Protocol,
 		SrcPort: h.SrcPort, DstPort: h.DstPort,
-		NoPorts: !h.HasPorts && inet.UsesPorts(h.Protocol) && h.IsFragment(),
+		NoPorts: !h.HasPorts && inet.UsesPorts(h.Protocol),
 	}
 }

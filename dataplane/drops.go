@@ -101,7 +101,14 @@ func (d *Device) Drops(context.Context) ([]ipsec.DropCount, error) {
 		counts[r] = ipsec.DropCount{Reason: row.name, Counter: row.counter, Meaning: row.meaning, Packets: d.drops[r].Load()}
 	}
 	counts[InTruncated].Packets += d.unreadable()
-	return counts, nil
+	stopped, err := d.guard.Counters()
+	if err != nil {
+		return nil, err
+	}
+	return append(counts,
+		ipsec.DropCount{Reason: "guard-out", Counter: "XfrmOutPolBlock", Meaning: "cleartext of a protected selector that went past the routes", Packets: stopped.Out},
+		ipsec.DropCount{Reason: "guard-in", Counter: "XfrmInTmplMismatch", Meaning: "cleartext of a protected selector from the wire", Packets: stopped.In},
+	), nil
 }
 
 // unreadable counts what the sockets received and threw away, such as packets that end with

@@ -223,7 +223,7 @@ func (in *inbound) admit(a *association, h *inet.Header) (Reason, bool) {
 	if !a.sa.Selector.Match(&flow) {
 		return InSelector, false
 	}
-	if h.IsFragment() && a.sa.Selector.HasPorts() {
+	if (h.IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts() {
 		return InFragmentSelector, false
 	}
 	dir := ipsec.Inbound
@@ -237,7 +237,7 @@ func (in *inbound) admit(a *association, h *inet.Header) (Reason, bool) {
 		return InNoPolicy, a.sa.Mode == ipsec.Transport
 	case policy.Action == ipsec.Discard:
 		return InPolicyDiscard, false
-	case h.IsFragment() && policy.Selector.HasPorts():
+	case (h.IsFragment() || flow.NoPorts) && policy.Selector.HasPorts():
 		return InFragmentSelector, false
 	case policy.Action == ipsec.Bypass:
 		// The policy asks for no SA; one that changes addresses is not what it allows.

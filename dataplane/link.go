@@ -2,11 +2,15 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +26,7 @@ const minTUNMTU = 1280
 // every queue and kept up to date by watch.
 type underlayLink struct {
 	name  string
-	index int
+	index atomic.Int64 // another one after the device was removed and made anew
 	mtu   atomic.Int64
 }
 
@@ -67,13 +71,23 @@ type watcher struct {
 	links chan netlink.LinkUpdate
 	addrs chan netlink.AddrUpdate
 	done  chan struct{}
+
+	rules   *nl.NetlinkSocket
+	removed chan struct{} // a routing rule was removed
 }
 
 // watchBuffer holds some thousands of changes at once, so that a burst does not overrun it.
 const watchBuffer = 1 << 20
 
 func newWatcher() (*watcher, error) {
-	w := &watcher{links: make(chan netlink.LinkUpdate, 64), addrs: make(chan netlink.AddrUpdate, 64), done: make(chan struct{})}
+	w := &watcher{
+		links: make(chan netlink.LinkUpdate, 64), addrs: make(chan netlink.AddrUpdate, 64), done: make(chan struct{}),
+		removed: make(chan struct{}, 1),
+	}
+	var err error
+	if w.rules, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE); err != nil {
+		return nil, fmt.Errorf("watch routing rules: %w", err)
+	}
 	if err := netlink.LinkSubscribeWithOptions(w.links, w.done, netlink.LinkSubscribeOptions{ReceiveBufferSize: watchBuffer, ReceiveBufferForceSize: true}); err != nil {
 		return nil, fmt.Errorf("watch links: %w", err)
 	}
@@ -82,6 +96,29 @@ func newWatcher() (*watcher, error) {
 		return nil, fmt.Errorf("watch addresses: %w", err)
 	}
 	return w, nil
+}
+
+// followRules tells watch of routing rules that somebody removes, as network managers do with
+// those they do not know.
+func (w *watcher) followRules(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, w.rules.Close)
+	defer stop()
+	for {
+		msgs, _, err := w.rules.Receive()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("watch routing rules: %w", err)
+		}
+		if err == nil && !slices.ContainsFunc(msgs, func(m syscall.NetlinkMessage) bool { return m.Header.Type == unix.RTM_DELRULE }) {
+			continue
+		}
+		select {
+		case w.removed <- struct{}{}:
+		default: // it has not got round to the last one
+		}
+	}
 }
 
 // watch follows the underlay's MTU and the host's addresses, and puts steering routes back
@@ -96,19 +133,10 @@ func (d *Device) watch(ctx context.Context, w *watcher) error {
 			if !ok {
 				return fmt.Errorf("watch links: the netlink socket closed")
 			}
-			switch int(u.Index) {
-			case d.tun.Index():
-				if u.Attrs().RawFlags&unix.IFF_UP == 0 {
-					continue // no routes until it is up again
-				}
-			case d.link.index:
-				if u.Header.Type == unix.RTM_DELLINK {
-					return fmt.Errorf("device %s is gone", d.link.name)
-				}
-				d.followMTU(u.Attrs().MTU)
-			default:
+			if !d.linkChanged(&u) {
 				continue
 			}
+		case <-w.removed:
 		case _, ok := <-w.addrs:
 			if !ok {
 				return fmt.Errorf("watch addresses: the netlink socket closed")
@@ -120,6 +148,35 @@ func (d *Device) watch(ctx context.Context, w *watcher) error {
 		if err := d.steering.sync(); err != nil {
 			d.log.Warn("put steering routes back", "err", err)
 		}
+	}
+}
+
+// linkChanged follows the TUN and the underlay, and reports whether routes may have gone.
+func (d *Device) linkChanged(u *netlink.LinkUpdate) bool {
+	attrs := u.Attrs()
+	switch {
+	case attrs.Index == d.tun.Index():
+		return attrs.RawFlags&unix.IFF_UP != 0 // no routes until it is up again
+	case attrs.Name != d.link.name:
+		return false
+	case u.Header.Type == unix.RTM_DELLINK:
+		d.log.Error("the underlay device is gone: nothing is sent until there is one of its name again", "device", d.link.name)
+		return false
+	case d.link.index.Swap(int64(attrs.Index)) != int64(attrs.Index):
+		d.adoptUnderlay()
+	}
+	d.followMTU(attrs.MTU)
+	return true
+}
+
+// adoptUnderlay closes the guard on a device that was made anew, as a driver does when it is
+// loaded again.
+func (d *Device) adoptUnderlay() {
+	d.log.Warn("the underlay device is back", "device", d.link.name)
+	d.control.Lock()
+	defer d.control.Unlock()
+	if err := errors.Join(d.applyGuard(d.spd.list()), d.filter.loosen()); err != nil {
+		d.log.Error("set the new underlay device up", "device", d.link.name, "err", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -45,6 +46,9 @@ func newOutbound(d *Device, q *tun.Queue, s *underlay.Sender) *outbound {
 func (o *outbound) run() error {
 	for {
 		f, err := o.queue.Read(o.frame)
+		if errors.Is(err, unix.EBADFD) {
+			return errors.New("somebody removed the TUN device: the guard stays closed; start the device again")
+		}
 		if err != nil {
 			return err
 		}
@@ -111,7 +115,7 @@ func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec
 func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, t *ipsec.Processing) {
 	a := o.d.sad.forPacket(t, flow)
 	switch {
-	case a != nil && seg.Header().IsFragment() && a.sa.Selector.HasPorts():
+	case a != nil && (seg.Header().IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts():
 		o.d.drops.count(OutFragmentSelector)
 	case a != nil:
 		o.encapsulate(seg, a)
@@ -232,6 +236,9 @@ func (o *outbound) emitFragments(pkt []byte, mtu int) {
 		o.d.drops.count(OutMalformed)
 		return
 	}
+	if h.Version == 4 && h.ID == 0 {
+		binary.BigEndian.PutUint16(pkt[4:], o.d.ids.next16())
+	}
 	parts := inet.Fragment(nil, pkt, &h, mtu, o.d.ids.next())
 	_, err = o.sender.Send(parts)
 	o.count(err, len(parts))
@@ -257,6 +264,7 @@ func (o *outbound) emitUDP(w *wrapper) {
 func (o *outbound) udpSender(p udpPort) *underlay.UDPSender {
 	socket := o.d.udp.get(p)
 	if socket == nil {
+		delete(o.udp, p)
 		return nil
 	}
 	own := o.udp[p]

@@ -12,6 +12,8 @@ import (
 // sad holds the associations, by identity for inbound packets and by what an outbound
 // policy asks for. It is safe for concurrent use.
 type sad struct {
+	nonces *nonces
+
 	mu       sync.RWMutex
 	next     uint64
 	byID     map[ipsec.SAID]*association
@@ -26,30 +28,40 @@ type outboundKey struct {
 }
 
 func newSAD() *sad {
-	return &sad{byID: make(map[ipsec.SAID]*association), outbound: make(map[outboundKey][]*association)}
+	return &sad{nonces: newNonces(), byID: make(map[ipsec.SAID]*association), outbound: make(map[outboundKey][]*association)}
 }
 
-func (s *sad) add(sa ipsec.SA) (*association, error) {
+func (s *sad) add(sa ipsec.SA, e *encapsulation) (*association, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byID[sa.ID()] != nil {
 		return nil, ipsec.ErrExist
 	}
-	a, err := newAssociation(sa, s.next)
+	a, err := newAssociation(sa, e, s.next, s.nonces)
 	if err != nil {
 		return nil, err
 	}
 	s.next++
 	s.byID[sa.ID()] = a
-	if a.out != nil {
-		k := keyOf(a)
+	for _, k := range outboundKeys(a) {
 		s.outbound[k] = slices.Insert(s.outbound[k], 0, a)
 	}
 	return a, nil
 }
 
-func keyOf(a *association) outboundKey {
-	return outboundKey{src: a.sa.Src, dst: a.sa.Dst, request: a.sa.RequestID, mode: a.sa.Mode}
+// outboundKeys are what an SA that sends is found by. A tunnel may be asked for without its
+// source.
+func outboundKeys(a *association) []outboundKey {
+	if a.out == nil {
+		return nil
+	}
+	exact := outboundKey{src: a.sa.Src, dst: a.sa.Dst, request: a.sa.RequestID, mode: a.sa.Mode}
+	if a.sa.Mode != ipsec.Tunnel {
+		return []outboundKey{exact}
+	}
+	anySource := exact
+	anySource.src = netip.Addr{}
+	return []outboundKey{exact, anySource}
 }
 
 func (s *sad) remove(id ipsec.SAID) (*association, error) {
@@ -60,8 +72,7 @@ func (s *sad) remove(id ipsec.SAID) (*association, error) {
 		return nil, ipsec.ErrNotExist
 	}
 	delete(s.byID, id)
-	if a.out != nil {
-		k := keyOf(a)
+	for _, k := range outboundKeys(a) {
 		rest := slices.DeleteFunc(s.outbound[k], func(b *association) bool { return a == b })
 		if s.outbound[k] = rest; len(rest) == 0 {
 			delete(s.outbound, k)
@@ -126,8 +137,9 @@ func (s *sad) list() []*association {
 
 // saError names the operation and the SA in front of err.
 func saError(op string, src netip.Addr, id ipsec.SAID, err error) error {
+	object := id.String()
 	if src.IsValid() {
-		return fmt.Errorf("%s SA %s %s→%s: %w", op, id.SPI, src, id.Dst, err)
+		object = fmt.Sprintf("%s %s→%s", id.SPI, src, id.Dst)
 	}
-	return fmt.Errorf("%s SA %s: %w", op, id, err)
+	return &ipsec.OpError{Op: op + " SA", Object: object, Err: err}
 }

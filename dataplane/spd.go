@@ -34,8 +34,12 @@ func checkPolicy(p *ipsec.Policy) error {
 		return fmt.Errorf("%w: %d templates; this device applies one ESP SA to a packet", ipsec.ErrUnsupported, len(p.Processing))
 	}
 	t := &p.Processing[0]
-	if t.Mode == ipsec.Tunnel && (!t.Src.IsValid() || !t.Dst.IsValid() || t.Src.Is4() != t.Dst.Is4()) {
-		return fmt.Errorf("%w: a tunnel template needs both tunnel addresses, of one family", ipsec.ErrInvalid)
+	switch {
+	case t.Mode != ipsec.Tunnel:
+	case p.Direction == ipsec.Outbound && !t.Dst.IsValid():
+		return fmt.Errorf("%w: a tunnel template needs the address of the other end", ipsec.ErrInvalid)
+	case t.Src.IsValid() && t.Dst.IsValid() && t.Src.Is4() != t.Dst.Is4():
+		return fmt.Errorf("%w: the tunnel addresses are of different families", ipsec.ErrInvalid)
 	}
 	return nil
 }
@@ -56,6 +60,9 @@ func (s *spd) replace(old *ipsec.Policy, p ipsec.Policy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.delete(old)
+	if p.Index == 0 {
+		p.Index = old.Index
+	}
 	s.insert(p)
 }
 
@@ -131,24 +138,35 @@ func (s *spd) list() []ipsec.Policy {
 	return all
 }
 
-// lookup is the policy that decides on f, nil if none does.
+// lookup is the policy that decides on f, nil if none does. A packet whose ports cannot be
+// read falls under a selector with ports, but not to be let pass by it: what such a fragment
+// belongs to nobody knows.
 func (s *spd) lookup(dir ipsec.Direction, f *ipsec.Flow) *ipsec.Policy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, p := range s.lists[dir] {
-		if p.Selector.Match(f) {
+		if p.Selector.Match(f) && !(f.NoPorts && p.Selector.HasPorts() && letsPass(p)) {
 			return p
 		}
 	}
 	return nil
 }
 
+// letsPass reports whether p may let cleartext pass.
+func letsPass(p *ipsec.Policy) bool {
+	return p.Action == ipsec.Bypass || p.Action == ipsec.Protect && p.Processing[0].Optional
+}
+
 // accepts reports whether SA a is what processing t asks of inbound traffic. As in Linux
-// a request id or SPI of 0 accepts any, and addresses count in tunnel mode only, where an
-// unspecified source accepts any.
+// a request id or SPI of 0 accepts any, of the addresses only the source counts, in tunnel
+// mode, where one that is not set accepts any; and optional processing in transport mode is
+// content with every SA of that mode.
 func accepts(t *ipsec.Processing, a *ipsec.SA) bool {
+	if t.Optional && t.Mode == ipsec.Transport {
+		return a.Mode == ipsec.Transport
+	}
 	return t.Mode == a.Mode &&
 		(t.RequestID == 0 || t.RequestID == a.RequestID) &&
 		(t.SPI == 0 || t.SPI == a.SPI) &&
-		(t.Mode != ipsec.Tunnel || t.Dst == a.Dst && (t.Src == a.Src || t.Src.IsUnspecified()))
+		(t.Mode != ipsec.Tunnel || t.Src == a.Src || !t.Src.IsValid())
 }

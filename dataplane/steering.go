@@ -26,6 +26,7 @@ type steering struct {
 	mark     uint32
 	mask     uint32
 	tun      int // ifindex
+	underlay int // ifindex, as it was when the device started
 
 	mu     sync.Mutex
 	routes map[netip.Prefix]*steeredRoute
@@ -41,6 +42,10 @@ var families = [...]int{unix.AF_INET, unix.AF_INET6}
 
 func (s *steering) open() error {
 	s.routes = make(map[netip.Prefix]*steeredRoute)
+	return s.addRules()
+}
+
+func (s *steering) addRules() error {
 	for _, family := range families {
 		if err := s.nl.RuleAdd(s.rule(family)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add rule `%s`: %w", s.rule(family), err)
@@ -108,11 +113,11 @@ func (s *steering) clear() error {
 	return errors.Join(errs...)
 }
 
-// sync puts back what the kernel took away with an address or a link.
+// sync puts back what the kernel took away with an address or a link, or somebody by hand.
 func (s *steering) sync() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
+	errs := []error{s.addRules()}
 	for dst, r := range s.routes {
 		errs = append(errs, s.install(dst, r.from))
 	}
@@ -139,18 +144,28 @@ func (s *steering) route(dst netip.Prefix) *netlink.Route {
 	}
 }
 
-// localAddress is an address of this host inside the prefix, if there is one.
-func (s *steering) localAddress(in netip.Prefix) netip.Addr {
+// localAddress is an address of this host inside the prefix, if there is one that can be a
+// source: of the underlay rather than of another device, and none that is only good on one link
+// or in this host. A prefix that leaves everything open leaves it to the kernel.
+func (s *steering) localAddress(in netip.Prefix) (found netip.Addr) {
 	addrs, err := s.nl.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil || !in.IsValid() {
+	if err != nil || !in.IsValid() || in.Bits() == 0 {
 		return netip.Addr{}
 	}
 	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Flags&unix.IFA_F_TENTATIVE == 0 && in.Contains(ip.Unmap()) {
-			return ip.Unmap()
+		ip, ok := netip.AddrFromSlice(a.IP)
+		ip = ip.Unmap()
+		if !ok || !in.Contains(ip) || ip.IsLoopback() || ip.IsLinkLocalUnicast() || a.Flags&unix.IFA_F_TENTATIVE != 0 {
+			continue
+		}
+		if !found.IsValid() || a.LinkIndex == s.underlay {
+			found = ip
+		}
+		if a.LinkIndex == s.underlay {
+			break
 		}
 	}
-	return netip.Addr{}
+	return found
 }
 
 func (s *steering) close() error {

@@ -2,11 +2,39 @@ package dataplane
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 
+	"espalier/guard"
+	"espalier/ipsec"
 	"espalier/underlay"
 )
+
+// encapsulation is an SA's UDP encapsulation: the ports as the SA has them, and its ends as
+// this host sees them.
+type encapsulation struct {
+	ports ipsec.Encap
+	ends  guard.Encap
+}
+
+// encapsulationOf decides, once and for all, which end of an SA is this host's. An SA that names no
+// direction receives if its destination is an address of this host.
+func (d *Device) encapsulationOf(sa *ipsec.SA) *encapsulation {
+	if sa.Encap == nil {
+		return nil
+	}
+	src, dst := netip.AddrPortFrom(sa.Src, sa.Encap.SrcPort), netip.AddrPortFrom(sa.Dst, sa.Encap.DstPort)
+	e := &encapsulation{ports: *sa.Encap, ends: guard.Encap{Local: src, Remote: dst}}
+	dir := directionOf(sa)
+	if dir == ipsec.Inbound || dir == ipsec.AnyDirection && d.locals.has(sa.Dst) {
+		e.ends = guard.Encap{Local: dst, Remote: src}
+	}
+	return e
+}
+
+// maxPorts bounds the memory of sockets: each has 4 MiB to receive into. One port is usual.
+const maxPorts = 32
 
 // udpPorts are the sockets for UDP encapsulation, one per family and local port, opened when
 // the first SA needs them.
@@ -40,6 +68,9 @@ func (u *udpPorts) acquire(p udpPort) error {
 	if s := u.ports[p]; s != nil {
 		s.users++
 		return nil
+	}
+	if len(u.ports) >= maxPorts {
+		return fmt.Errorf("%w: more than %d different UDP ports", ipsec.ErrUnsupported, maxPorts)
 	}
 	socket, err := underlay.ListenUDP(u.config, p.v6, p.port)
 	if err != nil {

@@ -24,7 +24,7 @@ type wrapper struct {
 	mode       ipsec.Mode
 	nextHeader uint8 // what ESP carries
 	inner      *inet.Header
-	encap      *ipsec.Encap
+	encap      *encapsulation
 
 	local, remote netip.AddrPort
 
@@ -41,7 +41,7 @@ func newWrapper(a *association, inner *inet.Header, header []byte, ids *fragment
 	w := wrapper{mode: a.sa.Mode, inner: inner, encap: a.encap.Load(), ids: ids}
 	w.local, w.remote = netip.AddrPortFrom(a.sa.Src, 0), netip.AddrPortFrom(a.sa.Dst, 0)
 	if w.encap != nil {
-		w.local, w.remote = netip.AddrPortFrom(a.sa.Src, w.encap.SrcPort), netip.AddrPortFrom(a.sa.Dst, w.encap.DstPort)
+		w.local, w.remote = netip.AddrPortFrom(a.sa.Src, w.encap.ports.SrcPort), netip.AddrPortFrom(a.sa.Dst, w.encap.ports.DstPort)
 	}
 	switch {
 	case w.mode == ipsec.Transport:
@@ -95,7 +95,7 @@ func (w *wrapper) writeTunnel4(ip []byte) {
 	if w.dontFragment() {
 		ip[6] = dfBit
 	} else {
-		binary.BigEndian.PutUint16(ip[4:], uint16(w.ids.next()))
+		binary.BigEndian.PutUint16(ip[4:], w.ids.next16())
 	}
 	src, dst := w.local.Addr().As4(), w.remote.Addr().As4()
 	copy(ip[12:], src[:])
@@ -164,3 +164,12 @@ func (w *wrapper) payloadAt() int { return w.headerLen + esp.HeaderLen + esp.IVL
 type fragmentIDs struct{ last atomic.Uint32 }
 
 func (f *fragmentIDs) next() uint32 { return f.last.Add(1) }
+
+// next16 is for IPv4, and never 0: for that the kernel would choose another, for each fragment.
+func (f *fragmentIDs) next16() uint16 {
+	for {
+		if id := uint16(f.next()); id != 0 {
+			return id
+		}
+	}
+}

@@ -15,7 +15,7 @@ type Outbound struct {
 	saCrypto
 	start     uint64 // numbers up to this one were used before this Outbound existed
 	limit     uint64 // the last number there is
-	sent      atomic.Uint64
+	numbers   *Numbers
 	exhausted error
 }
 
@@ -33,10 +33,29 @@ func NewOutbound(sa *ipsec.SA) (*Outbound, error) {
 	if err := o.init(sa, ipsec.Outbound); err != nil {
 		return nil, err
 	}
-	o.sent.Store(o.start)
+	o.numbers = new(Numbers)
+	o.numbers.raise(o.start)
 	// Built once: when it is needed, it is needed for every packet.
 	o.exhausted = fmt.Errorf("outbound SA %s: %w: replace the SA", sa.ID(), ErrExhausted)
 	return o, nil
+}
+
+// Numbers is a sequence from which SAs take their numbers. Numbers are nonces: SAs with the same
+// key and salt must share one. The zero value begins with 1. It is safe for concurrent use.
+type Numbers struct{ sent atomic.Uint64 }
+
+// raise makes to the last number sent, unless more were.
+func (n *Numbers) raise(to uint64) {
+	for sent := n.sent.Load(); sent < to && !n.sent.CompareAndSwap(sent, to); sent = n.sent.Load() {
+	}
+}
+
+// Share makes o go on with n, behind both what n has given out and what sa.Counters.Sent said.
+// It must be called before the first Reserve.
+func (o *Outbound) Share(n *Numbers) {
+	n.raise(o.start)
+	o.start = max(o.start, n.sent.Load())
+	o.numbers = n
 }
 
 // Reserve takes the next n sequence numbers, first to first+n-1, all or none. No number is
@@ -48,18 +67,18 @@ func (o *Outbound) Reserve(n int) (first uint64, err error) {
 		return 0, fmt.Errorf("reserve %d sequence numbers: %w: at least 1", n, ipsec.ErrInvalid)
 	}
 	for {
-		sent := o.sent.Load()
-		if uint64(n) > o.limit-sent {
+		sent := o.numbers.sent.Load()
+		if sent >= o.limit || uint64(n) > o.limit-sent {
 			return 0, o.exhausted
 		}
-		if o.sent.CompareAndSwap(sent, sent+uint64(n)) {
+		if o.numbers.sent.CompareAndSwap(sent, sent+uint64(n)) {
 			return sent + 1, nil
 		}
 	}
 }
 
 // Sent is the last sequence number reserved.
-func (o *Outbound) Sent() uint64 { return o.sent.Load() }
+func (o *Outbound) Sent() uint64 { return o.numbers.sent.Load() }
 
 // Len is the length of the ESP packet around a payload, SPI to ICV, in bytes.
 func (o *Outbound) Len(payload int) int {
@@ -120,7 +139,7 @@ func (o *Outbound) checkLaid(pkts [][]byte, first uint64) error {
 	if len(pkts) == 0 {
 		return nil
 	}
-	if sent := o.sent.Load(); first <= o.start || first > sent || uint64(len(pkts)-1) > sent-first {
+	if sent := o.numbers.sent.Load(); first <= o.start || first > sent || uint64(len(pkts)-1) > sent-first {
 		return ErrSequence
 	}
 	for i, pkt := range pkts {

@@ -52,6 +52,7 @@ type device struct {
 	name      string
 	index     int
 	inherited []entry
+	rules     int      // how many there are to be
 	seen      drops    // last reading of the counters
 	lost      Counters // what had been counted when someone else removed the table
 }
@@ -97,6 +98,9 @@ func openDevice(c *conn, name string) (*device, error) {
 	if d.inherited, err = c.readEntries(name); err != nil {
 		return nil, err
 	}
+	if d.rules, err = c.countRules(name); err != nil {
+		return nil, err
+	}
 	d.seen, err = c.readDrops(name)
 	return d, err
 }
@@ -133,15 +137,23 @@ func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
 // install puts the rules for these and the inherited policies in the place of those in force.
 func (g *Guard) install(own []entry, encaps []Encap) error {
 	var requests []request
-	for _, d := range g.devices {
+	rules := make([]int, len(g.devices))
+	for i, d := range g.devices {
 		if err := d.count(g.conn); err != nil {
 			return fmt.Errorf("guard %s: %w", d.name, err)
 		}
 		entries := slices.DeleteFunc(inSPDOrder(own, d.inherited), func(e entry) bool { return !e.concerns(d.index, g.guards) })
-		requests = append(requests, replaceTable(d.name, buildChains(&g.cfg, entries, encaps), d.seen)...)
+		chains := buildChains(&g.cfg, entries, encaps)
+		for _, c := range chains {
+			rules[i] += len(c.rules)
+		}
+		requests = append(requests, replaceTable(d.name, chains, d.seen)...)
 	}
 	if err := g.conn.commit(requests); err != nil {
 		return fmt.Errorf("guard %s: rules not changed: %w", strings.Join(g.cfg.Devices, " "), err)
+	}
+	for i, d := range g.devices {
+		d.rules = rules[i]
 	}
 	return nil
 }

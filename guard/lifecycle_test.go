@@ -153,7 +153,7 @@ func TestCloseKeepsAndReleaseRemoves(t *testing.T) {
 }
 
 // The first line of many a firewall's configuration is `flush ruleset`.
-func TestFlushedRulesetIsPutBack(t *testing.T) {
+func TestRemovedRulesArePutBack(t *testing.T) {
 	l := newLab(t)
 	g := open(t, "p4p1")
 	apply(t, g, protect4)
@@ -162,19 +162,19 @@ func TestFlushedRulesetIsPutBack(t *testing.T) {
 	apply(t, g, protect4)
 
 	ctx, cancel := context.WithCancel(context.Background())
-	restored, ended := make(chan string, 10), make(chan error, 1)
-	go func() { ended <- g.Watch(ctx, func(device string) { restored <- device }) }()
-	for range 3 {
-		nft(t, "flush", "ruleset")
+	reports, ended := make(chan error, 10), make(chan error, 1)
+	go func() { ended <- g.Watch(ctx, func(err error) { reports <- err }) }()
+	for _, harm := range []string{"flush ruleset", "delete table netdev espalier_p4p1", "flush chain netdev espalier_p4p1 out_ip", "flush ruleset"} {
+		nft(t, strings.Fields(harm)...)
 		select {
-		case device := <-restored:
-			if device != "p4p1" {
-				t.Errorf("told of %q", device)
+		case err := <-reports:
+			if err != nil {
+				t.Errorf("%s: %v", harm, err)
 			}
 		case <-time.After(5 * time.Second):
-			t.Fatal("not put back")
+			t.Fatalf("%s: not put back", harm)
 		}
-		l.wantTCP(80, false, "put back")
+		l.wantTCP(80, false, harm)
 	}
 	apply(t, g, nil)
 	l.wantTCP(80, true, "no policies")
@@ -184,8 +184,8 @@ func TestFlushedRulesetIsPutBack(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Watch ended with %v", err)
 	}
-	if len(restored) != 0 {
-		t.Errorf("our own transactions were taken for somebody else's %d times", len(restored))
+	if len(reports) != 0 {
+		t.Errorf("our own transactions were taken for somebody else's %d times", len(reports))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -22,11 +23,15 @@ func watchEvents() (*netlink.Conn, error) {
 	return nl, nil
 }
 
-// Watch puts the tables back when someone else removes them, until ctx ends: `nft flush
+// retryPause is how long Watch waits before it tries again to put the rules back.
+const retryPause = 100 * time.Millisecond
+
+// Watch puts the rules back when someone else removes some, until ctx ends: `nft flush
 // ruleset` is the first line of many a firewall's configuration, and would open the guard at
-// every reload. restored is told of it. Between removal and return lie some milliseconds in which
-// only the steering holds.
-func (g *Guard) Watch(ctx context.Context, restored func(device string)) error {
+// every reload. report is told: nil once they are back, else why they are not yet. Watch does not
+// give up as long as something is to be guarded. Between removal and return lie some
+// milliseconds in which only the steering holds.
+func (g *Guard) Watch(ctx context.Context, report func(error)) error {
 	stop := context.AfterFunc(ctx, func() { g.events.SetReadDeadline(time.Now()) })
 	defer stop()
 	for {
@@ -34,61 +39,78 @@ func (g *Guard) Watch(ctx context.Context, restored func(device string)) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS): // events were lost: there may be one for us
 		case errors.Is(err, os.ErrClosed):
 			return err
-		case err != nil:
-			return fmt.Errorf("guard: watch nftables: %w", err)
-		case !removesTable(msgs):
-			continue
+		case err == nil && !slices.ContainsFunc(msgs, removes):
+			continue // on an error events were lost: there may be one for us
 		}
-		if err := g.restore(restored); err != nil {
-			return err
-		}
+		g.restoreUntilDone(ctx, report)
 	}
 }
 
-func removesTable(msgs []netlink.Message) bool {
-	for _, m := range msgs {
-		if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE {
-			return true
-		}
+// removes reports whether an event takes rules away.
+func removes(m netlink.Message) bool {
+	switch m.Header.Type {
+	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE,
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELCHAIN,
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELRULE:
+		return true
 	}
 	return false
 }
 
-// restore installs again what was in force, if a table is missing. Our own transactions
-// delete tables, too, but put them back in one go.
-func (g *Guard) restore(restored func(device string)) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	missing := ""
-	for _, d := range g.devices {
-		there, err := g.conn.hasTable(d.name)
-		if err != nil {
-			return fmt.Errorf("guard %s: %w", d.name, err)
+func (g *Guard) restoreUntilDone(ctx context.Context, report func(error)) {
+	for ctx.Err() == nil {
+		restored, err := g.restore()
+		if restored || err != nil {
+			report(err)
 		}
-		if !there && (len(g.own) > 0 || len(d.inherited) > 0) {
-			missing = d.name
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryPause):
 		}
 	}
-	if missing == "" {
-		return nil
-	}
-	if err := g.install(g.own, g.encaps); err != nil {
-		return err
-	}
-	restored(missing)
-	return nil
 }
 
-func (c *conn) hasTable(device string) (bool, error) {
-	name := tableName(device)
-	_, err := c.ask(&request{kind: unix.NFT_MSG_GETTABLE, flags: netlink.Acknowledge, what: "table " + name, attrs: func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, name)
-	}})
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+// restore installs again what was in force, if rules are missing. Our own transactions remove
+// rules, too, but put others in their place in one go.
+func (g *Guard) restore() (restored bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, d := range g.devices {
+		if len(g.own) == 0 && len(d.inherited) == 0 {
+			continue
+		}
+		rules, err := g.conn.countRules(d.name)
+		if err != nil {
+			return false, fmt.Errorf("guard %s: %w", d.name, err)
+		}
+		if rules < d.rules {
+			return true, g.install(g.own, g.encaps)
+		}
 	}
-	return err == nil, err
+	return false, nil
+}
+
+// countRules counts the rules in a device's table, 0 if there is none.
+func (c *conn) countRules(device string) (int, error) {
+	name, n := tableName(device), 0
+	msgs, err := c.dump(unix.NFT_MSG_GETRULE, name)
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range msgs {
+		err := attributes(m, func(ad *netlink.AttributeDecoder) {
+			if ad.Type() == unix.NFTA_RULE_TABLE && ad.String() == name {
+				n++
+			}
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
 }

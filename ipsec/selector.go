@@ -35,7 +35,8 @@ type Flow struct {
 	Protocol         uint8
 	SrcPort, DstPort uint16
 	// NoPorts is set for a packet whose ports cannot be read: a fragment other than the
-	// first. It matches a selector with ports, so that it can never slip past one.
+	// first, or one cut short. It matches a selector with ports, so that it can never slip
+	// past one that protects; who lets traffic pass by its ports must look at it himself.
 	NoPorts bool
 }
 

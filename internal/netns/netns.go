@@ -8,6 +8,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -112,8 +113,8 @@ type End struct {
 }
 
 // Cable joins two namespaces by a veth pair, sets the ends' addresses (IPv6 without
-// duplicate address detection, which would hold them back for a second), sets them up and
-// waits until they are.
+// duplicate address detection, which would hold them, and neighbour discovery, back for a
+// second), sets them up and waits until they are.
 func Cable(a, b End) error {
 	err := a.NS.Do(func() error {
 		return netlink.LinkAdd(&netlink.Veth{
@@ -158,6 +159,10 @@ func awaitUp(name string) error {
 func configure(e End) error {
 	link, err := netlink.LinkByName(e.Name)
 	if err != nil {
+		return err
+	}
+	noDAD := "/proc/sys/net/ipv6/conf/" + e.Name + "/accept_dad"
+	if err := os.WriteFile(noDAD, []byte("0"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
 		return err
 	}
 	for _, p := range e.Addresses {
