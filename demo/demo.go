@@ -67,7 +67,7 @@ func Run(ctx context.Context, opt Options) (report *Report, err error) {
 	r := &run{Options: opt}
 	defer func() { err = errors.Join(err, r.cleanUp()) }()
 	for _, step := range []func(context.Context) error{
-		r.makeHosts, r.startDevices, r.program, r.watch, r.ping, r.transfer, r.hold, r.judge,
+		r.openFiles, r.makeHosts, r.startDevices, r.program, r.watch, r.ping, r.transfer, r.hold, r.judge,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -87,12 +87,13 @@ type run struct {
 	sas     []ipsec.SA // from the sender's point of view
 	before  map[string]ipsec.Counters
 	watcher *wire.Watcher
-	pcap    *os.File
-	writer  *wire.PcapWriter
+	files   files
 	report  Report
 }
 
 func (r *run) hosts() []*host { return []*host{r.a, r.b} }
+
+func (r *run) openFiles(context.Context) error { return r.files.open(r.Keys, r.Pcap) }
 
 func (r *run) makeHosts(context.Context) (err error) {
 	if r.dir, err = os.MkdirTemp("", "espalier-demo-"); err != nil {
@@ -228,9 +229,13 @@ func (r *run) cleanUp() error {
 		_, err := r.stopWatching()
 		errs = append(errs, err)
 	}
-	for _, h := range r.hosts() {
-		if h != nil {
-			errs = append(errs, h.stop())
+	errs = append(errs, r.files.close())
+	// Both devices first: a namespace takes the cable with it, which a device notices.
+	for _, end := range []func(*host) error{(*host).stop, (*host).close} {
+		for _, h := range r.hosts() {
+			if h != nil {
+				errs = append(errs, end(h))
+			}
 		}
 	}
 	if r.dir != "" {

@@ -108,7 +108,7 @@ func (h *host) info() HostInfo {
 	return i
 }
 
-// stop ends the device and gives the namespace up.
+// stop ends the device.
 func (h *host) stop() error {
 	var errs []error
 	if h.client != nil {
@@ -117,8 +117,11 @@ func (h *host) stop() error {
 	if h.device != nil && h.device.Process != nil {
 		errs = append(errs, h.stopDevice())
 	}
-	return errors.Join(append(errs, h.ns.Close())...)
+	return errors.Join(errs...)
 }
+
+// close gives the namespace up.
+func (h *host) close() error { return h.ns.Close() }
 
 func (h *host) stopDevice() error {
 	h.device.Process.Signal(syscall.SIGTERM)

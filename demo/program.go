@@ -42,7 +42,10 @@ func (r *run) program(ctx context.Context) error {
 			}
 		}
 	}
-	return r.writeKeys()
+	if r.files.keys == nil {
+		return nil
+	}
+	return r.files.keys.save(r.sas)
 }
 
 // newSA is the SA for one direction of traffic, with a fresh key and SPI.

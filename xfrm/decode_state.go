@@ -8,20 +8,28 @@ import (
 
 // DecodeState reads the payload of NEWSA and UPDSA. A key that is all zero counts as
 // withheld: AEAD.Key is empty then, and AEAD.KeyBits says how long it is. Errors wrap
-// ipsec.ErrInvalid.
+// ipsec.ErrInvalid; no key is left in memory by them.
 func DecodeState(b []byte) (*State, error) {
 	s, family, err := getUsersaInfo(b)
 	if err != nil {
 		return nil, err
 	}
 	seen, err := getStateAttrs(s, family, b[sizeUsersaInfo:])
+	if err == nil && s.Flags&FlagESN != 0 && !seen.replayESN {
+		s.wipe()
+		err = invalid("ESN needs XFRMA_REPLAY_ESN_VAL")
+	}
 	if err != nil {
 		return nil, err
 	}
-	if s.Flags&FlagESN != 0 && !seen.replayESN {
-		return nil, invalid("ESN needs XFRMA_REPLAY_ESN_VAL")
-	}
 	return s, nil
+}
+
+// wipe overwrites the key.
+func (s *State) wipe() {
+	if s.AEAD != nil {
+		s.AEAD.Key.Wipe()
+	}
 }
 
 // getUsersaInfo reads a struct xfrm_usersa_info.
@@ -64,7 +72,8 @@ type stateSeen struct {
 	replayESN bool
 }
 
-// getStateAttrs reads the attributes that follow a struct xfrm_usersa_info into s.
+// getStateAttrs reads the attributes that follow a struct xfrm_usersa_info into s. After an
+// error the key is wiped.
 func getStateAttrs(s *State, family uint16, b []byte) (seen stateSeen, err error) {
 	var setMark, setMarkMask *uint32
 	err = eachAttr(b, func(typ uint16, data []byte) (err error) {
@@ -72,6 +81,7 @@ func getStateAttrs(s *State, family uint16, b []byte) (seen stateSeen, err error
 		case attrEncap:
 			s.Encap, err = getEncap(data, family)
 		case attrAEAD:
+			s.wipe() // an attribute that comes twice
 			s.AEAD, err = getAEAD(data)
 			clear(data)
 		case attrOffload:
@@ -112,6 +122,7 @@ func getStateAttrs(s *State, family uint16, b []byte) (seen stateSeen, err error
 		return err
 	})
 	if err != nil {
+		s.wipe()
 		return seen, err
 	}
 	if setMark != nil {

@@ -1,6 +1,7 @@
 package xfrm
 
 import (
+	"bytes"
 	"errors"
 	"reflect"
 	"strings"
@@ -52,6 +53,31 @@ func TestWithheldKey(t *testing.T) {
 	sa, err := s.SA()
 	if err != nil || sa.Key.Len() != 0 {
 		t.Errorf("a withheld key must read as an SA without key: %v", err)
+	}
+}
+
+// TestRefusedStateKey: a message that is refused leaves no key in memory, and neither does the
+// first of two keys.
+func TestRefusedStateKey(t *testing.T) {
+	secret := bytes.Repeat([]byte{0xa5}, 36)
+	data := make([]byte, sizeAEAD+len(secret))
+	copy(data, AEADName)
+	host.PutUint32(data[64:], 288)
+	host.PutUint32(data[68:], 128)
+	copy(data[sizeAEAD:], secret)
+	wiped := func(k ipsec.Key) bool { return allZero(k.ExposeSecretBytes()) }
+
+	var s State
+	if _, err := getStateAttrs(&s, unix.AF_INET, attr(attrAEAD, data)); err != nil || s.AEAD.Key.Len() != len(secret) || wiped(s.AEAD.Key) {
+		t.Fatalf("a good message: %v", err)
+	}
+	first := s.AEAD.Key
+	if _, err := getStateAttrs(&s, unix.AF_INET, attr(attrAEAD, data)); err != nil || !wiped(first) {
+		t.Errorf("%v; is the first of two keys wiped? %v", err, wiped(first))
+	}
+	bad := append(attr(attrAEAD, data), attr(attrIfID, []byte{1})...)
+	if _, err := getStateAttrs(&s, unix.AF_INET, bad); err == nil || !wiped(s.AEAD.Key) {
+		t.Errorf("%v; is the key of a message that is refused wiped? %v", err, wiped(s.AEAD.Key))
 	}
 }
 

@@ -87,7 +87,7 @@ func (c *cursor) object() (Object, error) {
 		}
 	}
 	if isAbbreviation(word, "monitor") {
-		return 0, &UnsupportedError{Word: word, Index: 0, Context: "xfrm"}
+		return 0, &UnsupportedError{Word: word, Index: 0}
 	}
 	return 0, c.wrong("is not something xfrm knows", names...)
 }

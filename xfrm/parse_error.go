@@ -51,7 +51,10 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	msg := fmt.Sprintf("%s: %q is not implemented", e.Context, e.Word)
+	msg := fmt.Sprintf("%q is not implemented", e.Word)
+	if e.Context != "" {
+		msg = e.Context + ": " + msg
+	}
 	if e.Hint != "" {
 		msg += ": " + e.Hint
 	}

@@ -23,12 +23,21 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err != nil && ctx.Err() != nil {
-		err = &exitError{exitStopped, errors.New("interrupted")}
+		err = &exitError{exitStopped, interrupted(err)}
 	}
 	if err != nil && err.Error() != "" {
 		fmt.Fprintln(stderr, err)
 	}
 	return exitCode(err)
+}
+
+// interrupted leaves out what only says so in other words; what else went wrong on the way out
+// is told.
+func interrupted(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted")
+	}
+	return fmt.Errorf("interrupted: %w", err)
 }
 
 func newRootCommand() *cobra.Command {
@@ -64,16 +73,24 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 func unknownCommand(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("there is no command %q", args[0])
+		return fmt.Errorf("there is no command %q", shorten(args[0]))
+	}
+	return nil
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("there is no place for %q", shorten(args[0]))
 	}
 	return nil
 }
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  usageArgs(cobra.NoArgs),
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  espalier version",
+		Args:    usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info, ok := debug.ReadBuildInfo()
 			if !ok {

@@ -36,7 +36,7 @@ It prints "ready unix:PATH" once it takes commands, and runs until SIGINT or SIG
 		Example: `  espalier dataplane --dev p4p1
   espalier xfrm --sad unix:/run/espalier/4026531840/p4p1.sock state list
   espalier dataplane --release --dev p4p1`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.Underlay == "" {
 				return usageError(errors.New("name the device: --dev DEV"))
@@ -47,17 +47,19 @@ It prints "ready unix:PATH" once it takes commands, and runs until SIGINT or SIG
 			if err := needRoot("a device changes routes, nftables and raw sockets"); err != nil {
 				return err
 			}
+			dir, err := socketDir()
+			if err != nil {
+				return err
+			}
 			if listen == "" {
-				dir, err := socketDir()
-				if err != nil {
-					return err
-				}
 				listen = filepath.Join(dir, cfg.Underlay+socketSuffix)
 			}
-			cfg.StateDir = filepath.Dir(listen)
+			// Wherever the socket is: --release must find it.
+			cfg.StateDir = dir
+			defer os.Remove(dir) // if it is empty
 			cfg.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			if release {
-				return dataplane.Release(cfg)
+				return releaseDead(cfg, listen)
 			}
 			return runDataplane(cmd.Context(), cfg, listen, cmd.OutOrStdout())
 		},
@@ -130,11 +132,5 @@ func runDataplane(ctx context.Context, cfg dataplane.Config, listen string, stdo
 	}
 	err = dev.Run(ctx)
 	cancel()
-	return errors.Join(err, <-served, removeIfEmpty(filepath.Dir(listen)))
-}
-
-// removeIfEmpty tidies the socket's directory up; others may still use it.
-func removeIfEmpty(dir string) error {
-	os.Remove(dir)
-	return nil
+	return errors.Join(err, <-served)
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +26,7 @@ func newDemoCommand() *cobra.Command {
 	var opt demo.Options
 	var mode, encap, esn, size, output string
 	var hold bool
+	var as format
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show two hosts, ESP through an offload device, and what crosses the wire",
@@ -38,13 +41,13 @@ arrived, 1 if not, 130 on Ctrl-C.`,
   espalier demo --mode tunnel --encap udp --esn on
   espalier demo --pcap /tmp/wire.pcap --keys /tmp/esp_sa   # for Wireshark
   espalier demo --hold                                     # look around, then press Enter`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usageArgs(noArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := errors.Join(
 				choose("--mode", mode, map[string]func(){"transport": func() { opt.Mode = ipsec.Transport }, "tunnel": func() { opt.Mode = ipsec.Tunnel }}),
 				choose("--encap", encap, map[string]func(){"none": func() {}, "udp": func() { opt.UDP = true }}),
 				choose("--esn", esn, map[string]func(){"off": func() {}, "on": func() { opt.ESN = true }}),
-				choose("-o", output, map[string]func(){"text": func() {}, "json": func() {}}),
+				choose("-o", output, map[string]func(){"text": func() {}, "json": func() { as = formatJSON }, "yaml": func() { as = formatYAML }}),
 				parseBytes(size, &opt.Bytes),
 			)
 			if err != nil {
@@ -58,7 +61,7 @@ arrived, 1 if not, 130 on Ctrl-C.`,
 			}
 			out := cmd.OutOrStdout()
 			steps := out
-			if output == "json" {
+			if as.isData() {
 				steps = cmd.ErrOrStderr()
 			}
 			opt.Step = func(format string, args ...any) { fmt.Fprintf(steps, "[#] "+format+"\n", args...) }
@@ -67,7 +70,7 @@ arrived, 1 if not, 130 on Ctrl-C.`,
 					return holdHosts(ctx, cmd.InOrStdin(), steps, hosts)
 				}
 			}
-			return runDemo(cmd.Context(), opt, output == "json", out)
+			return runDemo(cmd.Context(), opt, as, out)
 		},
 	}
 	f := cmd.Flags()
@@ -78,25 +81,25 @@ arrived, 1 if not, 130 on Ctrl-C.`,
 	f.StringVar(&opt.Pcap, "pcap", "", "write the packets on the wire to `FILE`")
 	f.StringVar(&opt.Keys, "keys", "", "write the keys to `FILE` (mode 0600) as Wireshark's esp_sa table")
 	f.BoolVar(&hold, "hold", false, "keep the hosts until Enter or Ctrl-C")
-	f.StringVarP(&output, "output", "o", "text", "text or json")
+	f.StringVarP(&output, "output", "o", "text", "text, json or yaml")
 	f.BoolVar(&opt.Unprotected, "unprotected", false, "leave SAs, policies and guard out: the tap must see cleartext")
 	f.MarkHidden("unprotected")
 	return cmd
 }
 
-func runDemo(ctx context.Context, opt demo.Options, asJSON bool, out io.Writer) error {
+func runDemo(ctx context.Context, opt demo.Options, as format, out io.Writer) error {
 	if err := keepSecrets(); err != nil {
 		return err
 	}
 	report, err := demo.Run(ctx, opt)
 	if err != nil {
-		if asJSON {
-			writeJSON(out, demo.Failed(err))
+		if as.isData() {
+			writeData(out, as, demo.Failed(err))
 		}
 		return err
 	}
-	if asJSON {
-		err = writeJSON(out, report)
+	if as.isData() {
+		err = writeData(out, as, report)
 	} else if err = report.WriteText(out); err == nil && report.OK {
 		_, err = fmt.Fprintln(out, success)
 	}
@@ -112,10 +115,7 @@ func choose(flag, value string, choices map[string]func()) error {
 		set()
 		return nil
 	}
-	var names []string
-	for name := range choices {
-		names = append(names, name)
-	}
+	names := slices.Sorted(maps.Keys(choices))
 	return fmt.Errorf("%s %s: choose from %s", flag, value, strings.Join(names, ", "))
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
@@ -21,8 +22,11 @@ func keepSecrets() error {
 }
 
 // dropPrivileges keeps of root's capabilities the two that a running device needs: routes, guard
-// and sysctls (CAP_NET_ADMIN), raw sockets (CAP_NET_RAW). No child can get more.
+// and sysctls (CAP_NET_ADMIN), raw sockets (CAP_NET_RAW). No child can get more. All threads of the process are changed.
 func dropPrivileges() error {
+	if err := limitBounds(cap.NET_ADMIN, cap.NET_RAW); err != nil {
+		return fmt.Errorf("drop capabilities from the bounding set: %w", err)
+	}
 	set := cap.NewSet()
 	if err := set.SetFlag(cap.Permitted, true, cap.NET_ADMIN, cap.NET_RAW); err != nil {
 		return err
@@ -33,10 +37,25 @@ func dropPrivileges() error {
 	if err := set.SetProc(); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("rule new privileges out: %w", err)
 	}
 	return nil
+}
+
+// limitBounds leaves only some capabilities in the bounding set.
+func limitBounds(kept ...cap.Value) error {
+	var drop []cap.Value
+	for v := range cap.MaxBits() {
+		present, err := cap.GetBound(v)
+		if err != nil {
+			return err
+		}
+		if present && !slices.Contains(kept, v) {
+			drop = append(drop, v)
+		}
+	}
+	return cap.DropBound(drop...)
 }
 
 // needRoot explains what a command wants root for.

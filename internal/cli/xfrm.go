@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,7 @@ Options:
       -force                       go on after a failure (with -batch)
   -s, -stats                       also print lifetimes and counters
   -o                               one object per line
-  -o json, -o wide                 JSON, without keys; as -s
+  -o json, -o yaml, -o wide        JSON or YAML, without keys; as -s
   -4, -6                           only this address family
   -n, -netns NAME                  in this network namespace
       --show-keys                  print keys
@@ -78,6 +79,10 @@ func newXfrmCommand() *cobra.Command {
 				stderr:      cmd.ErrOrStderr(),
 				open:        sadChoice.open,
 			}
+			if run.asksForUsage(words) {
+				io.WriteString(cmd.ErrOrStderr(), xfrmLong)
+				return &exitError{code: exitXfrmSyntax}
+			}
 			return inNetns(opt.netns, func() error { return run.run(cmd.Context(), words) })
 		},
 	}
@@ -96,6 +101,16 @@ type xfrmRun struct {
 	batchIsOpen bool // others can read the batch file
 	sad         sadChoice
 	engine      engine
+}
+
+// asksForUsage reports whether words say "help" where ip takes that for a command: it answers
+// with usage and fails. Like its other words it may be shortened.
+func (o *xfrmOptions) asksForUsage(words []string) bool {
+	short := func(word, of string) bool { return word != "" && strings.HasPrefix(of, word) }
+	if len(words) > 1 && (short(words[0], "state") || short(words[0], "policy")) {
+		words = words[1:]
+	}
+	return o.batch == "" && len(words) > 0 && short(words[0], "help")
 }
 
 // job is one command to carry out.
@@ -193,16 +208,16 @@ func (r *xfrmRun) runJobs(ctx context.Context, jobs []job) error {
 	return first
 }
 
-// fail puts the place of the job in front of its error, and reports it in JSON if that was
-// asked for.
+// fail puts the place of the job in front of its error, and reports it as data if that was asked
+// for.
 func (r *xfrmRun) fail(j job, err error) error {
 	code := exitCode(err)
-	if r.format == formatJSON {
+	if r.format.isData() {
 		object := "xfrm"
 		if j.Command != nil {
 			object = "xfrm-" + j.Object.String()
 		}
-		if err := writeJSON(r.stdout, failure{Schema: schemaOf(object), Line: j.line, Error: err.Error(), Exit: code}); err != nil {
+		if err := writeData(r.stdout, r.format, failure{Schema: schemaOf(object), Line: j.line, Error: err.Error(), Exit: code}); err != nil {
 			return err
 		}
 	}

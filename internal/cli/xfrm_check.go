@@ -124,8 +124,8 @@ func (r *xfrmRun) showJobs(jobs []job) error {
 	var failures []string
 	for _, j := range jobs {
 		bad := refusals(j.Command)
-		if r.format == formatJSON {
-			if err := writeJSON(r.stdout, r.dryRunView(j, bad)); err != nil {
+		if r.format.isData() {
+			if err := writeData(r.stdout, r.format, r.dryRunView(j, bad)); err != nil {
 				return err
 			}
 		} else if _, err := fmt.Fprintf(r.stdout, "[#] %s\n", r.commandLine(j.Command)); err != nil {

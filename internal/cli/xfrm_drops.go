@@ -41,12 +41,12 @@ func (r *xfrmRun) showDrops(ctx context.Context) error {
 	if err != nil {
 		return r.fail(job{}, engineFailure(err))
 	}
-	if r.format == formatJSON {
+	if r.format.isData() {
 		view := dropsView{Schema: schemaOf("xfrm-drops"), OK: true, SAD: r.sad.name(), Drops: []dropView{}}
 		for _, c := range counts {
 			view.Drops = append(view.Drops, dropView(c))
 		}
-		return writeJSON(r.stdout, view)
+		return writeData(r.stdout, r.format, view)
 	}
 	t := tabwriter.NewWriter(r.stdout, 0, 0, 2, ' ', 0)
 	none := true

@@ -70,7 +70,7 @@ func parseXfrmOptions(args []string) (xfrmOptions, []string, error) {
 		}
 		if name == "o" {
 			if hasValue && !o.setFormat(value) {
-				return o, nil, fmt.Errorf("-o %s is not one of xfrm's formats: json, wide, or nothing for one line per object", value)
+				return o, nil, fmt.Errorf("-o %s is not one of xfrm's formats: json, yaml, wide, or nothing for one line per object", value)
 			}
 			continue
 		}
@@ -89,9 +89,6 @@ func parseXfrmOptions(args []string) (xfrmOptions, []string, error) {
 		}
 		flag.set(&o, value)
 	}
-	if len(words) > 0 && words[0] == "help" {
-		o.help = true
-	}
 	if o.batch == "" && len(words) == 0 && !o.help {
 		return o, nil, errors.New("nothing to do: state … or policy … goes here")
 	}
@@ -105,6 +102,8 @@ func (o *xfrmOptions) setFormat(name string) bool {
 	switch name {
 	case "json":
 		o.format = formatJSON
+	case "yaml":
+		o.format = formatYAML
 	case "wide":
 		o.format, o.stats = formatWide, true
 	case "oneline":
@@ -120,7 +119,7 @@ func (o *xfrmOptions) setFormat(name string) bool {
 // shorten keeps a word that may be anything, also a key, out of messages.
 func shorten(word string) string {
 	if len(word) > 20 {
-		return word[:8] + "…"
+		return "…"
 	}
 	return word
 }

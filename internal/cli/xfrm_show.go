@@ -18,38 +18,38 @@ func (r *xfrmRun) printOptions(j job) xfrm.PrintOptions {
 
 // done reports a command without output.
 func (r *xfrmRun) done(j job, err error) error {
-	if err != nil || r.format != formatJSON {
+	if err != nil || !r.format.isData() {
 		return err
 	}
-	return writeJSON(r.stdout, r.resultOf(j))
+	return writeData(r.stdout, r.format, r.resultOf(j))
 }
 
 func (r *xfrmRun) showInstalled(j job, granted bool, back *xfrm.State, text string) error {
-	if r.format != formatJSON {
+	if !r.format.isData() {
 		return nil
 	}
 	v := r.resultOf(j)
 	v.Offload = &offloadResult{Granted: granted, Verdict: text, Offload: r.offloadView(back.Offload)}
-	return writeJSON(r.stdout, v)
+	return writeData(r.stdout, r.format, v)
 }
 
 func (r *xfrmRun) showCount(j job, text string, counts map[string]uint32) error {
-	if r.format == formatJSON {
+	if r.format.isData() {
 		v := r.resultOf(j)
 		v.Count = counts
-		return writeJSON(r.stdout, v)
+		return writeData(r.stdout, r.format, v)
 	}
 	_, err := io.WriteString(r.stdout, text)
 	return err
 }
 
 func (r *xfrmRun) showStates(j job, states []*xfrm.State) error {
-	if r.format == formatJSON {
+	if r.format.isData() {
 		v := stateList{result: r.resultOf(j), States: []stateView{}}
 		for _, s := range states {
 			v.States = append(v.States, r.stateView(s))
 		}
-		return writeJSON(r.stdout, v)
+		return writeData(r.stdout, r.format, v)
 	}
 	w := bufio.NewWriter(r.stdout)
 	for _, s := range states {
@@ -61,12 +61,12 @@ func (r *xfrmRun) showStates(j job, states []*xfrm.State) error {
 }
 
 func (r *xfrmRun) showPolicies(j job, policies []*xfrm.Policy) error {
-	if r.format == formatJSON {
+	if r.format.isData() {
 		v := policyList{result: r.resultOf(j), Policies: []policyView{}}
 		for _, p := range policies {
 			v.Policies = append(v.Policies, r.policyView(p))
 		}
-		return writeJSON(r.stdout, v)
+		return writeData(r.stdout, r.format, v)
 	}
 	w := bufio.NewWriter(r.stdout)
 	for _, p := range policies {

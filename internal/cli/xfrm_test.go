@@ -308,7 +308,7 @@ func TestXfrmDryRun(t *testing.T) {
 		t.Errorf("exit %d: %q", code, stdout)
 	}
 	for line, want := range map[string]string{
-		addOut + " replay-window 32":                      "replay-window does not go with dir out",
+		addOut + " dir out replay-window 32":              "replay-window does not go with dir out",
 		addOut + " tfcpad 5":                              "tfcpad cannot be offloaded",
 		strings.Replace(addOut, testKey, testKey[:64], 1): "the key has 31 bytes",
 		strings.Replace(addOut, " 128 ", " 120 ", 1):      "an ICV of 120 bits",
@@ -387,7 +387,8 @@ func TestXfrmOptions(t *testing.T) {
 		"-b f -force --dry-run":                {batch: "f", force: true, dryRun: true},
 		"state add aead a -s 128":              {}, // a key
 		"--help":                               {help: true},
-		"help":                                 {help: true},
+		"help":                                 {}, // a word, see TestXfrmHelp
+		"-o yaml state list":                   {format: formatYAML},
 	} {
 		if got, _, err := parseXfrmOptions(strings.Fields(line)); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", line, got, err)
@@ -396,7 +397,7 @@ func TestXfrmOptions(t *testing.T) {
 	for line, want := range map[string]string{
 		"":                   "nothing to do",
 		"-x state":           "there is no option",
-		"-o yaml state":      "json, wide",
+		"-o=xml state":       "json, yaml, wide",
 		"state list --sad":   "needs a value",
 		"--force=yes state":  "takes no value",
 		"-" + testKey + " a": "there is no option",
@@ -414,5 +415,34 @@ func TestXfrmConnectFails(t *testing.T) {
 	run := &xfrmRun{stdout: &out, stderr: &errs, open: func(sadChoice) (engine, error) { return nil, errors.New("no netlink") }}
 	if err := run.run(t.Context(), []string{"state"}); exitCode(err) != 2 || !strings.Contains(err.Error(), "no netlink") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestXfrmHelp: the word help gets usage and ip's exit code, the option --help succeeds.
+func TestXfrmHelp(t *testing.T) {
+	for line, want := range map[string]int{
+		"help": 255, "h": 255, "state help": 255, "s hel": 255, "policy help me": 255, "-s state help": 255,
+		"--help": 0, "-h": 0, "state --help": 0,
+		"state add help": 255, "hlep": 255,
+	} {
+		var out, errs bytes.Buffer
+		code := Main(t.Context(), append([]string{"xfrm"}, strings.Fields(line)...), strings.NewReader(""), &out, &errs)
+		usage := ""
+		if !strings.Contains(line, "add") && line != "hlep" {
+			usage = xfrmLong
+		}
+		if want == 0 {
+			if code != 0 || out.String() != usage || errs.String() != "" {
+				t.Errorf("%s: exit %d, %q, %q", line, code, out.String(), errs.String())
+			}
+			continue
+		}
+		if code != want || out.String() != "" || (errs.String() == xfrmLong) != (usage != "") {
+			t.Errorf("%s: exit %d, %q, %q", line, code, out.String(), errs.String())
+		}
+	}
+	_, _, stderr := xfrmCall(t, &memory{}, "", "monitor")
+	if want := "xfrm: \"monitor\" is not implemented\n"; stderr != want {
+		t.Errorf("monitor: %q, want %q", stderr, want)
 	}
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +22,7 @@ type database struct{ c *Client }
 func (d database) AddSA(ctx context.Context, sa ipsec.SA) error {
 	s, err := xfrm.StateFromSA(&sa)
 	if err != nil {
-		return fmt.Errorf("add SA %s: %w", sa.ID(), err)
+		return &ipsec.OpError{Op: "add SA", Object: sa.ID().String(), Err: err}
 	}
 	return d.c.AddState(ctx, s)
 }
@@ -31,7 +30,7 @@ func (d database) AddSA(ctx context.Context, sa ipsec.SA) error {
 func (d database) UpdateSA(ctx context.Context, sa ipsec.SA) error {
 	s, err := xfrm.StateFromSA(&sa)
 	if err != nil {
-		return fmt.Errorf("update SA %s: %w", sa.ID(), err)
+		return &ipsec.OpError{Op: "update SA", Object: sa.ID().String(), Err: err}
 	}
 	return d.c.UpdateState(ctx, s)
 }
@@ -51,7 +50,7 @@ func (d database) LookupSA(ctx context.Context, id ipsec.SAID) (ipsec.SA, error)
 	}
 	sa, err := s.SA()
 	if err != nil {
-		return ipsec.SA{}, fmt.Errorf("get SA %s: %w", id, err)
+		return ipsec.SA{}, &ipsec.OpError{Op: "get SA", Object: id.String(), Err: err}
 	}
 	return sa, nil
 }
@@ -84,7 +83,7 @@ func (d database) FlushSAs(ctx context.Context) error {
 func (d database) AddPolicy(ctx context.Context, p ipsec.Policy) error {
 	xp, err := xfrm.PolicyFromIPsec(&p)
 	if err != nil {
-		return fmt.Errorf("add policy %s: %w", p.ID(), err)
+		return &ipsec.OpError{Op: "add policy", Object: p.ID().String(), Err: err}
 	}
 	return d.c.AddPolicy(ctx, xp)
 }
@@ -92,7 +91,7 @@ func (d database) AddPolicy(ctx context.Context, p ipsec.Policy) error {
 func (d database) UpdatePolicy(ctx context.Context, p ipsec.Policy) error {
 	xp, err := xfrm.PolicyFromIPsec(&p)
 	if err != nil {
-		return fmt.Errorf("update policy %s: %w", p.ID(), err)
+		return &ipsec.OpError{Op: "update policy", Object: p.ID().String(), Err: err}
 	}
 	return d.c.UpdatePolicy(ctx, xp)
 }
@@ -100,7 +99,7 @@ func (d database) UpdatePolicy(ctx context.Context, p ipsec.Policy) error {
 func (d database) DeletePolicy(ctx context.Context, id ipsec.PolicyID) error {
 	xid, err := xfrm.PolicyIDFromIPsec(&id)
 	if err != nil {
-		return fmt.Errorf("delete policy %s: %w", id, err)
+		return &ipsec.OpError{Op: "delete policy", Object: id.String(), Err: err}
 	}
 	return d.c.DeletePolicy(ctx, xid)
 }
@@ -108,7 +107,7 @@ func (d database) DeletePolicy(ctx context.Context, id ipsec.PolicyID) error {
 func (d database) LookupPolicy(ctx context.Context, id ipsec.PolicyID) (ipsec.Policy, error) {
 	xid, err := xfrm.PolicyIDFromIPsec(&id)
 	if err != nil {
-		return ipsec.Policy{}, fmt.Errorf("get policy %s: %w", id, err)
+		return ipsec.Policy{}, &ipsec.OpError{Op: "get policy", Object: id.String(), Err: err}
 	}
 	xp, err := d.c.GetPolicy(ctx, xid)
 	if err != nil {
@@ -116,7 +115,7 @@ func (d database) LookupPolicy(ctx context.Context, id ipsec.PolicyID) (ipsec.Po
 	}
 	p, err := xp.IPsec()
 	if err != nil {
-		return ipsec.Policy{}, fmt.Errorf("get policy %s: %w", id, err)
+		return ipsec.Policy{}, &ipsec.OpError{Op: "get policy", Object: id.String(), Err: err}
 	}
 	return p, nil
 }

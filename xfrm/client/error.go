@@ -2,7 +2,6 @@ package client
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"syscall"
 
@@ -59,7 +58,7 @@ func (q *call) fail(err error) error {
 	var op *netlink.OpError
 	var errno syscall.Errno
 	if !answered(err) || !errors.As(err, &op) || !errors.As(op.Err, &errno) {
-		return fmt.Errorf("%s: %w", strings.TrimSuffix(q.op+" "+q.object, " "), err)
+		return &ipsec.OpError{Op: q.op, Object: q.object, Err: err}
 	}
 	e := &Error{Op: q.op, Object: q.object, Errno: errno, Message: op.Message}
 	if errno == unix.EPERM && e.Message == "" {

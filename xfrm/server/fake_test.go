@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"sort"
 	"sync"
@@ -11,7 +10,7 @@ import (
 	"espalier/ipsec"
 )
 
-// fakeDB is a SAD and SPD in memory. Errors injected by fail come first.
+// fakeDB is a SAD and SPD in memory, which words its errors as a device does. Errors injected by fail come first.
 type fakeDB struct {
 	mu       sync.Mutex
 	sas      map[ipsec.SAID]ipsec.SA
@@ -61,7 +60,7 @@ func (d *fakeDB) AddSA(_ context.Context, sa ipsec.SA) error {
 		return err
 	}
 	if _, ok := d.sas[sa.ID()]; ok {
-		return fmt.Errorf("SA %s %w", sa.ID(), ipsec.ErrExist)
+		return &ipsec.OpError{Op: "add SA", Object: sa.ID().String(), Err: ipsec.ErrExist}
 	}
 	sa.Counters.Added = time.Unix(1_700_000_000, 0)
 	d.sas[sa.ID()] = sa
@@ -76,7 +75,7 @@ func (d *fakeDB) UpdateSA(_ context.Context, sa ipsec.SA) error {
 	}
 	old, ok := d.sas[sa.ID()]
 	if !ok {
-		return fmt.Errorf("SA %s %w", sa.ID(), ipsec.ErrNotExist)
+		return &ipsec.OpError{Op: "update SA", Object: sa.ID().String(), Err: ipsec.ErrNotExist}
 	}
 	old.Limits, old.Encap = sa.Limits, sa.Encap
 	d.sas[sa.ID()] = old
@@ -90,7 +89,7 @@ func (d *fakeDB) DeleteSA(_ context.Context, id ipsec.SAID) error {
 		return err
 	}
 	if _, ok := d.sas[id]; !ok {
-		return fmt.Errorf("SA %s %w", id, ipsec.ErrNotExist)
+		return &ipsec.OpError{Op: "delete SA", Object: id.String(), Err: ipsec.ErrNotExist}
 	}
 	delete(d.sas, id)
 	return nil
@@ -104,7 +103,7 @@ func (d *fakeDB) LookupSA(_ context.Context, id ipsec.SAID) (ipsec.SA, error) {
 	}
 	sa, ok := d.sas[id]
 	if !ok {
-		return ipsec.SA{}, fmt.Errorf("SA %s %w", id, ipsec.ErrNotExist)
+		return ipsec.SA{}, &ipsec.OpError{Op: "get SA", Object: id.String(), Err: ipsec.ErrNotExist}
 	}
 	return sa, nil
 }
@@ -151,7 +150,7 @@ func (d *fakeDB) AddPolicy(_ context.Context, p ipsec.Policy) error {
 		return err
 	}
 	if _, ok := d.policies[p.ID()]; ok {
-		return fmt.Errorf("policy %s %w", p.ID(), ipsec.ErrExist)
+		return &ipsec.OpError{Op: "add policy", Object: p.ID().String(), Err: ipsec.ErrExist}
 	}
 	d.install(p)
 	return nil
@@ -186,7 +185,7 @@ func (d *fakeDB) find(id ipsec.PolicyID) (ipsec.Policy, error) {
 			return p, nil
 		}
 	}
-	return ipsec.Policy{}, fmt.Errorf("policy %s %w", id, ipsec.ErrNotExist)
+	return ipsec.Policy{}, &ipsec.OpError{Op: "get policy", Object: id.String(), Err: ipsec.ErrNotExist}
 }
 
 func (d *fakeDB) DeletePolicy(_ context.Context, id ipsec.PolicyID) error {

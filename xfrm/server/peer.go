@@ -137,7 +137,7 @@ func (p *peer) message(ctx context.Context, m netlink.Message) error {
 		replies, err := handle(p.s, ctx, m)
 		if err != nil {
 			p.s.log.Debug("request refused", "message", typ.String(), "err", err)
-			return p.sendError(m, errnoOf(typ, err), err.Error())
+			return p.sendError(m, errnoOf(typ, err), reason(err))
 		}
 		for _, r := range replies {
 			if err := p.send(r); err != nil {
@@ -207,6 +207,14 @@ func (s *Server) notify(group uint32, m netlink.Message) {
 			p.conn.Close()
 		}
 	}
+}
+
+// reason is err without operation and object, which the one who asked puts in front.
+func reason(err error) string {
+	if op, ok := err.(*ipsec.OpError); ok {
+		return reason(op.Err)
+	}
+	return err.Error()
 }
 
 // errnoOf is the errno that the kernel would answer with.

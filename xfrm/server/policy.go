@@ -72,7 +72,7 @@ func (s *Server) lookupPolicy(ctx context.Context, b []byte) (ipsec.Policy, ipse
 		return ipsec.Policy{}, ipsec.PolicyID{}, err
 	}
 	if xid.IfID != 0 || xid.Mark != nil && *xid.Mark != (xfrm.Mark{}) {
-		return ipsec.Policy{}, ipsec.PolicyID{}, fmt.Errorf("policy %s with a mark or if_id: %w", xid, ipsec.ErrNotExist)
+		return ipsec.Policy{}, ipsec.PolicyID{}, fmt.Errorf("with a mark or if_id: %w", ipsec.ErrNotExist)
 	}
 	id, err := xid.IPsec()
 	if err != nil {

@@ -106,7 +106,7 @@ func (p *peer) dump(ctx context.Context, m netlink.Message) error {
 	if err != nil {
 		flags |= netlink.AcknowledgeTLVs
 		binary.NativeEndian.PutUint32(data, uint32(-int32(errnoOf(typ, err))))
-		data = append(data, message(err.Error())...)
+		data = append(data, message(reason(err))...)
 	}
 	return p.sendDatagram(xfrm.AppendMessage(b, reply(m, netlink.Done, flags, data)))
 }

@@ -131,7 +131,7 @@ func TestDatabase(t *testing.T) {
 	}
 	if err := db.AddSA(ctx, sa); !errors.Is(err, ipsec.ErrExist) || !errors.Is(err, unix.EEXIST) {
 		t.Errorf("second add: %v", err)
-	} else if want := "add SA 0x00001000 192.168.1.64→192.168.1.65: SA 0x00001000→192.168.1.65 already exists"; err.Error() != want {
+	} else if want := "add SA 0x00001000 192.168.1.64→192.168.1.65: already exists"; err.Error() != want {
 		t.Errorf("second add: %q, want %q", err, want)
 	}
 	got, err := db.LookupSA(ctx, sa.ID())
@@ -306,6 +306,19 @@ func TestErrors(t *testing.T) {
 		}
 		if !errors.Is(err, f.errno) || !strings.Contains(err.Error(), f.err.Error()) {
 			t.Errorf("%v ends a dump as %v", f.err, err)
+		}
+	}
+	// Operation and object stand there once: the database's make way for the client's.
+	fake.setFail(&ipsec.OpError{Op: "get SA", Object: "0x9", Err: fmt.Errorf("no room: %w", ipsec.ErrUnsupported)})
+	policy := testPolicy("10.2.0.0/16")
+	for want, err := range map[string]error{
+		"get SA 0x00000009→192.168.1.65: no room: not supported":            func() error { _, err := c.Database().LookupSA(ctx, ipsec.SAID{Dst: sa.Dst, SPI: 9}); return err }(),
+		"delete SA 0x00000009→192.168.1.65: no room: not supported":         c.Database().DeleteSA(ctx, ipsec.SAID{Dst: sa.Dst, SPI: 9}),
+		"add policy 10.1.0.0/16→10.2.0.0/16 out: no room: not supported":    c.Database().AddPolicy(ctx, policy),
+		"delete policy 10.1.0.0/16→10.2.0.0/16 out: no room: not supported": c.Database().DeletePolicy(ctx, policy.ID()),
+	} {
+		if err == nil || err.Error() != want {
+			t.Errorf("got %q, want %q", err, want)
 		}
 	}
 	fake.setFail(nil)

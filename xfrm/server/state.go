@@ -83,7 +83,16 @@ func decodeSA(b []byte) (ipsec.SA, error) {
 	if err != nil {
 		return ipsec.SA{}, err
 	}
-	return state.SA()
+	return toSA(state)
+}
+
+// toSA converts a state, and wipes the key of one that cannot be.
+func toSA(state *xfrm.State) (ipsec.SA, error) {
+	sa, err := state.SA()
+	if err != nil && state.AEAD != nil {
+		state.AEAD.Key.Wipe()
+	}
+	return sa, err
 }
 
 func (s *Server) deleteState(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
@@ -123,7 +132,7 @@ func (s *Server) lookupSA(ctx context.Context, b []byte) (ipsec.SA, error) {
 		return ipsec.SA{}, err
 	}
 	if id.Proto != unix.IPPROTO_ESP {
-		return ipsec.SA{}, fmt.Errorf("SA %s of IP protocol %d: %w", id, id.Proto, ipsec.ErrNotExist)
+		return ipsec.SA{}, fmt.Errorf("IP protocol %d: %w", id.Proto, ipsec.ErrNotExist)
 	}
 	return s.db.LookupSA(ctx, ipsec.SAID{Dst: id.Dst, SPI: id.SPI})
 }
