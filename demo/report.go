@@ -121,9 +121,9 @@ func (r *Report) conclude() {
 // caller's: it is the very last.
 func (r *Report) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "\nhost\tdir\tspi\tfrom → to\tpackets\tbytes\tsequence\tverdict\n")
+	fmt.Fprintf(t, "\nhost\tdir\tspi\ttraffic\tpackets\tbytes\tsequence\tverdict\n")
 	for _, s := range r.SAs {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s → %s\t%d\t%s\t%d\t%s\n", s.Host, s.Direction, s.SPI, short(s.Src), short(s.Dst), s.Packets, byteCount(int64(s.Bytes)), s.Sequence, s.Verdict)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n", s.Host, s.Direction, s.SPI, traffic(&s), s.Packets, byteCount(int64(s.Bytes)), s.Sequence, s.Verdict)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -135,7 +135,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	for _, x := range r.Transfers {
 		fmt.Fprintf(w, "TCP  %s → %s: %s, %.2f Gb/s\n", x.From, x.To, byteCount(x.Bytes), x.GbitPerSecond)
 	}
-	fmt.Fprintf(w, "\nwire: %d ESP packets, %d cleartext packets, %d neighbour discovery, %d lost by the tap\n",
+	fmt.Fprintf(w, "\nwire: %d ESP packets, %d cleartext packets, %d neighbour discovery, %d lost\n",
 		r.Wire.ESP, r.Wire.Cleartext, r.Wire.Discovery, r.Wire.Dropped)
 	for _, f := range r.Failures {
 		fmt.Fprintf(w, "FAILED: %s\n", f)
@@ -144,15 +144,17 @@ func (r *Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// short keeps the table inside of 80 columns: the last part of an address tells the hosts
-// apart.
-func short(a netip.Addr) string {
-	s := a.String()
-	const longest = 12
-	if len(s) > longest {
-		return "…" + s[len(s)-6:]
+// traffic names the direction an SA carries, such as "IPv4 A→B".
+func traffic(s *SAReport) string {
+	for _, f := range families {
+		switch s.Src {
+		case f.a:
+			return f.name + " A→B"
+		case f.b:
+			return f.name + " B→A"
+		}
 	}
-	return s
+	return s.Src.String() + "→" + s.Dst.String()
 }
 
 func byteCount(n int64) string {
