@@ -48,7 +48,6 @@ const (
 type Device struct {
 	log      *slog.Logger
 	link     underlayLink
-	mark     uint32
 	nl       *netlink.Handle
 	tun      *tun.Device
 	senders  []*underlay.Sender    // one for each TUN queue
@@ -77,7 +76,7 @@ type Device struct {
 // be called if Run is not.
 func New(cfg Config) (*Device, error) {
 	cfg.setDefaults()
-	d := &Device{log: cfg.Log, mark: cfg.Mark, sad: newSAD(), encaps: make(map[guard.Encap]int)}
+	d := &Device{log: cfg.Log, sad: newSAD(), encaps: make(map[guard.Encap]int)}
 	if err := d.open(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("device behind %s: %w", cfg.Underlay, err), d.Close())
 	}
