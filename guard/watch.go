@@ -42,8 +42,11 @@ func (g *Guard) Watch(ctx context.Context, report func(error)) error {
 		case errors.Is(err, os.ErrClosed):
 			return err
 		case err == nil && !slices.ContainsFunc(msgs, removes):
-			continue // on an error events were lost: there may be one for us
+			continue
+		case err != nil && !errors.Is(err, unix.ENOBUFS):
+			pause(ctx) // not to turn in circles, should it last
 		}
+		// On an error events were lost: there may be one for us.
 		g.restoreUntilDone(ctx, report)
 	}
 }
@@ -68,10 +71,14 @@ func (g *Guard) restoreUntilDone(ctx context.Context, report func(error)) {
 		if err == nil {
 			return
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(retryPause):
-		}
+		pause(ctx)
+	}
+}
+
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(retryPause):
 	}
 }
 
