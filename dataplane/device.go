@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"espalier/guard"
 	"espalier/internal/inet"
@@ -50,8 +52,8 @@ type Device struct {
 	link     underlayLink
 	nl       *netlink.Handle
 	tun      *tun.Device
-	senders  []*underlay.Sender    // one for each TUN queue
-	raw      [2]*underlay.Receiver // IPv4, IPv6
+	senders  []*underlay.Sender   // one for each TUN queue
+	raw      []*underlay.Receiver // IPv4, and IPv6 where the kernel has it
 	udp      udpPorts
 	guard    *guard.Guard
 	guarded  []string
@@ -126,10 +128,16 @@ func (d *Device) open(cfg *Config) (err error) {
 		return err
 	}
 	sockets := underlay.Config{Mark: cfg.Mark}
-	for i := range d.raw {
-		if d.raw[i], err = underlay.ListenRaw(sockets, i == 1); err != nil {
+	for _, v6 := range []bool{false, true} {
+		r, err := underlay.ListenRaw(sockets, v6)
+		if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
+			d.log.Info("the kernel runs without IPv6, and so does the device")
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		d.raw = append(d.raw, r)
 	}
 	for range cfg.Queues {
 		s, err := underlay.NewSender(sockets)
@@ -187,7 +195,7 @@ func (d *Device) openTUN(cfg *Config) (err error) {
 		{sysctl{"ipv6", d.tun.Name(), "addr_gen_mode"}, "1"},
 		{sysctl{"ipv4", d.tun.Name(), "rp_filter"}, loose},
 	} {
-		if err := c.write(c.value); err != nil {
+		if err := c.write(c.value); err != nil && !(c.family == "ipv6" && errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("set %s of %s: %w", c.name, d.tun.Name(), err)
 		}
 	}
@@ -251,9 +259,7 @@ func (d *Device) unblock() error {
 		errs = append(errs, d.tun.Close())
 	}
 	for _, r := range d.raw {
-		if r != nil {
-			errs = append(errs, r.Close())
-		}
+		errs = append(errs, r.Close())
 	}
 	for _, s := range d.senders {
 		errs = append(errs, s.Close())

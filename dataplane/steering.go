@@ -47,11 +47,17 @@ func (s *steering) open() error {
 
 func (s *steering) addRules() error {
 	for _, family := range families {
-		if err := s.nl.RuleAdd(s.rule(family)); err != nil && !errors.Is(err, unix.EEXIST) {
+		err := s.nl.RuleAdd(s.rule(family))
+		if err != nil && !errors.Is(err, unix.EEXIST) && !withoutIPv6(family, err) {
 			return fmt.Errorf("add rule `%s`: %w", s.rule(family), err)
 		}
 	}
 	return nil
+}
+
+// withoutIPv6 tells that a rule is missing because IPv6 is.
+func withoutIPv6(family int, err error) bool {
+	return family == unix.AF_INET6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP))
 }
 
 // rule is `not fwmark M/MASK lookup TABLE`. Nothing else may stand in it: with a `from` the
@@ -171,7 +177,7 @@ func (s *steering) localAddress(in netip.Prefix) (found netip.Addr) {
 func (s *steering) close() error {
 	errs := []error{s.clear()}
 	for _, family := range families {
-		if err := s.nl.RuleDel(s.rule(family)); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := s.nl.RuleDel(s.rule(family)); err != nil && !errors.Is(err, unix.ENOENT) && !withoutIPv6(family, err) {
 			errs = append(errs, fmt.Errorf("delete rule `%s`: %w", s.rule(family), err))
 		}
 	}
