@@ -1,0 +1,5 @@
+package guest
+
+import "testing"
+
+func TestMain(m *testing.M) { Main(m) }
