@@ -164,7 +164,7 @@ func (o *outbound) encapsulate(seg *tun.Segmenter, a *association) {
 // trailer, room for the ICV. It returns the bytes of payload.
 func (o *outbound) lay(seg *tun.Segmenter, a *association, w *wrapper, first uint64) (payload int) {
 	o.packets, o.sealed = o.packets[:0], o.sealed[:0]
-	arena := o.room(seg, a, w)
+	arena := o.room(seg.Count() * (w.headerLen + a.out.Len(w.innerSize(seg.Size(0)))))
 	for i := range seg.Count() {
 		inner := w.innerSize(seg.Size(i))
 		size := w.headerLen + a.out.Len(inner)
@@ -185,10 +185,9 @@ func (o *outbound) lay(seg *tun.Segmenter, a *association, w *wrapper, first uin
 	return payload
 }
 
-// room makes the arena large enough for the frame. All segments but the last are of one
-// size, and none is larger than the first.
-func (o *outbound) room(seg *tun.Segmenter, a *association, w *wrapper) []byte {
-	need := seg.Count() * (w.headerLen + a.out.Len(w.innerSize(seg.Size(0))))
+// room makes the arena large enough for the packets of a frame. All segments but the last are
+// of one size and none is larger than the first, so that their number times the first will do.
+func (o *outbound) room(need int) []byte {
 	if len(o.arena) < need {
 		o.arena = make([]byte, need)
 	}
@@ -198,11 +197,7 @@ func (o *outbound) room(seg *tun.Segmenter, a *association, w *wrapper) []byte {
 // bypass sends cleartext on that only the routes brought here.
 func (o *outbound) bypass(seg *tun.Segmenter) {
 	o.packets = o.packets[:0]
-	need := seg.Count() * seg.Size(0)
-	if len(o.arena) < need {
-		o.arena = make([]byte, need)
-	}
-	arena := o.arena
+	arena := o.room(seg.Count() * seg.Size(0))
 	for i := range seg.Count() {
 		n := seg.Write(arena, i)
 		o.packets = append(o.packets, arena[:n:n])

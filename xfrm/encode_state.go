@@ -177,7 +177,7 @@ func aeadBytes(a *AEAD) ([]byte, error) {
 func encapBytes(e *EncapTmpl, family uint16) ([]byte, error) {
 	if f, err := addrFamily(e.OA); err != nil {
 		return nil, fmt.Errorf("encap: %w", err)
-	} else if f != unix.AF_UNSPEC && f != family && !e.OA.IsUnspecified() { // 0.0.0.0 and :: are the same zeros
+	} else if f != unix.AF_UNSPEC && f != family && !e.OA.IsUnspecified() {
 		return nil, invalid("encap: original address %s is not of the SA's family", e.OA)
 	}
 	b := make([]byte, sizeEncap)

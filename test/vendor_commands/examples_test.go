@@ -23,25 +23,15 @@ func TestExample(t *testing.T) {
 	l.A.Must("sh", "-c", `cd "$0" && ./new-keys.sh`, l.A.Dir)
 	checkKeys(t, l.A.Dir)
 	copyFiles(t, l.A.Dir, l.B.Dir, keyFiles...)
-	wire := l.Watch(l.A, nil)
+	watcher := l.Watch(l.A, nil)
 	for _, h := range l.Hosts() {
 		h.StartDevice()
 		copyFiles(t, examples, h.Dir, scripts[h])
 		h.Must("sh", "-c", `cd "$0" && "$1" xfrm --sad "unix:$2" -batch "$3"`, h.Dir, lab.Binary(t), h.Socket, scripts[h])
 	}
 
-	if !l.A.Ping(lab.B4, 3) || !l.B.Ping(lab.A4, 3) {
-		t.Error("ping failed")
-	}
-	l.MustExchange(t, lab.A4, lab.B4, size)
-	counts, err := wire.Stop()
-	if err != nil || counts.Cleartext != 0 || counts.Dropped != 0 || counts.ESP < 4*size/1500 {
-		t.Errorf("on the wire: %+v, %v; want ESP only", counts, err)
-	}
+	passesAsESP(t, l, watcher)
 	for _, h := range l.Hosts() {
-		if drops := h.Drops(); len(drops) != 0 {
-			t.Errorf("host %s dropped %v", h.Name, drops)
-		}
 		if log := h.Log(); strings.Contains(log, "WARN") {
 			t.Errorf("host %s warns of the example:\n%s", h.Name, log)
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"espalier/internal/wire"
 	"espalier/test/lab"
 )
 
@@ -28,7 +29,7 @@ func TestSecondServerAsWritten(t *testing.T) {
 	l := startLab(t)
 	batch(t, l.A, vendor+"first-server.xfrm.sh")
 	batch(t, l.B, vendor+"second-server.xfrm.sh")
-	wire := l.Watch(l.A, nil)
+	watcher := l.Watch(l.A, nil)
 
 	if l.A.Ping(lab.B4, 3) || l.B.Ping(lab.A4, 3) {
 		t.Error("ping passed")
@@ -47,24 +48,21 @@ func TestSecondServerAsWritten(t *testing.T) {
 	if drops := l.A.Drops(); len(drops) != 0 {
 		t.Errorf("host A dropped %v", drops)
 	}
-	counts, err := wire.Stop()
+	counts, err := watcher.Stop()
 	if err != nil || counts.ESP != 3 || counts.Cleartext != 0 {
 		t.Errorf("on the wire: %+v, %v; want A's 3 ESP packets only", counts, err)
 	}
 }
 
-func TestTemplatesPutRight(t *testing.T) {
-	lab.Tools(t, "ping")
-	l := startLab(t)
-	batch(t, l.A, vendor+"first-server.xfrm.sh")
-	l.B.Batch(corrected(t, read(t, vendor+"second-server.xfrm.sh")))
-	wire := l.Watch(l.A, nil)
-
+// passesAsESP sends ping and TCP both ways while w watches. All of it arrives, nothing is dropped
+// and the wire carries ESP only.
+func passesAsESP(t *testing.T, l *lab.Lab, w *wire.Watcher) {
+	t.Helper()
 	if !l.A.Ping(lab.B4, 3) || !l.B.Ping(lab.A4, 3) {
 		t.Error("ping failed")
 	}
 	l.MustExchange(t, lab.A4, lab.B4, size)
-	counts, err := wire.Stop()
+	counts, err := w.Stop()
 	if err != nil || counts.Cleartext != 0 || counts.Dropped != 0 || counts.ESP < 4*size/1500 {
 		t.Errorf("on the wire: %+v, %v; want ESP only", counts, err)
 	}
@@ -73,6 +71,14 @@ func TestTemplatesPutRight(t *testing.T) {
 			t.Errorf("host %s dropped %v", h.Name, drops)
 		}
 	}
+}
+
+func TestTemplatesPutRight(t *testing.T) {
+	lab.Tools(t, "ping")
+	l := startLab(t)
+	batch(t, l.A, vendor+"first-server.xfrm.sh")
+	l.B.Batch(corrected(t, read(t, vendor+"second-server.xfrm.sh")))
+	passesAsESP(t, l, l.Watch(l.A, nil))
 	for h, out := range map[*lab.Host]string{l.A: firstToSecond, l.B: secondToFirst} {
 		checkStateList(t, h, out)
 	}
