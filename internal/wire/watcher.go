@@ -20,6 +20,11 @@ type Counts struct {
 	Dropped   uint64 `json:"tap_dropped"` // by the tap itself: if not 0, nothing is proven
 }
 
+// Add counts a packet.
+func (c *Counts) Add(k Kind) {
+	*[...]*uint64{Other: &c.Other, ESP: &c.ESP, Discovery: &c.Discovery, Cleartext: &c.Cleartext}[k]++
+}
+
 // Watcher counts, and keeps if asked, the packets that cross one end of a cable.
 type Watcher struct {
 	file     *os.File

@@ -11,7 +11,7 @@ import (
 func (l *Lab) Behind(h *Host, prefixes ...netip.Prefix) *Host {
 	h.t.Helper()
 	const device = "lan0"
-	c := newHost(h.t, h.Name+"'s neighbour", device)
+	c := NewHost(h.t, h.Name+"'s neighbour", device)
 	var here, there []netip.Prefix
 	for _, p := range prefixes {
 		first := p.Masked().Addr().Next()

@@ -41,8 +41,8 @@ func New(t testing.TB, device string) *Lab {
 		device = "p4p1"
 	}
 	l := &Lab{Device: device}
-	l.A = newHost(t, "A", device)
-	l.B = newHost(t, "B", device)
+	l.A = NewHost(t, "A", device)
+	l.B = NewHost(t, "B", device)
 	err := netns.Cable(
 		netns.End{NS: l.A.NS, Name: device, Addresses: []netip.Prefix{netip.PrefixFrom(A4, 24), netip.PrefixFrom(A6, 64)}},
 		netns.End{NS: l.B.NS, Name: device, Addresses: []netip.Prefix{netip.PrefixFrom(B4, 24), netip.PrefixFrom(B6, 64)}},
@@ -74,7 +74,8 @@ type Host struct {
 	log    *syncBuffer
 }
 
-func newHost(t testing.TB, name, device string) *Host {
+// NewHost makes a host without any cable; device is what it will be called.
+func NewHost(t testing.TB, name, device string) *Host {
 	t.Helper()
 	ns, err := netns.New()
 	if err != nil {

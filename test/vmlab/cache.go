@@ -40,9 +40,19 @@ func openCache() (*cache, error) {
 // Close lets the next process in.
 func (c *cache) Close() error { return c.lock.Close() }
 
-// kernel gives the newest version of a series, from the cache or from Debian. Where Debian is
-// out of reach the newest one of the cache serves.
+// kernel gives the newest version of a series, with the modules that suites need.
 func (c *cache) kernel(wanted string) (Kernel, error) {
+	k, err := c.find(wanted)
+	if err == nil {
+		tree := filepath.Join(k.dir, "root", "lib", "modules", k.Release())
+		err = keep(k.modules(), func(dir string) error { return collectModules(tree, dir) })
+	}
+	return k, err
+}
+
+// find takes a kernel from the cache or from Debian. Where Debian is out of reach the newest
+// one of the cache serves.
+func (c *cache) find(wanted string) (Kernel, error) {
 	version, err := c.current(wanted)
 	if err != nil && os.Geteuid() == 0 && updateLists() == nil {
 		version, err = c.current(wanted)
@@ -122,8 +132,5 @@ func unpack(version, dir string) error {
 	if err := extract(filepath.Join(root, "boot", "vmlinuz-"+release), filepath.Join(dir, "kernel")); err != nil {
 		return err
 	}
-	if err := relocateHeaders(root, release); err != nil {
-		return err
-	}
-	return collectModules(filepath.Join(root, "lib", "modules", release), filepath.Join(dir, "modules"))
+	return relocateHeaders(root, release)
 }

@@ -12,7 +12,9 @@ const preamble = `# What kernels answer
 
 Each cell is what a kernel of Debian's came to in the VM lab (test/vmlab), written by the run
 itself: ` + "`VMLAB_WRITE_DOCS=1 go test ./test/vmlab/`" + `. Software means that the kernel encrypts, whatever
-was asked for.
+was asked for. Of the userspace device and the kernel's ESP, "passes" means: pings both ways, 1 MiB of
+TCP each way while the SAs are exchanged for new ones, packets of 11 sizes up to more than the link
+takes; and packets sent a second time are refused at both ends.
 `
 
 // CheckDocs compares the outcomes of a run with what a file says of this kernel's series, or

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,13 +37,19 @@ func (k Kernel) make(source, dir string) error {
 	if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 		return err
 	}
-	headers := filepath.Join(k.dir, "root", "usr", "src", "linux-headers-"+k.Release())
-	// Without the kernel's debugging information its types cannot be looked up.
-	cmd := exec.Command("make", "-s", "-C", headers, "M="+dir, "CC=gcc", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules")
+	// Without debugging information: the kernel's own is not there to look types up in, and nobody
+	// looks at the module's.
+	cmd := exec.Command("make", "-s", "-j", strconv.Itoa(runtime.NumCPU()), "-C", k.headers(), "M="+dir, "CC=gcc",
+		"CONFIG_DEBUG_INFO_BTF_MODULES=", "KCFLAGS=-g0", "modules")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
 	}
 	return nil
+}
+
+// headers is the directory of what modules are built against.
+func (k Kernel) headers() string {
+	return filepath.Join(k.dir, "root", "usr", "src", "linux-headers-"+k.Release())
 }
 
 // contentHash is of the names and contents of all files of a directory.

@@ -26,6 +26,9 @@ type Kernel struct {
 // flavour of Debian's kernels that has everything.
 const flavour = "-amd64"
 
+// defaultSeries is the series that is tested if no other is asked for.
+const defaultSeries = "6.12"
+
 // Release is what uname -r says.
 func (k Kernel) Release() string { return k.Version + flavour }
 
@@ -37,8 +40,8 @@ func series(version string) string {
 	return strings.Join(parts[:min(2, len(parts))], ".")
 }
 
-// FindKernel gives the kernel that VMLAB_KERNEL asks for: "6.12" (the default), another series,
-// or "newest". It is fetched the first time. Where it cannot be had the test is skipped.
+// FindKernel gives the kernel that VMLAB_KERNEL asks for: a series ("6.12" by default) or
+// "newest". It is fetched the first time. Where it cannot be had the test is skipped.
 func FindKernel(t testing.TB) Kernel {
 	t.Helper()
 	if runtime.GOARCH != "amd64" {
@@ -47,7 +50,7 @@ func FindKernel(t testing.TB) Kernel {
 	lab.Tools(t, "qemu-system-x86_64", "apt-get", "apt-cache", "dpkg-deb", "xz", "zstd")
 	wanted := os.Getenv("VMLAB_KERNEL")
 	if wanted == "" {
-		wanted = "6.12"
+		wanted = defaultSeries
 	}
 	cache, err := openCache()
 	if err != nil {
@@ -135,12 +138,8 @@ func fetch(version, dir string) error {
 	if err := os.Mkdir(debs, 0o755); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
-	defer cancel()
-	download := exec.CommandContext(ctx, "apt-get", append([]string{"download", "-qq"}, names...)...)
-	download.Dir = debs
-	if out, err := download.CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get download: %w\n%s", err, out)
+	if err := download(debs, names...); err != nil {
+		return err
 	}
 	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
 	if err != nil {
@@ -152,6 +151,18 @@ func fetch(version, dir string) error {
 		}
 	}
 	return os.RemoveAll(debs)
+}
+
+// download puts packages into dir; a name may say the version too, as name=version.
+func download(dir string, names ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"download", "-qq"}, names...)...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get download: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // output is what a program says on stdout; the error holds what it says on stderr.

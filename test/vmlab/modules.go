@@ -2,6 +2,7 @@ package vmlab
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"debug/elf"
 	"fmt"
 	"io/fs"
@@ -20,10 +21,10 @@ var roots = []string{
 	"crypto_null", "seqiv", "echainiv", "authenc", "ctr", "cmac", "sha512_generic", "sha3_generic", "drbg", "jitterentropy_rng",
 	"aesni_intel", "ghash_generic", "gcm",
 	"xfrm_user", "esp4", "esp6", "esp4_offload", "esp6_offload",
-	"xfrm_interface", "veth", "dummy", "tun", "8021q", "psample",
+	"xfrm_interface", "veth", "bridge", "dummy", "tun", "8021q", "psample",
 }
 
-// collectModules decompresses what roots may need from a tree of modules into one directory.
+// collectModules decompresses what roots may need from a tree of modules into a directory.
 func collectModules(tree, dir string) error {
 	all := make(map[string]string)
 	err := filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
@@ -33,9 +34,6 @@ func collectModules(tree, dir string) error {
 		return err
 	})
 	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	wanted := slices.Clone(roots)
@@ -141,4 +139,10 @@ func (k Kernel) loadOrder(extra []string) ([]string, error) {
 	return order, nil
 }
 
-func (k Kernel) module(name string) string { return filepath.Join(k.dir, "modules", name+".ko") }
+// modules is the directory of what roots need: one for each state of that list.
+func (k Kernel) modules() string {
+	sum := sha256.Sum256([]byte(strings.Join(roots, " ")))
+	return filepath.Join(k.dir, fmt.Sprintf("modules-%x", sum[:8]))
+}
+
+func (k Kernel) module(name string) string { return filepath.Join(k.modules(), name+".ko") }

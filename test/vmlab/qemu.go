@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"espalier/test/vmlab/guest"
 )
 
 // machine is one run of QEMU.
@@ -17,10 +19,12 @@ type machine struct {
 	kernel, initramfs string
 	dir               string // for sockets and output
 	net               bool
+	control           bool // somebody listens at controlSocket
 	capture           string
 }
 
 func (m *machine) results() string { return filepath.Join(m.dir, "results") }
+func (m *machine) files() string   { return filepath.Join(m.dir, "files") }
 func (m *machine) console() string { return filepath.Join(m.dir, "console") }
 
 // Kernel parameters without a value end up as arguments of the first process, which looks at
@@ -36,12 +40,18 @@ func (m *machine) arguments() []string {
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci",
 		"-chardev", "file,id=results,path=" + m.results(),
-		"-device", "virtserialport,chardev=results,name=results",
+		"-device", "virtserialport,chardev=results,name=" + guest.ResultsPort,
+		"-chardev", "file,id=files,path=" + m.files(),
+		"-device", "virtserialport,chardev=files,name=" + guest.FilesPort,
+	}
+	if m.control {
+		args = append(args,
+			"-chardev", "socket,id=control,path="+filepath.Join(m.dir, controlSocket),
+			"-device", "virtserialport,chardev=control,name="+guest.ControlPort)
 	}
 	if m.net {
 		args = append(args,
-			"-netdev", "dgram,id=n0,local.type=unix,local.path="+filepath.Join(m.dir, guestSocket)+
-				",remote.type=unix,remote.path="+filepath.Join(m.dir, hostSocket),
+			"-netdev", "stream,id=n0,server=off,addr.type=unix,addr.path="+filepath.Join(m.dir, netSocket),
 			"-device", "virtio-net-pci,netdev=n0,mac="+GuestMAC+",romfile=")
 		if m.capture != "" {
 			args = append(args, "-object", "filter-dump,id=f0,netdev=n0,file="+m.capture)

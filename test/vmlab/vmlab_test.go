@@ -1,31 +1,65 @@
 package vmlab
 
 import (
+	"cmp"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"espalier/test/lab"
+	"espalier/test/vmlab/guest"
 )
 
 func TestMain(m *testing.M) { os.Exit(lab.Run(m)) }
 
-// TestGuest runs the tests of package guest in the VM. Its network device is joined to a host
-// with the userspace device. VMLAB_RUN selects tests as -run does.
+// outside begins the names of tests that need the network outside of the VM.
+const outside = "TestOutside"
+
+// TestGuest runs the tests of package guest in two VMs at the same time: one is alone, that of
+// the others is joined to a host with the userspace device. VMLAB_RUN selects tests of one of
+// them as -run does.
 func TestGuest(t *testing.T) {
-	p := newPeer(t)
-	s := Suite{
+	run := os.Getenv("VMLAB_RUN")
+	all := run == ""
+	var alone, joined Report
+	t.Run("suites", func(t *testing.T) {
+		if all || !strings.HasPrefix(run, outside) {
+			t.Run("alone", func(t *testing.T) {
+				t.Parallel()
+				s := guests()
+				s.Tests, s.Skip = run, "^"+outside
+				s.Netdevsim = true
+				alone = s.Run(t)
+			})
+		}
+		if all || strings.HasPrefix(run, outside) {
+			t.Run("joined", func(t *testing.T) {
+				t.Parallel()
+				p := newPeer(t)
+				s := guests()
+				s.Tests = cmp.Or(run, "^"+outside)
+				s.Network, s.Outside = p.serve, p
+				joined = s.Run(t)
+			})
+		}
+	})
+	if all && (alone.Kernel == Kernel{} || joined.Kernel == Kernel{}) {
+		return // it has been said why there is no VM
+	}
+	if _, recorded := alone.Files[guest.Recordings[0].File()]; recorded || all {
+		t.Run("tshark", func(t *testing.T) { judge(t, alone.Files) })
+	}
+	if all && !t.Failed() && len(alone.Missing) == 0 {
+		CheckDocs(t, "../../docs/compatibility.md", alone.Kernel, append(joined.Outcomes, alone.Outcomes...))
+	}
+}
+
+func guests() Suite {
+	return Suite{
 		Package: "espalier/test/vmlab/guest",
 		Driver:  DriverIn("nic"),
 		Files:   map[string]string{"/vendor": "../testdata/vendor"},
-		Network: p.serve,
-		Tests:   os.Getenv("VMLAB_RUN"),
-	}
-	k, outcomes := s.Run(t)
-	if s.Tests != "" {
-		return
-	}
-	p.check(t)
-	if !t.Failed() {
-		CheckDocs(t, "../../docs/compatibility.md", k, outcomes)
+		Timeout: 5 * time.Minute,
 	}
 }

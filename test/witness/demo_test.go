@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"espalier/test/lab"
+	"espalier/test/tshark"
 )
 
 // demoReport is what this test reads of `espalier demo -o json`.
@@ -78,7 +79,7 @@ func TestTsharkReadsDemo(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			frames := tshark(t, capture, keys)
+			frames := tshark.Read(t, capture, keys)
 			checkDemo(t, frames, report, pid, tt.inner, tt.esn)
 			if !anyContains(frames, tt.outer) {
 				t.Errorf("no packet has %q", tt.outer)
@@ -87,9 +88,9 @@ func TestTsharkReadsDemo(t *testing.T) {
 	}
 }
 
-func checkDemo(t *testing.T, frames []frame, report demoReport, pid int, inner []string, esn bool) {
+func checkDemo(t *testing.T, frames []tshark.Frame, report demoReport, pid int, inner []string, esn bool) {
 	t.Helper()
-	all, esp := tally(frames)
+	all, esp := tshark.Tally(frames)
 	if uint64(esp) != report.Wire.ESP {
 		t.Errorf("tshark sees %d ESP packets, the demo saw %d", esp, report.Wire.ESP)
 	}
@@ -99,19 +100,19 @@ func checkDemo(t *testing.T, frames []frame, report demoReport, pid int, inner [
 	found := map[string]bool{}
 	echoes, tcp := map[int]int{}, 0
 	for spi, s := range all {
-		if !esn && (s.good != s.frames || s.bad != 0) {
-			t.Errorf("SPI %#x: of %d ICVs tshark calls %d good, %d bad", spi, s.frames, s.good, s.bad)
+		if !esn && (s.Good != s.Frames || s.Bad != 0) {
+			t.Errorf("SPI %#x: of %d ICVs tshark calls %d good, %d bad", spi, s.Frames, s.Good, s.Bad)
 		}
-		for protocol := range s.inner {
+		for protocol := range s.Inner {
 			found[protocol] = true
 		}
-		for key, n := range s.echoes {
+		for key, n := range s.Echoes {
 			if key[1] != pid&0xffff {
 				t.Errorf("echo messages of type %d with identifier %d", key[0], key[1])
 			}
 			echoes[key[0]] += n
 		}
-		tcp += s.tcp
+		tcp += s.TCP
 	}
 	for _, protocol := range inner {
 		if !found[protocol] {
@@ -132,9 +133,9 @@ func checkDemo(t *testing.T, frames []frame, report demoReport, pid int, inner [
 	}
 }
 
-func anyContains(frames []frame, protocols string) bool {
+func anyContains(frames []tshark.Frame, protocols string) bool {
 	for _, f := range frames {
-		if strings.Contains(f.protocols, protocols) {
+		if strings.Contains(f.Protocols, protocols) {
 			return true
 		}
 	}

@@ -134,10 +134,10 @@ const high = 7
 
 // program replaces all SAs and policies of h by its half of p.
 func program(l *lab.Lab, h *lab.Host, p lab.Pair) {
-	script := strings.NewReplacer(
-		" flag esn replay-window", fmt.Sprintf(" flag esn replay-seq-hi %d replay-window", high),
-		" flag esn", fmt.Sprintf(" flag esn replay-oseq-hi %d", high),
-	).Replace(l.Script(h, p))
+	set := func(command, number string) string {
+		return strings.ReplaceAll(command, " flag esn", fmt.Sprintf(" flag esn %s %d", number, high))
+	}
+	script := set(l.Inbound(h, p), "replay-seq-hi") + set(l.Outbound(h, p), "replay-oseq-hi") + l.Policies(h, p)
 	h.Batch("ip xfrm policy flush\nip xfrm state flush\n" + script)
 }
 

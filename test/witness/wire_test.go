@@ -1,8 +1,6 @@
 package witness
 
 import (
-	"bytes"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +8,7 @@ import (
 
 	"espalier/internal/wire"
 	"espalier/test/lab"
+	"espalier/test/tshark"
 )
 
 const (
@@ -76,45 +75,8 @@ func sendThrough(t *testing.T, l *lab.Lab, p lab.Pair) {
 	}
 }
 
-// seen is what tshark found under one SPI.
-type seen struct {
-	frames, good, bad int
-	echoes            map[[2]int]int // by type and identifier
-	tcp               int            // bytes
-	inner             map[string]int // by first inner protocol
-}
-
-func tally(frames []frame) (all map[uint32]*seen, esp int) {
-	all = map[uint32]*seen{}
-	for _, f := range frames {
-		if f.spi == 0 {
-			continue
-		}
-		esp++
-		s := all[f.spi]
-		if s == nil {
-			s = &seen{echoes: map[[2]int]int{}, inner: map[string]int{}}
-			all[f.spi] = s
-		}
-		s.frames++
-		if f.good {
-			s.good++
-		}
-		if f.bad {
-			s.bad++
-		}
-		if f.echo >= 0 {
-			s.echoes[[2]int{f.echo, f.id}]++
-		}
-		s.tcp += f.tcp
-		first, _, _ := bytes.Cut([]byte(f.inner()), []byte(":"))
-		s.inner[string(first)]++
-	}
-	return all, esp
-}
-
 // checkContent compares what was seen inside of ESP with what was sent.
-func checkContent(t *testing.T, p lab.Pair, all map[uint32]*seen) {
+func checkContent(t *testing.T, p lab.Pair, all map[uint32]*tshark.Seen) {
 	t.Helper()
 	request, reply := 8, 0
 	if p.V6 {
@@ -127,16 +89,16 @@ func checkContent(t *testing.T, p lab.Pair, all map[uint32]*seen) {
 			t.Errorf("%s: nothing decrypted under SPI %#x", name(p), sa.SPI)
 			continue
 		}
-		if n := s.echoes[[2]int{request, echoID(sa.SPI)}]; n != pings {
+		if n := s.Echoes[[2]int{request, echoID(sa.SPI)}]; n != pings {
 			t.Errorf("%s: %d of %d echo requests under SPI %#x", name(p), n, pings, sa.SPI)
 		}
-		if n := s.echoes[[2]int{reply, echoID(sas[1-i].SPI)}]; n != pings {
+		if n := s.Echoes[[2]int{reply, echoID(sas[1-i].SPI)}]; n != pings {
 			t.Errorf("%s: %d of %d echo replies under SPI %#x", name(p), n, pings, sa.SPI)
 		}
-		if s.tcp < tcpBytes {
-			t.Errorf("%s: %d bytes of TCP under SPI %#x, %d were sent", name(p), s.tcp, sa.SPI, tcpBytes)
+		if s.TCP < tcpBytes {
+			t.Errorf("%s: %d bytes of TCP under SPI %#x, %d were sent", name(p), s.TCP, sa.SPI, tcpBytes)
 		}
-		for inner, n := range s.inner {
+		for inner, n := range s.Inner {
 			if !expected(p, inner) {
 				t.Errorf("%s: %d packets under SPI %#x hold %q", name(p), n, sa.SPI, inner)
 			}
@@ -162,14 +124,14 @@ func expected(p lab.Pair, inner string) bool {
 func TestTshark(t *testing.T) {
 	pairs := cells([]bool{false})
 	capture, sent := record(t, pairs)
-	keys := espSATable(pairs)
-	all, esp := tally(tshark(t, capture, keys))
+	sas := sasOf(pairs)
+	all, esp := tshark.Tally(tshark.Read(t, capture, tshark.Keys(false, sas...)))
 	if esp != sent {
 		t.Errorf("tshark sees %d ESP packets of %d", esp, sent)
 	}
 	for spi, s := range all {
-		if s.good != s.frames || s.bad != 0 {
-			t.Errorf("SPI %#x: of %d ICVs tshark calls %d good, %d bad", spi, s.frames, s.good, s.bad)
+		if s.Good != s.Frames || s.Bad != 0 {
+			t.Errorf("SPI %#x: of %d ICVs tshark calls %d good, %d bad", spi, s.Frames, s.Good, s.Bad)
 		}
 	}
 	for _, p := range pairs {
@@ -177,21 +139,23 @@ func TestTshark(t *testing.T) {
 	}
 	t.Logf("%d ESP packets under %d SPIs", esp, len(all))
 
-	wrong := pairs[len(pairs)/2].SAs()[0]
-	spoilt := bytes.Replace(keys, fmt.Appendf(nil, "0x%x", wrong.Key), fmt.Appendf(nil, "0x%x", flipped(wrong.Key)), 1)
-	all, _ = tally(tshark(t, capture, spoilt))
+	wrong := len(sas) / 2
+	sas[wrong] = tshark.Spoil(sas[wrong])
+	all, _ = tshark.Tally(tshark.Read(t, capture, tshark.Keys(false, sas...)))
 	for spi, s := range all {
 		// Of a packet whose content makes no sense tshark may leave the ICV unjudged.
-		if spi == wrong.SPI && (s.good != 0 || s.bad == 0) || spi != wrong.SPI && s.good != s.frames {
-			t.Errorf("SPI %#x (its key is wrong: %v): of %d ICVs tshark calls %d good, %d bad", spi, spi == wrong.SPI, s.frames, s.good, s.bad)
+		if spi == sas[wrong].SPI && (s.Good != 0 || s.Bad == 0) || spi != sas[wrong].SPI && s.Good != s.Frames {
+			t.Errorf("SPI %#x (its key is wrong: %v): of %d ICVs tshark calls %d good, %d bad", spi, spi == sas[wrong].SPI, s.Frames, s.Good, s.Bad)
 		}
 	}
 }
 
-func flipped(key []byte) []byte {
-	wrong := bytes.Clone(key)
-	wrong[len(wrong)/2] ^= 1
-	return wrong
+func sasOf(pairs []lab.Pair) (sas []lab.SA) {
+	for _, p := range pairs {
+		both := p.SAs()
+		sas = append(sas, both[:]...)
+	}
+	return sas
 }
 
 // TestTsharkESN: tshark 4.0 leaves the upper half of the numbers out of the ICV and calls each
@@ -204,7 +168,7 @@ func TestTsharkESN(t *testing.T) {
 		}
 	}
 	capture, sent := record(t, pairs)
-	all, esp := tally(tshark(t, capture, espSATable(pairs)))
+	all, esp := tshark.Tally(tshark.Read(t, capture, tshark.Keys(true, sasOf(pairs)...)))
 	if esp != sent {
 		t.Errorf("tshark sees %d ESP packets of %d", esp, sent)
 	}

@@ -18,6 +18,12 @@ const (
 	ArgumentsFile = "/etc/arguments"
 )
 
+// Ports to the host.
+const (
+	ResultsPort = "results" // what go test says
+	FilesPort   = "files"   // a tar stream of what is saved
+)
+
 // Beginnings of the lines by which the tests tell the host more than go test does.
 const (
 	ExitMark    = "vmlab: exit "

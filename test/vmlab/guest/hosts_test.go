@@ -19,23 +19,37 @@ func espalier(t *testing.T, h *lab.Host, args ...string) string {
 	return h.Must(Espalier, append([]string{"xfrm", "--sad", "kernel"}, args...)...)
 }
 
-// program is one of the two ways to give a kernel a script.
+// program is one of the two ways to give a kernel a script, or one command, whose answer is
+// returned.
 type program struct {
 	name string
 	run  func(t *testing.T, h *lab.Host, script string)
+	ask  func(t *testing.T, h *lab.Host, words string) string
 }
 
 var programs = []program{
-	{"espalier", func(t *testing.T, h *lab.Host, script string) {
-		espalier(t, h, "-batch", write(t, h, script))
-	}},
-	{"iproute2", func(t *testing.T, h *lab.Host, script string) {
-		var lines strings.Builder
-		for line := range strings.Lines(script) {
-			lines.WriteString(strings.TrimPrefix(line, "ip "))
-		}
-		h.Must("ip", "-batch", write(t, h, lines.String()))
-	}},
+	{
+		"espalier",
+		func(t *testing.T, h *lab.Host, script string) {
+			espalier(t, h, "-batch", write(t, h, script))
+		},
+		func(t *testing.T, h *lab.Host, words string) string {
+			return espalier(t, h, append([]string{"--show-keys"}, strings.Fields(words)...)...)
+		},
+	},
+	{
+		"iproute2",
+		func(t *testing.T, h *lab.Host, script string) {
+			var lines strings.Builder
+			for line := range strings.Lines(script) {
+				lines.WriteString(strings.TrimPrefix(line, "ip "))
+			}
+			h.Must("ip", "-batch", write(t, h, lines.String()))
+		},
+		func(t *testing.T, h *lab.Host, words string) string {
+			return h.Must("ip", append([]string{"xfrm"}, strings.Fields(words)...)...)
+		},
+	},
 }
 
 func write(t *testing.T, h *lab.Host, script string) string {

@@ -1,54 +1,75 @@
 package guest
 
 import (
-	"fmt"
+	"errors"
+	"net"
+	"net/netip"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"espalier/test/lab"
 )
 
-// onNIC makes a lab whose hosts are joined by the lab's NIC, one end each, instead of a cable.
+// addresses of the NIC's ends.
+var addresses = [2][]netip.Prefix{
+	{netip.PrefixFrom(lab.A4, 24), netip.PrefixFrom(lab.A6, 64)},
+	{netip.PrefixFrom(lab.B4, 24), netip.PrefixFrom(lab.B6, 64)},
+}
+
+// onNIC makes a lab whose hosts are joined by the lab's NIC, A at nic0 and B at nic1.
 func onNIC(t *testing.T, device string) *lab.Lab {
 	t.Helper()
-	l := lab.New(t, device)
-	l.A.Must("ip", "link", "del", device)
+	l := &lab.Lab{A: lab.NewHost(t, "A", device), B: lab.NewHost(t, "B", device), Device: device}
 	// This thread's, not the process's: that is whatever its first thread has become.
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { home.Close() }) // after the others
+	plugIn(t, l.A, "nic0", home)
+	plugIn(t, l.B, "nic1", home)
 	for i, h := range l.Hosts() {
-		end := fmt.Sprintf("nic%d", i)
-		link, err := netlink.LinkByName(end)
-		if err == nil {
-			err = netlink.LinkSetNsFd(link, h.Fd())
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", end, err)
-		}
-		t.Cleanup(func() {
-			if err := h.Do(func() error { return giveBack(device, end, home) }); err != nil {
-				t.Errorf("give %s back: %v", end, err)
-			}
-		})
-		h.Must("ip", "link", "set", end, "name", device)
-		for _, addr := range [][]string{{lab.A4.String() + "/24", lab.A6.String() + "/64"}, {lab.B4.String() + "/24", lab.B6.String() + "/64"}}[i] {
-			h.Must("ip", "addr", "add", addr, "dev", device, "nodad")
-		}
-		h.Must("ip", "link", "set", device, "up")
+		setUp(t, h, addresses[i]...)
 	}
 	return l
 }
 
-// giveBack sends the NIC home under its own name before the namespace goes.
+// plugIn gives a host one end of the NIC, under the name of the host's device, until the test's
+// end.
+func plugIn(t *testing.T, h *lab.Host, end string, home *os.File) {
+	t.Helper()
+	link, err := netlink.LinkByName(end)
+	if err == nil {
+		err = netlink.LinkSetNsFd(link, h.Fd())
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", end, err)
+	}
+	t.Cleanup(func() {
+		if err := h.Do(func() error { return giveBack(h.Device, end, home) }); err != nil {
+			t.Errorf("give %s back: %v", end, err)
+		}
+	})
+	inside(t, h, func() error {
+		link, err := netlink.LinkByName(end)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetName(link, h.Device)
+	})
+}
+
+// giveBack sends the NIC home under its own name before the namespace goes. A test may have taken
+// its driver out.
 func giveBack(device, end string, home *os.File) error {
 	link, err := netlink.LinkByName(device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -64,6 +85,51 @@ func giveBack(device, end string, home *os.File) error {
 	return nil
 }
 
+// inside does on the host what must not fail there.
+func inside(t *testing.T, h *lab.Host, do func() error) {
+	t.Helper()
+	if err := h.Do(do); err != nil {
+		t.Fatalf("host %s: %v", h.Name, err)
+	}
+}
+
+// setUp sets the host's device up and gives it addresses.
+func setUp(t *testing.T, h *lab.Host, addresses ...netip.Prefix) {
+	t.Helper()
+	inside(t, h, func() error {
+		link, err := netlink.LinkByName(h.Device)
+		if err != nil {
+			return err
+		}
+		for _, a := range addresses {
+			addr := &netlink.Addr{
+				IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())},
+				Flags: unix.IFA_F_NODAD,
+			}
+			if err := netlink.AddrReplace(link, addr); err != nil {
+				return err
+			}
+		}
+		return netlink.LinkSetUp(link)
+	})
+}
+
+// statistics are the counters of the host's end, as ethtool -S shows them. They go on from test to
+// test.
+func statistics(t *testing.T, h *lab.Host) (counters map[string]uint64) {
+	t.Helper()
+	inside(t, h, func() error {
+		e, err := ethtool.NewEthtool()
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		counters, err = e.Stats(h.Device)
+		return err
+	})
+	return counters
+}
+
 // nicCount is what the NIC itself counted of offloaded packets, since its driver was loaded.
 type nicCount struct{ sent, received uint64 }
 
@@ -71,64 +137,27 @@ func nicCounts(t *testing.T, l *lab.Lab) map[*lab.Host]nicCount {
 	t.Helper()
 	counts := make(map[*lab.Host]nicCount)
 	for _, h := range l.Hosts() {
-		err := h.Do(func() error {
-			e, err := ethtool.NewEthtool()
-			if err != nil {
-				return err
-			}
-			defer e.Close()
-			stats, err := e.Stats(l.Device)
-			counts[h] = nicCount{stats["ipsec_tx_pkts"], stats["ipsec_rx_pkts"]}
-			return err
-		})
-		if err != nil {
-			t.Fatalf("host %s: statistics of %s: %v", h.Name, l.Device, err)
-		}
+		c := statistics(t, h)
+		counts[h] = nicCount{c["ipsec_tx_pkts"], c["ipsec_rx_pkts"]}
 	}
 	return counts
 }
 
-// The vendor's commands on a NIC that offloads: they say so when read back, traffic passes, and
-// the NIC has encrypted every packet that the SAs have numbered.
-func TestVendorOffloaded(t *testing.T) {
-	for _, p := range programs {
-		t.Run(p.name, func(t *testing.T) {
-			l := onNIC(t, "enp4s0")
-			before := nicCounts(t, l)
-			p.run(t, l.A, read(t, vendor+"first-server.xfrm.sh"))
-			p.run(t, l.B, corrected(t, read(t, vendor+"second-server.xfrm.sh")))
-			for _, h := range l.Hosts() {
-				if list := h.Must("ip", "xfrm", "state", "list"); strings.Count(list, "crypto offload parameters: dev enp4s0") != 2 {
-					t.Errorf("host %s: not both SAs are offloaded:\n%s", h.Name, list)
-				}
-			}
-			if !l.A.Ping(lab.B4, 2) || !l.B.Ping(lab.A4, 2) {
-				t.Error("ping failed")
-			}
-			l.MustExchange(t, lab.A4, lab.B4, size)
-			after := nicCounts(t, l)
-			for _, d := range []struct {
-				from, to *lab.Host
-				spi      string
-			}{{l.A, l.B, firstToSecond}, {l.B, l.A, secondToFirst}} {
-				sent := after[d.from].sent - before[d.from].sent
-				received := after[d.to].received - before[d.to].received
-				numbered := fmt.Sprintf("oseq 0x%x,", sent)
-				if list := d.from.Must("ip", "xfrm", "state", "list", "spi", d.spi); sent < 4 || !strings.Contains(list, numbered) {
-					t.Errorf("host %s: the NIC encrypted %d packets; the SA says\n%s", d.from.Name, sent, list)
-				}
-				if received != sent {
-					t.Errorf("%d packets were encrypted by %s, %d decrypted by %s", sent, d.from.Name, received, d.to.Name)
-				}
-			}
-			for _, h := range l.Hosts() {
-				if drops := counters(t, h); len(drops) != 0 {
-					t.Errorf("host %s dropped %v", h.Name, drops)
-				}
-			}
-		})
+const parameters = "/sys/module/labnic/parameters/"
+
+// setParameter changes a parameter of the NIC until the test's end: one value for both ends, or
+// two with a comma.
+func setParameter(t *testing.T, name, value string) {
+	t.Helper()
+	file := parameters + name
+	old := read(t, file)
+	set := func(value string) error { return os.WriteFile(file, []byte(value), 0) }
+	if err := set(value); err != nil {
+		t.Fatal(err)
 	}
-	if !t.Failed() {
-		Tell("The NIC vendor's commands", "on a NIC that offloads", "offloaded; the NIC's counts are the SAs' numbers, nothing is dropped")
-	}
+	t.Cleanup(func() {
+		if err := set(old); err != nil {
+			t.Error(err)
+		}
+	})
 }

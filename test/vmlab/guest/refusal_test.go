@@ -25,13 +25,15 @@ const (
 	offload = " offload dev p4p1 dir out"
 )
 
+const (
+	software = "accepted, in software"
+	einval   = "refused: invalid argument"
+)
+
 // What the kernel makes of requests that a NIC would be needed for, or that do not go
 // together. The outcome is read back: that a request was accepted says nothing.
 func TestRefusals(t *testing.T) {
 	const (
-		software = "accepted, in software"
-		einval   = "refused: invalid argument"
-
 		unrecognized = einval + ": Unrecognized flags in offload request"
 		neither      = einval + ": Encapsulation and TFC padding can't be offloaded"
 	)
@@ -110,19 +112,25 @@ func parse(t *testing.T, h *lab.Host, words string) *xfrm.Command {
 // state out again.
 func outcome(t *testing.T, c *client.Client, s *xfrm.State) string {
 	t.Helper()
-	ctx := context.Background()
-	if err := c.AddState(ctx, s); err != nil {
+	if err := c.AddState(context.Background(), s); err != nil {
 		return refusal(t, err)
 	}
-	got, err := c.GetState(ctx, s.ID())
+	return whoEncrypts(t, c, s.ID())
+}
+
+// whoEncrypts reads a state back and takes it out.
+func whoEncrypts(t *testing.T, c *client.Client, id xfrm.StateID) string {
+	t.Helper()
+	ctx := context.Background()
+	got, err := c.GetState(ctx, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.DeleteState(ctx, s.ID()); err != nil {
+	if err := c.DeleteState(ctx, id); err != nil {
 		t.Fatal(err)
 	}
 	if got.Offload == nil {
-		return "accepted, in software"
+		return software
 	}
 	return fmt.Sprintf("accepted, offload flags %#x", got.Offload.Flags)
 }
@@ -173,14 +181,14 @@ func TestPolicyOffload(t *testing.T) {
 	c := kernelOf(t, l.A)
 	ctx := context.Background()
 	p := parse(t, l.A, "policy add src 192.168.1.64 dst 192.168.1.65 dir out offload packet dev p4p1 tmpl "+ends+"mode transport").Policy
-	got := "accepted, in software"
+	got := software
 	if err := c.AddPolicy(ctx, p); err != nil {
 		got = refusal(t, err)
 	} else if back, err := c.GetPolicy(ctx, p.ID()); err != nil || back.Offload != nil {
 		t.Fatalf("read back: %+v, %v", back, err)
 	}
 	Tell("Policy add, on a device without offload", "packet offload", got)
-	if want := forKernel(t, "refused: invalid argument: Policy offload is not supported", "accepted, in software"); got != want {
+	if want := forKernel(t, einval+": Policy offload is not supported", software); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

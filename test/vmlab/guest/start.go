@@ -77,26 +77,30 @@ func load(module string) error {
 
 // openResults makes the port to the host standard output. Standard error is the console.
 func openResults() error {
-	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	f, err := openPort(ResultsPort, os.O_WRONLY)
 	if err != nil {
 		return err
 	}
-	for _, p := range ports {
-		name, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-		if strings.TrimSpace(string(name)) != "results" {
-			continue
-		}
-		f, err := os.OpenFile(filepath.Join("/dev", filepath.Base(filepath.Dir(p))), os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return unix.Dup3(int(f.Fd()), 1, 0)
+	defer f.Close()
+	return unix.Dup3(int(f.Fd()), 1, 0)
+}
+
+// openPort opens a port to the host, with the flags of os.OpenFile.
+func openPort(name string, flags int) (*os.File, error) {
+	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return nil, err
 	}
-	return errors.New("the machine has no port for results")
+	for _, p := range ports {
+		text, err := os.ReadFile(p)
+		if err != nil {
+			return nil, err
+		}
+		if strings.TrimSpace(string(text)) == name {
+			return os.OpenFile(filepath.Join("/dev", filepath.Base(filepath.Dir(p))), flags, 0)
+		}
+	}
+	return nil, fmt.Errorf("the machine has no port for %s", name)
 }
 
 func lines(file string) ([]string, error) {

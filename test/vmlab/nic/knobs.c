@@ -69,6 +69,7 @@ static const char *const fault_names[] = {
 	[FAULT_NONE] = "none",
 	[FAULT_EOPNOTSUPP] = "eopnotsupp",
 	[FAULT_EINVAL] = "einval",
+	[FAULT_MUTE] = "mute",
 	[FAULT_LYING] = "lying",
 	[FAULT_FORGING] = "forging",
 	[FAULT_DROP] = "drop",
@@ -77,7 +78,7 @@ static const char *const fault_names[] = {
 
 struct knob knob_fault = { .max = FAULT_CORRUPT, .names = fault_names };
 module_param_cb(fault, &knob_ops, &knob_fault, 0644);
-MODULE_PARM_DESC(fault, "none|eopnotsupp|einval|lying|forging|drop|corrupt");
+MODULE_PARM_DESC(fault, "none|eopnotsupp|einval|mute|lying|forging|drop|corrupt");
 
 struct knob knob_strict = { .value = { 1, 1 }, .max = 1 };
 module_param_cb(strict, &knob_ops, &knob_strict, 0644);

@@ -46,6 +46,7 @@ enum labnic_fault {
 	FAULT_NONE,
 	FAULT_EOPNOTSUPP,	/* refuse such that the kernel silently stays in software */
 	FAULT_EINVAL,		/* refuse with a reason */
+	FAULT_MUTE,		/* refuse without one */
 	FAULT_LYING,		/* accept, do no cryptography, count nothing */
 	FAULT_FORGING,		/* accept, do no cryptography, count as if done */
 	FAULT_DROP,		/* accept, drop every packet of an offloaded SA */

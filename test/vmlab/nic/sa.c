@@ -169,6 +169,8 @@ static int state_add(struct xfrm_state *x, struct netlink_ext_ack *extack)
 		return -EOPNOTSUPP;
 	case FAULT_EINVAL:
 		return refuse(nic, extack, -EINVAL, "Refused by the fault einval");
+	case FAULT_MUTE:
+		return -EINVAL;
 	default:
 		break;
 	}
