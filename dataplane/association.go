@@ -10,23 +10,27 @@ import (
 	"espalier/ipsec"
 )
 
-// association is one SA at work.
+// association is one SA at work, or a larval one that has no work yet.
 type association struct {
-	sa    ipsec.SA // as added, its key wiped; Encap is kept apart
+	sa    ipsec.SA // as added, its key wiped; Encap and Limits are kept apart
 	order uint64   // larger is newer
-	added time.Time
 
-	out *esp.Outbound // nil for an inbound SA
-	in  *esp.Inbound  // nil for an outbound SA
+	out *esp.Outbound // nil for an inbound or larval SA
+	in  *esp.Inbound  // nil for an outbound or larval SA
 
 	// sending makes numbers leave in the order in which they were reserved, so that a
 	// receiver with a small window never sees its own peer as a replay.
 	sending   sync.Mutex
 	exhausted sync.Once // says so, once
 
-	encap          atomic.Pointer[encapsulation]
-	bytes, packets atomic.Uint64
-	used           atomic.Int64 // Unix seconds of the first use, 0: never
+	encap atomic.Pointer[encapsulation]
+	lifetime
+	progress progress
+
+	errand errand // to tend it
+	// Guarded by Device.control.
+	timer *time.Timer
+	gone  bool // out of the SAD
 }
 
 // directionOf is the direction an SA works in: one that names none has that of its offload.
@@ -37,9 +41,11 @@ func directionOf(sa *ipsec.SA) ipsec.Direction {
 	return sa.Direction
 }
 
-func newAssociation(sa ipsec.SA, e *encapsulation, order uint64, n *nonces) (*association, error) {
-	a := &association{sa: sa, order: order, added: time.Now()}
+func newAssociation(sa ipsec.SA, e *encapsulation, n *nonces) (*association, error) {
+	a := &association{sa: sa}
 	a.encap.Store(e)
+	a.added = time.Now()
+	a.start(sa.Limits)
 	dir := directionOf(&sa)
 	var err error
 	if dir != ipsec.Inbound {
@@ -56,13 +62,22 @@ func newAssociation(sa ipsec.SA, e *encapsulation, order uint64, n *nonces) (*as
 	return a, nil
 }
 
-// carried counts packets that were sent or delivered, and their ESP payload.
-func (a *association) carried(packets, bytes int) {
-	a.packets.Add(uint64(packets))
-	a.bytes.Add(uint64(bytes))
-	if a.used.Load() == 0 {
-		a.used.CompareAndSwap(0, time.Now().Unix())
+func newLarva(sa ipsec.SA, added time.Time) *association {
+	a := &association{sa: sa}
+	a.added = added
+	a.start(sa.Limits)
+	return a
+}
+
+// numbers are the last sequence number sent and the highest received.
+func (a *association) numbers() (sent, received uint64) {
+	if a.out != nil {
+		sent = a.out.Sent()
 	}
+	if a.in != nil {
+		received = a.in.Highest()
+	}
+	return sent, received
 }
 
 // read is the SA as a SAD reads it back: its key all zero.
@@ -71,10 +86,12 @@ func (a *association) read() ipsec.SA {
 	if e := a.encap.Load(); e != nil {
 		sa.Encap = &ipsec.Encap{SrcPort: e.ports.SrcPort, DstPort: e.ports.DstPort}
 	}
-	c := ipsec.Counters{Bytes: a.bytes.Load(), Packets: a.packets.Load(), Added: a.added}
-	if t := a.used.Load(); t != 0 {
-		c.Used = time.Unix(t, 0)
-	}
+	a.mu.Lock()
+	sa.Limits, sa.Notice = a.limits, a.progress.notice.Load()
+	c := ipsec.Counters{Added: a.added}
+	a.mu.Unlock()
+	c.Bytes, c.Packets = a.bytes.Load(), a.packets.Load()
+	c.Used, c.LastUsed = unixTime(a.used.Load()), unixTime(a.last.Load())
 	if a.out != nil {
 		c.Sent = a.out.Sent()
 	}
@@ -87,8 +104,13 @@ func (a *association) read() ipsec.SA {
 	return sa
 }
 
-// retire wipes the keys. A packet still under way with them is dropped.
+// retire keeps the keeper from an SA that has left the SAD, and wipes its keys. A packet still
+// under way with them is dropped. Device.control is held.
 func (a *association) retire() {
+	a.gone = true
+	if a.timer != nil {
+		a.timer.Stop()
+	}
 	if a.out != nil {
 		a.out.Wipe()
 	}
@@ -108,8 +130,6 @@ func (d *Device) checkSA(sa *ipsec.SA) error {
 		return fmt.Errorf("%w: mode %s", ipsec.ErrUnsupported, sa.Mode)
 	case sa.Selector.Interface != 0:
 		return fmt.Errorf("%w: a selector with an interface", ipsec.ErrUnsupported)
-	case !sa.Limits.IsZero():
-		return fmt.Errorf("%w: lifetimes (the device does not enforce them yet)", ipsec.ErrUnsupported)
 	case sa.Direction == ipsec.Outbound && sa.Window != 0 && !sa.ESN:
 		return fmt.Errorf("%w: an outbound SA has no replay window: leave replay-window out", ipsec.ErrInvalid)
 	case sa.Encap != nil && (sa.Encap.SrcPort == 0 || sa.Encap.DstPort == 0):

@@ -22,33 +22,52 @@ func (d *Device) AddSA(_ context.Context, sa ipsec.SA) error {
 	d.control.Lock()
 	defer d.control.Unlock()
 	defer sa.Key.Wipe() // the ciphers have their own copies
-	a, err := d.addSA(sa)
-	if err != nil {
+	if err := d.addSA(sa); err != nil {
 		return saError("add", sa.Src, sa.ID(), err)
-	}
-	if a.in != nil && sa.Window == 0 {
-		d.log.Warn("SA without anti-replay: captured packets can be sent again; use a window of 64", "spi", sa.SPI, "src", sa.Src, "dst", sa.Dst)
 	}
 	return nil
 }
 
-func (d *Device) addSA(sa ipsec.SA) (*association, error) {
+func (d *Device) addSA(sa ipsec.SA) error {
 	if d.closed {
-		return nil, errClosed
+		return errClosed
 	}
+	larva := d.sad.awaiting(&sa)
+	if _, err := d.installSA(sa, nil); err != nil {
+		return err
+	}
+	if larva == nil {
+		return nil
+	}
+	d.sad.drop(larva)
+	return d.retire(larva)
+}
+
+// installSA adds an SA, in the place of the larval one given, if that is not nil.
+func (d *Device) installSA(sa ipsec.SA, larva *association) (*association, error) {
 	if err := d.checkSA(&sa); err != nil {
 		return nil, err
 	}
-	a, err := d.sad.add(sa, d.encapsulationOf(&sa))
+	e := d.encapsulationOf(&sa)
+	if err := d.openEncap(e); err != nil {
+		return nil, err
+	}
+	a, err := d.sad.add(sa, e, larva)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.closeEncap(e))
 	}
-	if err := d.openEncap(a.encap.Load()); err != nil {
-		d.sad.remove(sa.ID())
-		a.retire()
-		return nil, err
+	if a.in != nil && sa.Window == 0 {
+		d.log.Warn("SA without anti-replay: captured packets can be sent again; use a window of 64", "spi", sa.SPI, "src", sa.Src, "dst", sa.Dst)
 	}
+	d.begin(a)
 	return a, nil
+}
+
+// begin has the keeper look at an SA that has just come, if it will expire or is watched.
+func (d *Device) begin(a *association) {
+	if l := a.limits; d.sad.watch || l.SoftTime|l.HardTime|l.SoftIdle|l.HardIdle != 0 {
+		d.keeper.ask(&a.errand)
+	}
 }
 
 var errClosed = errors.New("the device is closing")
@@ -66,7 +85,7 @@ func (d *Device) openEncap(e *encapsulation) error {
 	if d.encaps[e.ends] > 1 {
 		return nil // another SA between the same ends has let them through
 	}
-	if err := d.applyGuard(d.spd.list()); err != nil {
+	if err := d.applyGuard(d.spd.list(nil)); err != nil {
 		return errors.Join(err, d.closeEncap(e))
 	}
 	return nil
@@ -83,11 +102,11 @@ func (d *Device) closeEncap(e *encapsulation) error {
 		return err
 	}
 	delete(d.encaps, e.ends)
-	return errors.Join(err, d.applyGuard(d.spd.list()))
+	return errors.Join(err, d.applyGuard(d.spd.list(nil)))
 }
 
-// UpdateSA implements ipsec.SAD: it moves the ports of a live SA with UDP encapsulation. As in
-// Linux nothing else of a live SA changes.
+// UpdateSA implements ipsec.SAD: it completes a larval SA, or sets the limits and moves the ports
+// of a live SA. As in Linux nothing else of a live SA changes.
 func (d *Device) UpdateSA(_ context.Context, sa ipsec.SA) error {
 	d.control.Lock()
 	defer d.control.Unlock()
@@ -103,13 +122,33 @@ func (d *Device) updateSA(sa ipsec.SA) error {
 		return errClosed
 	}
 	a := d.sad.inbound(sa.ID())
-	if a == nil {
+	switch {
+	case a == nil:
 		return ipsec.ErrNotExist
+	case a.sa.Direction != sa.Direction && !(a.sa.Larval && sa.Direction == ipsec.AnyDirection):
+		return fmt.Errorf("there is one of direction %s: %w", a.sa.Direction, ipsec.ErrNotExist)
+	case a.sa.Larval:
+		if _, err := d.installSA(sa, a); err != nil {
+			return err
+		}
+		return d.retire(a)
+	case a.spent.Load():
+		return fmt.Errorf("%w: the SA has reached a hard limit", ipsec.ErrInvalid)
 	}
 	if err := d.checkSA(&sa); err != nil {
 		return err
 	}
-	was, is := a.encap.Load(), d.encapsulationOf(&sa)
+	if err := d.moveEncap(a, d.encapsulationOf(&sa)); err != nil {
+		return err
+	}
+	a.start(sa.Limits)
+	d.keeper.ask(&a.errand)
+	return nil
+}
+
+// moveEncap moves the ports of a live SA with UDP encapsulation.
+func (d *Device) moveEncap(a *association, is *encapsulation) error {
+	was := a.encap.Load()
 	switch {
 	case (was == nil) != (is == nil):
 		return fmt.Errorf("%w: UDP encapsulation of a live SA cannot be turned on or off: add a new SA", ipsec.ErrInvalid)
@@ -183,156 +222,8 @@ func (d *Device) FlushSAs(context.Context) error {
 	return d.retire(d.sad.flush()...)
 }
 
-// AddPolicy implements ipsec.SPD: the guard closes, the routes steer, the SPD decides.
-func (d *Device) AddPolicy(_ context.Context, p ipsec.Policy) error {
-	d.control.Lock()
-	defer d.control.Unlock()
-	if d.closed {
-		return errClosed
-	}
-	if _, err := d.spd.get(p.ID()); err == nil {
-		return policyError("add", p.ID(), ipsec.ErrExist)
-	}
-	if err := d.setPolicy(p, nil); err != nil {
-		return policyError("add", p.ID(), err)
-	}
-	return nil
-}
-
-// UpdatePolicy implements ipsec.SPD.
-func (d *Device) UpdatePolicy(_ context.Context, p ipsec.Policy) error {
-	d.control.Lock()
-	defer d.control.Unlock()
-	if d.closed {
-		return errClosed
-	}
-	old, err := d.spd.get(p.ID())
-	if err != nil {
-		old = nil
-	}
-	if err := d.setPolicy(p, old); err != nil {
-		return policyError("update", p.ID(), err)
-	}
-	return nil
-}
-
-// setPolicy installs p, in place of old if that is not nil. If it fails, what was before
-// stands.
-func (d *Device) setPolicy(p ipsec.Policy, old *ipsec.Policy) error {
-	if err := checkPolicy(&p); err != nil {
-		return err
-	}
-	before := d.spd.list()
-	after := slices.DeleteFunc(slices.Clone(before), func(q ipsec.Policy) bool { return old != nil && q.ID() == old.ID() })
-	after = append(after, p) // of equal priority the last, as in the SPD
-	if err := d.applyGuard(after); err != nil {
-		return err
-	}
-	if err := d.steer(&p); err != nil {
-		return errors.Join(err, d.unsteer(&p), d.applyGuard(before))
-	}
-	if old == nil {
-		return d.spd.add(p)
-	}
-	d.spd.replace(old, p)
-	return d.unsteer(old)
-}
-
-// DeletePolicy implements ipsec.SPD.
-func (d *Device) DeletePolicy(_ context.Context, id ipsec.PolicyID) error {
-	d.control.Lock()
-	defer d.control.Unlock()
-	if d.closed {
-		return errClosed
-	}
-	p, err := d.spd.remove(id)
-	if err != nil {
-		return policyError("delete", id, err)
-	}
-	d.guard.Disinherit(p.ID())
-	if err := errors.Join(d.unsteer(p), d.applyGuard(d.spd.list())); err != nil {
-		return policyError("delete", id, err)
-	}
-	return nil
-}
-
-// LookupPolicy implements ipsec.SPD.
-func (d *Device) LookupPolicy(_ context.Context, id ipsec.PolicyID) (ipsec.Policy, error) {
-	p, err := d.spd.get(id)
-	if err != nil {
-		return ipsec.Policy{}, policyError("get", id, err)
-	}
-	return *p, nil
-}
-
-// Policies implements ipsec.SPD.
-func (d *Device) Policies(ctx context.Context) iter.Seq2[ipsec.Policy, error] {
-	return func(yield func(ipsec.Policy, error) bool) {
-		for _, p := range d.spd.list() {
-			if err := ctx.Err(); err != nil {
-				yield(ipsec.Policy{}, err)
-				return
-			}
-			if !yield(p, nil) {
-				return
-			}
-		}
-	}
-}
-
-// FlushPolicies implements ipsec.SPD. It also ends what the guard inherited.
-func (d *Device) FlushPolicies(context.Context) error {
-	d.control.Lock()
-	defer d.control.Unlock()
-	if d.closed {
-		return errClosed
-	}
-	d.spd.flush()
-	d.guard.DisinheritAll()
-	return errors.Join(d.steering.clear(), d.applyGuard(nil))
-}
-
 // applyGuard closes the guard for these policies, but for the UDP encapsulation of the
 // present SAs.
 func (d *Device) applyGuard(policies []ipsec.Policy) error {
 	return d.guard.Apply(policies, slices.Collect(maps.Keys(d.encaps)))
-}
-
-// steer brings what an outbound policy protects or discards into the TUN.
-func (d *Device) steer(p *ipsec.Policy) error {
-	for _, dst := range steered(p) {
-		if err := d.steering.add(dst, p.Selector.Src); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *Device) unsteer(p *ipsec.Policy) error {
-	var errs []error
-	for _, dst := range steered(p) {
-		errs = append(errs, d.steering.remove(dst))
-	}
-	return errors.Join(errs...)
-}
-
-func steered(p *ipsec.Policy) []netip.Prefix {
-	switch {
-	case p.Direction != ipsec.Outbound || p.Action == ipsec.Bypass:
-		return nil
-	case p.Selector.Dst.IsValid():
-		return []netip.Prefix{p.Selector.Dst}
-	}
-	all4, all6 := netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	switch {
-	case p.Selector.Is4():
-		return []netip.Prefix{all4}
-	case p.Selector.Is6():
-		return []netip.Prefix{all6}
-	}
-	return []netip.Prefix{all4, all6}
-}
-
-func policyError(op string, id ipsec.PolicyID, err error) error {
-	return &ipsec.OpError{Op: op + " policy", Object: id.String(), Err: err}
 }

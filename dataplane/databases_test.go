@@ -20,16 +20,16 @@ func testSA(spi ipsec.SPI) ipsec.SA {
 }
 
 func TestNewestSAWins(t *testing.T) {
-	s := newSAD()
+	s := newSAD(func(*association) {})
 	for _, spi := range []ipsec.SPI{0x300, 0x100, 0x200} {
-		if _, err := s.add(testSA(spi), nil); err != nil {
+		if _, err := s.add(testSA(spi), nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p := ipsec.Processing{RequestID: 7}
 	f := ipsec.Flow{Src: hostA, Dst: hostB}
 	pick := func() ipsec.SPI {
-		if a := s.forPacket(&p, &f); a != nil {
+		if a, _ := s.forPacket(&p, &f); a != nil {
 			return a.sa.SPI
 		}
 		return 0
@@ -55,9 +55,9 @@ func TestSASelection(t *testing.T) {
 	port.Selector = ipsec.Selector{Protocol: 6, DstPort: ipsec.Port(80)}
 	inbound := testSA(0x600)
 	inbound.RequestID, inbound.Direction = 12, ipsec.Inbound
-	s := newSAD()
+	s := newSAD(func(*association) {})
 	for _, sa := range []ipsec.SA{testSA(0x100), tunnel, port, inbound} {
-		if _, err := s.add(sa, nil); err != nil {
+		if _, err := s.add(sa, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestSASelection(t *testing.T) {
 		{"an inbound SA does not send", ipsec.Processing{RequestID: 12}, near, 0},
 	} {
 		var got ipsec.SPI
-		if a := s.forPacket(&c.p, &c.f); a != nil {
+		if a, _ := s.forPacket(&c.p, &c.f); a != nil {
 			got = a.sa.SPI
 		}
 		if got != c.want {
@@ -131,12 +131,10 @@ func TestPolicyOrder(t *testing.T) {
 		return ipsec.Policy{Direction: ipsec.Outbound, Priority: priority, Selector: ipsec.Selector{Dst: netip.PrefixFrom(hostB, bits).Masked()}}
 	}
 	for _, p := range []ipsec.Policy{policy(24, 20), policy(25, 10), policy(26, 20), policy(27, 10), policy(28, 30)} {
-		if err := s.add(p); err != nil {
-			t.Fatal(err)
-		}
+		s.carryOut(s.plan(&p, nil))
 	}
 	var bits []int
-	for _, p := range s.list() {
+	for _, p := range s.list(nil) {
 		bits = append(bits, p.Selector.Dst.Bits())
 	}
 	want := []int{25, 27, 24, 26, 28} // by priority, of equals the first added
@@ -145,19 +143,24 @@ func TestPolicyOrder(t *testing.T) {
 			t.Fatalf("order %v, want %v", bits, want)
 		}
 	}
-	if err := s.add(policy(24, 1)); !errors.Is(err, ipsec.ErrExist) {
-		t.Errorf("same selector again: %v", err)
-	}
 	old, _ := s.get(ipsec.PolicyID{Direction: ipsec.Outbound, Selector: policy(24, 0).Selector})
-	s.replace(old, policy(24, 5))
-	if first := s.lookup(ipsec.Outbound, &ipsec.Flow{Dst: hostB}); first.Priority != 5 || first.Index != old.Index {
+	p := policy(24, 5)
+	s.carryOut(s.plan(&p, old))
+	if first := s.lookup(ipsec.Outbound, &ipsec.Flow{Dst: hostB}, 1); first.Priority != 5 || first.Index != old.Index {
 		t.Errorf("after the update priority %d decides", first.Priority)
 	}
-	if p := s.lookup(ipsec.Inbound, &ipsec.Flow{Dst: hostB}); p != nil {
+	// One that keeps its priority keeps its place among its equals.
+	old, _ = s.get(ipsec.PolicyID{Direction: ipsec.Outbound, Selector: policy(25, 0).Selector})
+	p = policy(25, 10)
+	s.carryOut(s.plan(&p, old))
+	if list := s.list(nil); list[1].Selector.Dst.Bits() != 25 || list[2].Selector.Dst.Bits() != 27 {
+		t.Errorf("after an update without a change: %v", list)
+	}
+	if p := s.lookup(ipsec.Inbound, &ipsec.Flow{Dst: hostB}, 1); p != nil {
 		t.Error("an out policy decides inbound")
 	}
 	seen := make(map[uint32]bool)
-	for _, p := range s.list() {
+	for _, p := range s.list(nil) {
 		if p.Index == 0 || seen[p.Index] {
 			t.Errorf("index %d", p.Index)
 		}
@@ -184,13 +187,13 @@ func TestFragmentsAreNotLetPassByPorts(t *testing.T) {
 	} {
 		var s spd
 		c.p.Direction, c.p.Selector, c.p.Priority = ipsec.Outbound, dns, 10
-		if err := errors.Join(s.add(c.p), s.add(ipsec.Policy{Direction: ipsec.Outbound, Selector: all, Priority: 20, Processing: []ipsec.Processing{{}}})); err != nil {
-			t.Fatal(err)
+		for _, p := range []ipsec.Policy{c.p, {Direction: ipsec.Outbound, Selector: all, Priority: 20, Processing: []ipsec.Processing{{}}}} {
+			s.carryOut(s.plan(&p, nil))
 		}
-		if p := s.lookup(ipsec.Outbound, &first); p.Priority != 10 {
+		if p := s.lookup(ipsec.Outbound, &first, 1); p.Priority != 10 {
 			t.Errorf("%s: the first fragment falls under priority %d", c.name, p.Priority)
 		}
-		if p := s.lookup(ipsec.Outbound, &later); p.Priority != c.want {
+		if p := s.lookup(ipsec.Outbound, &later, 1); p.Priority != c.want {
 			t.Errorf("%s: a later fragment falls under priority %d", c.name, p.Priority)
 		}
 	}
@@ -198,12 +201,12 @@ func TestFragmentsAreNotLetPassByPorts(t *testing.T) {
 
 // The number is the nonce: no two SAs with the same key may ever send with the same.
 func TestSameKeySharesItsNumbers(t *testing.T) {
-	s := newSAD()
+	s := newSAD(func(*association) {})
 	key := bytes.Repeat([]byte{7}, 20)
 	add := func(spi ipsec.SPI, k []byte) *association {
 		sa := testSA(spi)
 		sa.Key = ipsec.NewKey(k)
-		a, err := s.add(sa, nil)
+		a, err := s.add(sa, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +250,14 @@ func TestPolicyRefusals(t *testing.T) {
 		"mixed families": {change(func(p *ipsec.Policy) {
 			p.Selector.Src, p.Selector.Dst = netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")
 		}), ipsec.ErrInvalid},
-		"interface": {change(func(p *ipsec.Policy) { p.Selector.Interface = 3 }), ipsec.ErrUnsupported},
+		"optional out tunnel": {change(func(p *ipsec.Policy) {
+			p.Processing[0] = ipsec.Processing{Mode: ipsec.Tunnel, Src: hostA, Dst: hostB, Optional: true}
+		}), ipsec.ErrInvalid},
+		"index of another direction": {change(func(p *ipsec.Policy) { p.Index = 8 }), ipsec.ErrInvalid},
+		"index":                      {change(func(p *ipsec.Policy) { p.Index = 9 }), nil},
+		"limit of bytes":             {change(func(p *ipsec.Policy) { p.Limits.SoftBytes = 9 }), ipsec.ErrUnsupported},
+		"limit of time":              {change(func(p *ipsec.Policy) { p.Limits.HardTime = 9 }), nil},
+		"interface":                  {change(func(p *ipsec.Policy) { p.Selector.Interface = 3 }), ipsec.ErrUnsupported},
 	} {
 		if err := checkPolicy(&c.p); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
@@ -266,7 +276,7 @@ func TestSARefusals(t *testing.T) {
 		"fine":               {func(*ipsec.SA) {}, nil},
 		"mixed families":     {func(sa *ipsec.SA) { sa.Src = netip.MustParseAddr("::1") }, ipsec.ErrInvalid},
 		"multicast":          {func(sa *ipsec.SA) { sa.Dst = netip.MustParseAddr("224.0.0.1") }, ipsec.ErrInvalid},
-		"lifetimes":          {func(sa *ipsec.SA) { sa.Limits.HardBytes = 1 }, ipsec.ErrUnsupported},
+		"lifetimes":          {func(sa *ipsec.SA) { sa.Limits.HardBytes = 1 }, nil},
 		"window for sending": {func(sa *ipsec.SA) { sa.Direction = ipsec.Outbound }, ipsec.ErrInvalid},
 		"this device": {func(sa *ipsec.SA) {
 			sa.Offload = ipsec.Offload{Mode: ipsec.CryptoOffload, Interface: 5, Direction: ipsec.Inbound}

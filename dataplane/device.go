@@ -70,6 +70,10 @@ type Device struct {
 	drops   drops
 	ids     fragmentIDs
 
+	keeper    *keeper
+	observers observers
+	acquires  uint32 // AcquireIDs given out
+
 	running errorGroup
 }
 
@@ -78,11 +82,20 @@ type Device struct {
 // be called if Run is not.
 func New(cfg Config) (*Device, error) {
 	cfg.setDefaults()
-	d := &Device{log: cfg.Log, sad: newSAD(), encaps: make(map[guard.Encap]int)}
+	d := newDevice(cfg.Log)
 	if err := d.open(&cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("device behind %s: %w", cfg.Underlay, err), d.Close())
 	}
 	return d, nil
+}
+
+// newDevice is a device that has not opened anything yet.
+func newDevice(log *slog.Logger) *Device {
+	d := &Device{log: log, encaps: make(map[guard.Encap]int)}
+	d.keeper = newKeeper(d.acquire)
+	d.sad = newSAD(d.tendSA)
+	d.spd.tend = d.tendPolicy
+	return d
 }
 
 func (c *Config) setDefaults() {
@@ -238,6 +251,7 @@ func (d *Device) Run(ctx context.Context) error {
 	d.running.start(func(ctx context.Context) error { return d.watch(ctx, d.watcher) })
 	d.running.start(d.watcher.followRules)
 	d.running.start(d.watchGuard)
+	d.running.start(d.keeper.run)
 	for _, r := range d.raw {
 		d.running.start(func(context.Context) error { return d.receiveRaw(r) })
 	}
@@ -292,12 +306,15 @@ func (d *Device) release() error {
 		errs = append(errs, d.filter.restore())
 	}
 	if d.guard != nil {
-		if len(d.guard.Inherited()) == 0 && len(d.spd.list()) == 0 {
+		if len(d.guard.Inherited()) == 0 && len(d.spd.list(nil)) == 0 {
 			for _, dev := range d.guarded {
 				errs = append(errs, guard.Release(dev))
 			}
 		}
 		errs = append(errs, d.guard.Close())
+	}
+	for _, p := range d.spd.newestFirst() {
+		p.end()
 	}
 	for _, a := range d.sad.flush() {
 		a.retire()

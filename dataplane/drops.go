@@ -18,6 +18,7 @@ const (
 	OutFragmentSelector
 	OutReassembly
 	OutNoSA
+	OutExpired
 	OutSequence
 	OutExtensions
 	OutTooBig
@@ -29,7 +30,9 @@ const (
 	InTruncated
 	InNotESP
 	InNoSA
+	InLarval
 	InDirection
+	InExpired
 	InEncapsulation
 	InReplay
 	InWindow
@@ -58,6 +61,7 @@ var reasonTable = [reasons]struct{ name, counter, meaning string }{
 	OutFragmentSelector: {"out-fragment-selector", "XfrmOutPolError", "fragment under an out policy that selects ports"},
 	OutReassembly:       {"out-reassembly", "XfrmOutError", "fragments overlap, exceed 65535 bytes or never became whole"},
 	OutNoSA:             {"out-no-sa", "XfrmOutNoStates", "no SA fits the out policy (request id, mode, addresses, selector)"},
+	OutExpired:          {"out-expired", "XfrmOutStateExpired", "the SA has reached a hard limit of bytes or packets"},
 	OutSequence:         {"out-sequence-exhausted", "XfrmOutStateSeqError", "the SA has used all its sequence numbers: install a new one"},
 	OutExtensions:       {"out-extensions", "XfrmOutError", "IPv6 extension headers that UDP encapsulation cannot carry in their order"},
 	OutTooBig:           {"out-too-big", "XfrmOutError", "longer than the path MTU and not to be fragmented"},
@@ -68,7 +72,9 @@ var reasonTable = [reasons]struct{ name, counter, meaning string }{
 	InTruncated:        {"in-truncated", "XfrmInHdrError", "shorter than an ESP header and ICV"},
 	InNotESP:           {"in-not-esp", "", "UDP packet on the encapsulation port that is not ESP (IKE)"},
 	InNoSA:             {"in-no-sa", "XfrmInNoStates", "unknown SPI"},
+	InLarval:           {"in-larval", "XfrmAcquireError", "the SPI is allocated, but its SA has not been installed yet"},
 	InDirection:        {"in-direction", "XfrmInStateDirError", "the SA is for sending only"},
+	InExpired:          {"in-expired", "XfrmInStateExpired", "the SA has reached a hard limit of bytes or packets"},
 	InEncapsulation:    {"in-encapsulation", "XfrmInStateMismatch", "arrived in UDP for an SA without encapsulation, or bare for one with it"},
 	InReplay:           {"in-replay", "XfrmInStateSeqError", "sequence number seen before"},
 	InWindow:           {"in-window", "XfrmInStateSeqError", "sequence number older than the replay window"},

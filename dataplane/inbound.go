@@ -112,6 +112,8 @@ func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 	switch {
 	case a == nil:
 		return nil, InNoSA, false
+	case a.sa.Larval:
+		return nil, InLarval, false
 	case a.in == nil:
 		return nil, InDirection, false
 	case in.udp != (a.encap.Load() != nil):
@@ -120,28 +122,53 @@ func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 	return a, 0, true
 }
 
-// open checks, decrypts and strips datagrams of one SA, and delivers what is left of them.
+// open opens datagrams of one SA as far as its limits allow: all at once, or one by one when a
+// limit is near.
 func (in *inbound) open(a *association, datagrams []underlay.Datagram) {
+	for len(datagrams) > 0 {
+		ok, look := a.mayCarry()
+		if look {
+			in.d.keeper.ask(&a.errand)
+		}
+		if !ok {
+			in.d.drops.countN(InExpired, len(datagrams))
+			return
+		}
+		size := 0
+		for i := range datagrams {
+			size += len(datagrams[i].Payload)
+		}
+		n := a.ahead(len(datagrams), size)
+		in.openAll(a, datagrams[:n])
+		datagrams = datagrams[n:]
+	}
+}
+
+// openAll checks, decrypts and strips datagrams, and delivers what is left of them.
+func (in *inbound) openAll(a *association, datagrams []underlay.Datagram) {
 	in.packets = in.packets[:0]
 	for i := range datagrams {
 		in.packets = append(in.packets, esp.Packet{Data: datagrams[i].Payload})
 	}
 	a.in.Open(&in.batch, in.packets)
-	packets, bytes := 0, 0
+	packets, bytes, highest := 0, 0, uint64(0)
 	for i := range in.packets {
 		p := &in.packets[i]
 		switch {
 		case errors.Is(p.Err, esp.ErrDummy): // RFC 4303 §2.6: discarded without a word
-			packets++
+			packets, highest = packets+1, max(highest, p.Seq)
 		case p.Err != nil:
 			in.d.drops.count(openFailure(p.Err))
 		default:
-			packets, bytes = packets+1, bytes+len(p.Payload)
+			packets, bytes, highest = packets+1, bytes+len(p.Payload), max(highest, p.Seq)
 			in.deliver(a, &datagrams[i], p)
 		}
 	}
-	if packets > 0 {
-		a.carried(packets, bytes)
+	if packets == 0 {
+		return
+	}
+	if a.carried(packets, bytes, in.d.keeper.now.Load()) || highest >= a.progress.receivedAt.Load() {
+		in.d.keeper.ask(&a.errand)
 	}
 }
 
@@ -230,7 +257,7 @@ func (in *inbound) admit(a *association, h *inet.Header) (Reason, bool) {
 	if !in.d.locals.has(h.Dst) {
 		dir = ipsec.Forward
 	}
-	policy := in.d.spd.lookup(dir, &flow)
+	policy := in.d.spd.lookup(dir, &flow, in.d.keeper.now.Load())
 	switch {
 	case policy == nil:
 		// Linux lets decrypted transport mode traffic pass where no policy speaks.

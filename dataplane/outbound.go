@@ -64,14 +64,14 @@ func (o *outbound) handle(f *tun.Frame) {
 		return
 	}
 	flow := flowOf(seg.Header())
-	policy := o.d.spd.lookup(ipsec.Outbound, &flow)
+	policy := o.d.spd.lookup(ipsec.Outbound, &flow, o.d.keeper.now.Load())
 	switch {
 	case policy == nil || policy.Action == ipsec.Bypass:
 		o.bypass(&seg)
 	case policy.Action == ipsec.Discard:
 		o.d.drops.countN(OutDiscard, seg.Count())
 	case !seg.Header().IsFragment():
-		o.protect(&seg, &flow, &policy.Processing[0])
+		o.protect(&seg, &flow, policy)
 	default:
 		o.protectFragment(f, &seg, &flow, policy)
 	}
@@ -87,14 +87,14 @@ func malformed(err error) Reason {
 // protectFragment deals with what the kernel fragmented before it got here. Transport mode
 // never encrypts a fragment (RFC 4303 §3.1.1): the datagram is put together first. Tunnel
 // mode carries fragments, unless ports decide: they are only in the first.
-func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec.Flow, policy *ipsec.Policy) {
+func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec.Flow, policy *policy) {
 	t := &policy.Processing[0]
 	if t.Mode == ipsec.Tunnel {
 		if policy.Selector.HasPorts() {
 			o.d.drops.count(OutFragmentSelector)
 			return
 		}
-		o.protect(seg, flow, t)
+		o.protect(seg, flow, policy)
 		return
 	}
 	given := o.fragments.Evicted
@@ -111,19 +111,26 @@ func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec
 	}
 }
 
-// protect finds the SA and sends all segments by it.
-func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, t *ipsec.Processing) {
-	a := o.d.sad.forPacket(t, flow)
-	switch {
-	case a != nil && (seg.Header().IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts():
-		o.d.drops.count(OutFragmentSelector)
-	case a != nil:
+// protect finds the SA and sends all segments by it. If there is none, one is asked for.
+func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, policy *policy) {
+	t := &policy.Processing[0]
+	a, waiting := o.d.sad.forPacket(t, flow)
+	if a != nil {
+		if (seg.Header().IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts() {
+			o.d.drops.count(OutFragmentSelector)
+			return
+		}
 		o.encapsulate(seg, a)
-	case t.Optional:
-		o.bypass(seg)
-	default:
-		o.d.drops.countN(OutNoSA, seg.Count())
+		return
 	}
+	if !waiting {
+		o.d.keeper.want(want{policy, *flow})
+	}
+	if t.Optional {
+		o.bypass(seg)
+		return
+	}
+	o.d.drops.countN(OutNoSA, seg.Count())
 }
 
 // encapsulate reserves the sequence numbers, lays the segments out as ESP packets, seals
@@ -141,6 +148,14 @@ func (o *outbound) encapsulate(seg *tun.Segmenter, a *association) {
 	}
 	a.sending.Lock()
 	defer a.sending.Unlock()
+	ok, look := a.mayCarry()
+	if look {
+		o.d.keeper.ask(&a.errand)
+	}
+	if !ok {
+		o.d.drops.countN(OutExpired, n)
+		return
+	}
 	first, err := a.out.Reserve(n)
 	if err != nil {
 		o.d.drops.countN(OutSequence, n)
@@ -157,7 +172,9 @@ func (o *outbound) encapsulate(seg *tun.Segmenter, a *association) {
 	} else {
 		o.emit(o.packets, !w.dontFragment())
 	}
-	a.carried(n, payload)
+	if a.carried(n, payload, o.d.keeper.now.Load()) || first+uint64(n)-1 >= a.progress.sentAt.Load() {
+		o.d.keeper.ask(&a.errand)
+	}
 }
 
 // lay writes every segment to the arena: outer header, room for the ESP header, payload,

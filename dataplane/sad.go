@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,10 +14,13 @@ import (
 // policy asks for. It is safe for concurrent use.
 type sad struct {
 	nonces *nonces
+	tend   func(*association) // what the keeper does for one
+	watch  bool               // progress is told; guarded by Device.control
 
 	mu       sync.RWMutex
 	next     uint64
-	byID     map[ipsec.SAID]*association
+	all      map[*association]struct{}
+	byID     map[ipsec.SAID]*association    // but larval SAs without an SPI
 	outbound map[outboundKey][]*association // newest first
 }
 
@@ -27,32 +31,58 @@ type outboundKey struct {
 	mode     ipsec.Mode
 }
 
-func newSAD() *sad {
-	return &sad{nonces: newNonces(), byID: make(map[ipsec.SAID]*association), outbound: make(map[outboundKey][]*association)}
+func newSAD(tend func(*association)) *sad {
+	return &sad{
+		nonces: newNonces(), tend: tend,
+		all: make(map[*association]struct{}), byID: make(map[ipsec.SAID]*association), outbound: make(map[outboundKey][]*association),
+	}
 }
 
-func (s *sad) add(sa ipsec.SA, e *encapsulation) (*association, error) {
+// add makes an SA of sa, in the place of the larval SA given, if it is not nil. If it fails, that
+// stays.
+func (s *sad) add(sa ipsec.SA, e *encapsulation, larva *association) (*association, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byID[sa.ID()] != nil {
+	if have := s.byID[sa.ID()]; have != nil && have != larva {
 		return nil, ipsec.ErrExist
 	}
-	a, err := newAssociation(sa, e, s.next, s.nonces)
+	a, err := newAssociation(sa, e, s.nonces)
 	if err != nil {
 		return nil, err
 	}
-	s.next++
-	s.byID[sa.ID()] = a
-	for _, k := range outboundKeys(a) {
-		s.outbound[k] = slices.Insert(s.outbound[k], 0, a)
+	if larva != nil {
+		s.unlink(larva)
 	}
+	s.link(a)
 	return a, nil
 }
 
-// outboundKeys are what an SA that sends is found by. A tunnel may be asked for without its
-// source.
+// addLarva adds a larval SA. Its SPI is free, or 0.
+func (s *sad) addLarva(a *association) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link(a)
+}
+
+func (s *sad) link(a *association) {
+	s.next++
+	a.order = s.next
+	a.errand.do = func() { s.tend(a) }
+	sent, received := a.numbers()
+	a.progress.start(a.sa.Notice, sent, received, s.watch)
+	s.all[a] = struct{}{}
+	if a.sa.SPI != 0 {
+		s.byID[a.sa.ID()] = a
+	}
+	for _, k := range outboundKeys(a) {
+		s.outbound[k] = slices.Insert(s.outbound[k], 0, a)
+	}
+}
+
+// outboundKeys are what an SA that sends, or may once it is there, is found by. A tunnel may be
+// asked for without its source.
 func outboundKeys(a *association) []outboundKey {
-	if a.out == nil {
+	if a.out == nil && !a.sa.Larval {
 		return nil
 	}
 	exact := outboundKey{src: a.sa.Src, dst: a.sa.Dst, request: a.sa.RequestID, mode: a.sa.Mode}
@@ -61,6 +91,9 @@ func outboundKeys(a *association) []outboundKey {
 	}
 	anySource := exact
 	anySource.src = netip.Addr{}
+	if anySource == exact {
+		return []outboundKey{exact}
+	}
 	return []outboundKey{exact, anySource}
 }
 
@@ -71,23 +104,35 @@ func (s *sad) remove(id ipsec.SAID) (*association, error) {
 	if a == nil {
 		return nil, ipsec.ErrNotExist
 	}
-	delete(s.byID, id)
+	s.unlink(a)
+	return a, nil
+}
+
+// drop takes out an SA that may have no SPI.
+func (s *sad) drop(a *association) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unlink(a)
+}
+
+func (s *sad) unlink(a *association) {
+	delete(s.all, a)
+	if s.byID[a.sa.ID()] == a {
+		delete(s.byID, a.sa.ID())
+	}
 	for _, k := range outboundKeys(a) {
 		rest := slices.DeleteFunc(s.outbound[k], func(b *association) bool { return a == b })
 		if s.outbound[k] = rest; len(rest) == 0 {
 			delete(s.outbound, k)
 		}
 	}
-	return a, nil
 }
 
 func (s *sad) flush() []*association {
+	all := s.list()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]*association, 0, len(s.byID))
-	for _, a := range s.byID {
-		all = append(all, a)
-	}
+	clear(s.all)
 	clear(s.byID)
 	clear(s.outbound)
 	return all
@@ -102,8 +147,10 @@ func (s *sad) inbound(id ipsec.SAID) *association {
 
 // forPacket finds the SA for an outbound packet as Linux does: request id, mode and
 // addresses of the processing (in transport mode the packet's own addresses), the SA's
-// selector, and of several the newest.
-func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow) *association {
+// selector, and of several the newest that has not reached a soft limit, or else the newest.
+// Without one, waiting says that another need not be asked for: a larval SA stands for it, or
+// one that is about to go.
+func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow) (found *association, waiting bool) {
 	k := outboundKey{src: f.Src, dst: f.Dst, request: p.RequestID, mode: p.Mode}
 	if p.Mode == ipsec.Tunnel {
 		k.src, k.dst = p.Src, p.Dst
@@ -111,27 +158,74 @@ func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow) *association {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, a := range s.outbound[k] {
-		if (p.SPI == 0 || p.SPI == a.sa.SPI) && a.sa.Selector.Match(f) {
+		switch {
+		case p.SPI != 0 && p.SPI != a.sa.SPI:
+		case a.sa.Larval:
+			waiting = true
+		case !a.sa.Selector.Match(f):
+		case a.spent.Load():
+			waiting = true
+		case !a.dying.Load():
+			return a, false
+		case found == nil:
+			found = a
+		}
+	}
+	return found, waiting
+}
+
+// larvaFor is the larval SA that an SPI is asked for, nil if there is none: as in Linux the one
+// that has the AcquireID, else one without an SPI that fits.
+func (s *sad) larvaFor(r *ipsec.SPIRequest) *association {
+	if a := s.byAcquire(r.AcquireID, r.Dst); a != nil {
+		return a
+	}
+	return s.larva(outboundKey{src: r.Src, dst: r.Dst, request: r.RequestID, mode: r.Mode})
+}
+
+// awaiting is the larval SA without an SPI that sa makes needless.
+func (s *sad) awaiting(sa *ipsec.SA) *association {
+	if a := s.byAcquire(sa.AcquireID, sa.Dst); a != nil {
+		return a
+	}
+	return s.larva(outboundKey{src: sa.Src, dst: sa.Dst, request: sa.RequestID, mode: sa.Mode})
+}
+
+func (s *sad) byAcquire(id uint32, dst netip.Addr) *association {
+	if id == 0 {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for a := range s.all {
+		if a.sa.Larval && a.sa.AcquireID == id && a.sa.Dst == dst {
 			return a
 		}
 	}
 	return nil
 }
 
-// list is a snapshot, oldest first.
+// larva is a larval SA without an SPI.
+func (s *sad) larva(k outboundKey) *association {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, a := range s.outbound[k] {
+		if a.sa.Larval && a.sa.SPI == 0 {
+			return a
+		}
+	}
+	return nil
+}
+
+// list is a snapshot, newest first as in Linux.
 func (s *sad) list() []*association {
 	s.mu.RLock()
-	all := make([]*association, 0, len(s.byID))
-	for _, a := range s.byID {
+	all := make([]*association, 0, len(s.all))
+	for a := range s.all {
 		all = append(all, a)
 	}
 	s.mu.RUnlock()
-	slices.SortFunc(all, func(a, b *association) int {
-		if a.order < b.order {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(a, b *association) int { return cmp.Compare(b.order, a.order) })
 	return all
 }
 

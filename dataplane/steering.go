@@ -200,3 +200,8 @@ func (c sysctl) read() (string, error) {
 }
 
 func (c sysctl) write(value string) error { return os.WriteFile(c.path(), []byte(value), 0) }
+
+// routeOptions ask for the route of the underlay's own packets.
+func (s *steering) routeOptions() *netlink.RouteGetOptions {
+	return &netlink.RouteGetOptions{Mark: s.mark}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"net/netip"
 )
 
 // Errors of a SAD or SPD. They are wrapped with the operation, the object and the
@@ -19,17 +20,34 @@ var (
 // device's behave alike; where they do not, one of them has a bug. All methods are safe
 // for concurrent use.
 type SAD interface {
-	// AddSA installs a new SA; ErrExist if its ID is taken. The Key becomes the SAD's, which
-	// may wipe it, whether it takes the SA or not.
+	// AddSA installs a new SA; ErrExist if its ID is taken, if only by a larval SA. The Key
+	// becomes the SAD's, which may wipe it, whether it takes the SA or not. A larval SA
+	// without an SPI that waits for this one goes.
 	AddSA(context.Context, SA) error
-	// UpdateSA changes Encap, Limits and Selector-independent settings of a live SA. The
-	// key, mode and sequence numbers of a live SA never change.
+	// UpdateSA puts the SA in the place of the larval SA with its ID, or changes Encap, Limits
+	// and Selector-independent settings of a live SA. The key, mode and sequence numbers of a
+	// live SA never change. ErrNotExist if there is none, or one of another Direction.
 	UpdateSA(context.Context, SA) error
+	// AllocateSPI gives a larval SA an SPI that no other SA with its destination has, and
+	// makes the larval SA if there is none. It returns that. ErrNotExist if all of the range
+	// is taken.
+	AllocateSPI(context.Context, SPIRequest) (SA, error)
 	DeleteSA(context.Context, SAID) error
 	LookupSA(context.Context, SAID) (SA, error)
 	// SAs iterates over a snapshot. An error ends the iteration.
 	SAs(context.Context) iter.Seq2[SA, error]
 	FlushSAs(context.Context) error
+}
+
+// SPIRequest asks for an SPI (RFC 2367 §3.1.1). AcquireID, if not 0, names the larval SA that is
+// to have it.
+type SPIRequest struct {
+	Src, Dst  netip.Addr
+	Mode      Mode
+	Direction Direction
+	RequestID uint32
+	AcquireID uint32
+	Min, Max  SPI // the range, both included
 }
 
 // SPD is a Security Policy Database (RFC 4301 §4.4.1). All methods are safe for

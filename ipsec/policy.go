@@ -48,6 +48,8 @@ type Policy struct {
 	Action     Action
 	Processing []Processing // for Protect: at least one
 
+	Limits Limits // of time only
+
 	Index       uint32 // assigned by the SPD when 0
 	Added, Used time.Time
 }

@@ -99,12 +99,15 @@ type SAID struct {
 
 func (id SAID) String() string { return fmt.Sprintf("%s→%s", id.SPI, id.Dst) }
 
-// Limits after which an SA expires (RFC 4301 §4.4.2.1). Zero is no limit.
+// Limits after which an SA expires (RFC 4301 §4.4.2.1), or a policy. Zero is no limit. A soft
+// limit is told (SAExpired, PolicyExpired), a hard one ends it. The packet that finds a limit of
+// bytes or packets reached is the first beyond it: it makes the SA expire, and a hard limit
+// drops it.
 type Limits struct {
 	SoftBytes, HardBytes     uint64
 	SoftPackets, HardPackets uint64
 	SoftTime, HardTime       time.Duration // since the SA was added
-	SoftIdle, HardIdle       time.Duration // since the SA was first used (Linux time-use-*)
+	SoftIdle, HardIdle       time.Duration // since its first use, for a policy its last (Linux time-use-*)
 }
 
 // IsZero reports whether no limit is set.
@@ -126,10 +129,17 @@ type SA struct {
 	ESN     bool   // 64-bit sequence numbers (RFC 4303 §2.2.1)
 	Window  uint32 // anti-replay window in packets; 0 does not check
 
+	// Larval marks a placeholder for an SA that is being negotiated (RFC 2367 §2.3): it has
+	// no key, carries nothing, and goes by itself. Its SPI is 0 until one is allocated.
+	Larval bool
+	// AcquireID ties the SA to the Acquire it answers (Linux `seq`); 0 is none.
+	AcquireID uint32
+
 	Selector Selector // traffic the SA may carry; the zero Selector matches everything
 	Encap    *Encap   // nil: IP protocol 50
 	Offload  Offload
 	Limits   Limits
+	Notice   *Notice // when to tell of Progress; nil: as the engine does by default
 
 	// Counters start from the numbers given when the SA is added and are read back by
 	// Lookup and List.
@@ -146,7 +156,8 @@ type Counters struct {
 	Bitmap   []uint32
 
 	Bytes, Packets uint64
-	Added, Used    time.Time // zero: unknown, never
+	Added, Used    time.Time // when it was added and first used; zero: unknown, never
+	LastUsed       time.Time // zero: unknown, never
 
 	ReplayDrops    uint64 // seen before
 	WindowDrops    uint64 // older than the window

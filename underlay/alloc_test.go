@@ -1,6 +1,9 @@
 package underlay
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestPacketPathAllocatesNothing(t *testing.T) {
 	families(t, func(t *testing.T, p *pair, v6 bool) {
@@ -14,11 +17,16 @@ func TestPacketPathAllocatesNothing(t *testing.T) {
 		} else {
 			m.Options = noOperations
 		}
+		guard := time.AfterFunc(time.Minute, func() {
+			raw.Close()
+			b.Close()
+		})
+		defer guard.Stop()
 		receive := func(r receiver, n int) {
 			for n > 0 {
 				k, err := r.Receive(batch)
 				if err != nil {
-					t.Fatal(err)
+					t.Fatalf("%d packets are missing: %v", n, err)
 				}
 				n -= k
 			}

@@ -19,12 +19,17 @@ const (
 	attrSA            uint16 = 6
 	attrPolicy        uint16 = 7
 	attrSecCtx        uint16 = 8
+	attrLifetime      uint16 = 9
 	attrReplayVal     uint16 = 10
+	attrReplayThresh  uint16 = 11
+	attrTimerThresh   uint16 = 12
 	attrSrcAddr       uint16 = 13
 	attrCoAddr        uint16 = 14
 	attrLastUsed      uint16 = 15
 	attrPolicyType    uint16 = 16
+	attrMigrate       uint16 = 17
 	attrAEAD          uint16 = 18
+	attrKMAddress     uint16 = 19
 	attrAlgAuthTrunc  uint16 = 20
 	attrMark          uint16 = 21
 	attrTFCPad        uint16 = 22
@@ -32,42 +37,30 @@ const (
 	attrExtraFlags    uint16 = 24
 	attrProto         uint16 = 25
 	attrAddressFilter uint16 = 26
+	attrPad           uint16 = 27
 	attrOffload       uint16 = 28
 	attrSetMark       uint16 = 29
 	attrSetMarkMask   uint16 = 30
 	attrIfID          uint16 = 31
+	attrMappingThresh uint16 = 32
 	attrSADir         uint16 = 33
 	attrNATKeepalive  uint16 = 34
 	attrPCPU          uint16 = 35
-	attrSADCount      uint16 = 1 // inside NEWSADINFO
-	attrSADHash       uint16 = 2
-	attrSPDInfo       uint16 = 1 // inside NEWSPDINFO
-	attrSPDHash       uint16 = 2
-)
 
-// foreignAttr names an attribute that changes what an SA or policy does and that State and
-// Policy have no field for; "" for all others.
-func foreignAttr(typ uint16) string {
-	switch typ {
-	case attrAlgAuth:
-		return "authentication algorithm (XFRMA_ALG_AUTH)"
-	case attrAlgAuthTrunc:
-		return "authentication algorithm (XFRMA_ALG_AUTH_TRUNC)"
-	case attrAlgCrypt:
-		return "encryption algorithm (XFRMA_ALG_CRYPT)"
-	case attrAlgComp:
-		return "compression (XFRMA_ALG_COMP)"
-	case attrSecCtx:
-		return "security context (XFRMA_SEC_CTX)"
-	case attrCoAddr:
-		return "care-of address (XFRMA_COADDR)"
-	case attrNATKeepalive:
-		return "NAT keepalive (XFRMA_NAT_KEEPALIVE_INTERVAL)"
-	case attrPCPU:
-		return "per-CPU SA (XFRMA_SA_PCPU)"
-	}
-	return ""
-}
+	attrIPTFSDropTime      uint16 = 36
+	attrIPTFSReorderWindow uint16 = 37
+	attrIPTFSDontFragment  uint16 = 38
+	attrIPTFSInitDelay     uint16 = 39
+	attrIPTFSMaxQueue      uint16 = 40
+	attrIPTFSPacketSize    uint16 = 41
+
+	attrSADCount   uint16 = 1 // inside NEWSADINFO
+	attrSADHash    uint16 = 2
+	attrSPDInfo    uint16 = 1 // inside NEWSPDINFO
+	attrSPDHash    uint16 = 2
+	attrSPDThresh4 uint16 = 3
+	attrSPDThresh6 uint16 = 4
+)
 
 // invalid and unsupported are errors that say what is wrong first and wrap the sentinel.
 func invalid(format string, args ...any) error {

@@ -6,19 +6,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Object is what a command is about: the SAD or the SPD.
+// Object is what a command is about: the SAD, the SPD, or the events of both.
 type Object uint8
 
 const (
 	ObjectState Object = iota
 	ObjectPolicy
+	ObjectMonitor
 )
 
 func (o Object) String() string {
-	if o == ObjectPolicy {
-		return "policy"
+	names := [...]string{"state", "policy", "monitor"}
+	if int(o) < len(names) {
+		return names[o]
 	}
-	return "state"
+	return "?"
 }
 
 // Verb is what a command does.
@@ -33,10 +35,18 @@ const (
 	VerbDeleteAll
 	VerbFlush
 	VerbCount
+	VerbAllocSPI
+	VerbSet
+	VerbSetDefault
+	VerbGetDefault
+	VerbMonitor // the only one of ObjectMonitor
 )
 
 func (v Verb) String() string {
-	names := [...]string{"add", "update", "delete", "get", "list", "deleteall", "flush", "count"}
+	names := [...]string{
+		"add", "update", "delete", "get", "list", "deleteall", "flush", "count",
+		"allocspi", "set", "setdefault", "getdefault", "monitor",
+	}
 	if int(v) < len(names) {
 		return names[v]
 	}
@@ -49,8 +59,9 @@ type Command struct {
 	Object Object
 	Verb   Verb
 
-	State  *State  // state add, update
-	Policy *Policy // policy add, update
+	State    *State    // state add, update
+	SPIRange *SPIRange // state allocspi
+	Policy   *Policy   // policy add, update
 
 	StateID  StateID  // state delete, get
 	PolicyID PolicyID // policy delete, get
@@ -62,9 +73,22 @@ type Command struct {
 	FlushProto uint8      // state flush; 0 is every protocol
 	FlushType  PolicyType // policy flush
 
+	Thresholds Thresholds // policy set
+	Defaults   Defaults   // policy setdefault
+
+	Monitor Monitor // monitor
+
 	Device   string // interface name after `offload dev`, for messages
-	KeyFile  string // where the key came from, if from a file
-	KeyTyped bool   // the key itself stood among the words
+	KeyTyped bool   // a key itself stood among the words
+	// KeyFiles are the files that keys came from, by keyword: aead, enc, auth, auth-trunc.
+	KeyFiles map[string]string
+}
+
+// Monitor is what `monitor` listens to.
+type Monitor struct {
+	Groups  []uint32 // Group…, never empty
+	AllNSID bool     // also of the network namespaces that have an id here
+	File    string   // messages come from this file instead
 }
 
 // PolicyQuery narrows `policy list` and `policy deleteall`. The zero value matches every

@@ -38,9 +38,17 @@ func (s *State) checkExpressible(*ipsec.SA) error {
 	if s.Proto != unix.IPPROTO_ESP {
 		return unsupported("IP protocol %d: only ESP (50)", s.Proto)
 	}
-	for _, typ := range s.Other {
-		if name := foreignAttr(typ); name != "" {
-			return unsupported("%s: only %s", name, AEADName)
+	for _, a := range []struct {
+		given bool
+		name  string
+	}{
+		{s.Crypt != nil, "encryption algorithm (XFRMA_ALG_CRYPT)"},
+		{s.Auth != nil, "authentication algorithm (XFRMA_ALG_AUTH)"},
+		{s.AuthTrunc != nil, "authentication algorithm (XFRMA_ALG_AUTH_TRUNC)"},
+		{s.Comp != nil, "compression (XFRMA_ALG_COMP)"},
+	} {
+		if a.given {
+			return unsupported("%s: only %s", a.name, AEADName)
 		}
 	}
 	const known = FlagESN | FlagAFUnspec
@@ -57,6 +65,16 @@ func (s *State) checkExpressible(*ipsec.SA) error {
 		return unsupported("if_id")
 	case s.TFCPad != 0:
 		return unsupported("tfcpad")
+	case s.SecCtx != nil:
+		return unsupported("security context (XFRMA_SEC_CTX)")
+	case s.CoAddr.IsValid():
+		return unsupported("care-of address (XFRMA_COADDR)")
+	case s.NATKeepalive != 0:
+		return unsupported("NAT keepalive (XFRMA_NAT_KEEPALIVE_INTERVAL)")
+	case s.PCPU != nil:
+		return unsupported("per-CPU SA (XFRMA_SA_PCPU)")
+	case s.IPTFS != nil:
+		return unsupported("IP-TFS (XFRMA_IPTFS_*)")
 	case s.Sel.User != 0:
 		return unsupported("selector for a user id")
 	}

@@ -46,12 +46,11 @@ func (p *Policy) IPsec() (ipsec.Policy, error) {
 
 // checkExpressible refuses what ipsec.Policy has no words for.
 func (p *Policy) checkExpressible() error {
-	for _, typ := range p.Other {
-		if name := foreignAttr(typ); name != "" {
-			return unsupported("policy with a %s", name)
-		}
-	}
 	switch {
+	case p.SecCtx != nil:
+		return unsupported("policy with a security context (XFRMA_SEC_CTX)")
+	case p.PCPU != nil:
+		return unsupported("policy of one CPU (XFRMA_SA_PCPU)")
 	case p.Type != PolicyMain:
 		return unsupported("policy type %d: only main", p.Type)
 	case p.Flags != 0:

@@ -108,6 +108,24 @@ func getUint32(name string, data []byte, to *uint32) error {
 	return nil
 }
 
+// getOptionalUint32 reads a number for which 0 is not the same as none.
+func getOptionalUint32(name string, data []byte) (*uint32, error) {
+	v := new(uint32)
+	if err := getUint32(name, data, v); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// getLifetime reads the data of an XFRMA_LTIME_VAL.
+func getLifetime(data []byte, to *LifetimeCurrent) error {
+	if err := need("XFRMA_LTIME_VAL", data, 32); err != nil {
+		return err
+	}
+	*to = getCurrent(data)
+	return nil
+}
+
 func allZero(b []byte) bool {
 	for _, v := range b {
 		if v != 0 {

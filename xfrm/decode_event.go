@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // Event is a message that an engine sends on its own, to the members of a multicast group.
@@ -12,23 +11,32 @@ import (
 //
 //	NEWSA, UPDSA          State
 //	DELSA                 State and StateID
-//	EXPIRE                State (without attributes), StateID, Hard
+//	EXPIRE                State (most without attributes), StateID, Hard
 //	FLUSHSA               Proto
 //	NEWPOLICY, UPDPOLICY  Policy
 //	DELPOLICY             Policy and PolicyID
 //	POLEXPIRE             Policy, Hard
 //	FLUSHPOLICY           PolicyType
-//	ACQUIRE               StateID (SPI 0), Sel (of the packet), Policy, Seq
-//	NEWAE, MAPPING        StateID, Reqid; MAPPING also NewSrc and NewPort
+//	ACQUIRE               Acquire; StateID (SPI 0), Sel (of the packet), Policy, Seq
+//	NEWAE                 AE; StateID, Reqid
+//	MAPPING               Mapping; StateID, Reqid, NewSrc and NewPort
 //	REPORT                Proto, Sel
+//	MIGRATE               Migration; PolicyID
+//	GETDEFAULT            Defaults
 //
-// Other kinds carry nothing but their Kind. Keys are there if the sender gives them.
+// Other kinds carry nothing but their Kind and Header. Keys are there if the sender gives them.
 type Event struct {
+	Header     netlink.Header
 	Kind       MsgType
 	State      *State
 	StateID    *StateID
 	Policy     *Policy
 	PolicyID   *PolicyID
+	Acquire    *Acquire
+	AE         *AEvent
+	Mapping    *Mapping
+	Migration  *Migration
+	Defaults   *Defaults
 	Sel        *Selector
 	PolicyType PolicyType
 	Proto      uint8
@@ -40,7 +48,7 @@ type Event struct {
 
 // DecodeEvent reads a notification. Errors wrap ipsec.ErrInvalid.
 func DecodeEvent(m netlink.Message) (Event, error) {
-	e := Event{Kind: MsgType(m.Header.Type)}
+	e := Event{Header: m.Header, Kind: MsgType(m.Header.Type)}
 	var err error
 	switch e.Kind {
 	case MsgNewSA, MsgUpdSA:
@@ -60,16 +68,28 @@ func DecodeEvent(m netlink.Message) (Event, error) {
 	case MsgFlushPolicy:
 		e.PolicyType, err = DecodeFlushPolicies(m.Data)
 	case MsgAcquire:
-		err = e.getAcquire(m.Data)
+		if e.Acquire, err = DecodeAcquire(m.Data); err == nil {
+			e.StateID, e.Sel, e.Policy, e.Seq = &e.Acquire.ID, &e.Acquire.Sel, e.Acquire.Policy, e.Acquire.Seq
+		}
 	case MsgNewAE:
-		err = e.getAEvent(m.Data)
+		if e.AE, err = DecodeAEvent(m.Data); err == nil {
+			e.StateID, e.Reqid = &e.AE.ID, e.AE.Reqid
+		}
 	case MsgMapping:
-		err = e.getMapping(m.Data)
+		if e.Mapping, err = DecodeMapping(m.Data); err == nil {
+			e.StateID, e.Reqid, e.NewSrc, e.NewPort = &e.Mapping.ID, e.Mapping.Reqid, e.Mapping.NewSrc, e.Mapping.NewPort
+		}
 	case MsgReport:
-		err = e.getReport(m.Data)
+		e.Proto, e.Sel, err = decodeReport(m.Data)
+	case MsgMigrate:
+		if e.Migration, err = DecodeMigration(m.Data); err == nil {
+			e.PolicyID = &e.Migration.ID
+		}
+	case MsgGetDefault:
+		e.Defaults, err = DecodeDefaults(m.Data)
 	}
 	if err != nil {
-		return Event{Kind: e.Kind}, err
+		return Event{Header: m.Header, Kind: e.Kind}, err
 	}
 	return e, nil
 }
@@ -128,7 +148,7 @@ func (e *Event) getPolicyDeleted(b []byte) error {
 	if err := getPolicyAttrs(e.Policy, b[sizePolicyID:]); err != nil {
 		return err
 	}
-	id.Type, id.Mark, id.IfID = e.Policy.Type, e.Policy.Mark, e.Policy.IfID
+	id.Type, id.Mark, id.IfID, id.SecCtx = e.Policy.Type, e.Policy.Mark, e.Policy.IfID, e.Policy.SecCtx
 	return nil
 }
 
@@ -142,74 +162,4 @@ func (e *Event) getPolExpire(b []byte) error {
 	}
 	e.Policy, e.Hard = p, b[sizePolicyInfo] != 0
 	return getPolicyAttrs(p, b[sizePolExpire:])
-}
-
-// getAcquire reads struct xfrm_user_acquire: xfrm_id, source, selector, policy, algorithm
-// masks, seq.
-func (e *Event) getAcquire(b []byte) error {
-	if err := needHeader("xfrm_user_acquire", b, sizeAcquire); err != nil {
-		return err
-	}
-	sel, err := getSelector(b[40:96], unix.AF_UNSPEC)
-	if err != nil {
-		return err
-	}
-	p, err := getPolicyInfo(b[96:264])
-	if err != nil {
-		return err
-	}
-	if err := getPolicyAttrs(p, b[sizeAcquire:]); err != nil {
-		return err
-	}
-	// The struct has no family of its own: it is that of the template the SA is wanted for.
-	family := sel.Family
-	if len(p.Tmpls) > 0 && p.Tmpls[0].Family != 0 {
-		family = p.Tmpls[0].Family
-	}
-	e.StateID = &StateID{
-		Dst: getAddr(b[0:16], family), SPI: getSPI(b[16:]), Proto: b[20],
-		Src: getAddr(b[24:40], family), Mark: p.Mark,
-	}
-	e.Sel, e.Policy, e.Seq = &sel, p, host.Uint32(b[276:])
-	return nil
-}
-
-func (e *Event) getAEvent(b []byte) error {
-	if err := needHeader("xfrm_aevent_id", b, sizeAEventID); err != nil {
-		return err
-	}
-	id, family, err := getUsersaID(b)
-	if err != nil {
-		return err
-	}
-	id.Src = getAddr(b[24:40], family)
-	e.StateID, e.Reqid = &id, host.Uint32(b[44:])
-	return nil
-}
-
-// getMapping reads struct xfrm_user_mapping: a peer's NAT has moved.
-func (e *Event) getMapping(b []byte) error {
-	if err := needHeader("xfrm_user_mapping", b, sizeMapping); err != nil {
-		return err
-	}
-	id, family, err := getUsersaID(b)
-	if err != nil {
-		return err
-	}
-	id.Src = getAddr(b[28:44], family)
-	e.StateID, e.Reqid = &id, host.Uint32(b[24:])
-	e.NewSrc, e.NewPort = getAddr(b[44:60], family), getPort(b[62:])
-	return nil
-}
-
-func (e *Event) getReport(b []byte) error {
-	if err := needHeader("xfrm_user_report", b, sizeReport); err != nil {
-		return err
-	}
-	sel, err := getSelector(b[4:sizeReport], unix.AF_UNSPEC)
-	if err != nil {
-		return err
-	}
-	e.Proto, e.Sel = b[0], &sel
-	return nil
 }

@@ -47,6 +47,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	for _, b := range eventPayloads(f) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		again(t, "state", b, func(b []byte) (*State, error) {
 			s, err := DecodeState(b)
@@ -69,6 +72,24 @@ func FuzzDecode(f *testing.F) {
 		again(t, "flush policies", b, DecodeFlushPolicies, EncodeFlushPolicies)
 		again(t, "SAD info", b, DecodeSADInfo, EncodeSADInfo)
 		again(t, "SPD info", b, DecodeSPDInfo, EncodeSPDInfo)
+		again(t, "SPI range", b, func(b []byte) (*SPIRange, error) {
+			r, err := DecodeSPIRange(b)
+			if err == nil {
+				r.State = spiRangeState(r.State)
+			}
+			return r, err
+		}, EncodeSPIRange)
+		again(t, "acquire", b, func(b []byte) (*Acquire, error) {
+			a, err := DecodeAcquire(b)
+			if err == nil {
+				a.Policy.Other = nil
+			}
+			return a, err
+		}, EncodeAcquire)
+		again(t, "aevent", b, DecodeAEvent, EncodeAEvent)
+		again(t, "mapping", b, DecodeMapping, EncodeMapping)
+		again(t, "migration", b, DecodeMigration, EncodeMigration)
+		again(t, "defaults", b, DecodeDefaults, func(d *Defaults) ([]byte, error) { return EncodeDefaults(*d), nil })
 		for typ := MsgNewSA; typ <= MsgGetDefault+1; typ++ {
 			DecodeEvent(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: b})
 		}
@@ -88,4 +109,13 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// spiRangeState keeps of a state what ALLOCSPI says.
+func spiRangeState(s *State) *State {
+	return &State{
+		Src: s.Src, Dst: s.Dst, Proto: s.Proto, SPI: s.SPI, Mode: s.Mode, Reqid: s.Reqid, Seq: s.Seq, Sel: s.Sel,
+		Limits: s.Limits, Current: s.Current, Stats: s.Stats, ReplayWindow: min(s.ReplayWindow, 32),
+		Mark: s.Mark, IfID: s.IfID, Dir: s.Dir, PCPU: s.PCPU,
+	}
 }

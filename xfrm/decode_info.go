@@ -30,10 +30,22 @@ func DecodeSPDInfo(b []byte) (SPDInfo, error) {
 			return getWords("XFRMA_SPD_INFO", data, &i.In, &i.Out, &i.Fwd, &i.SocketIn, &i.SocketOut, &i.SocketFwd)
 		case attrSPDHash:
 			return getWords("XFRMA_SPD_HINFO", data, &i.HashBuckets, &i.HashMax)
+		case attrSPDThresh4:
+			return getThreshold("XFRMA_SPD_IPV4_HTHRESH", data, &i.IPv4)
+		case attrSPDThresh6:
+			return getThreshold("XFRMA_SPD_IPV6_HTHRESH", data, &i.IPv6)
 		}
 		return nil
 	})
 	return i, err
+}
+
+func getThreshold(name string, data []byte, to **Threshold) error {
+	if err := need(name, data, 2); err != nil {
+		return err
+	}
+	*to = &Threshold{Local: data[0], Remote: data[1]}
+	return nil
 }
 
 // getWords reads numbers in host byte order.

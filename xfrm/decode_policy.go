@@ -36,6 +36,7 @@ func getPolicyInfo(b []byte) (*Policy, error) {
 		Dir:      PolicyDir(b[160]),
 		Action:   PolicyAction(b[161]),
 		Flags:    PolicyFlag(b[162]),
+		Share:    Share(b[163]),
 	}, nil
 }
 
@@ -53,10 +54,13 @@ func getPolicyAttrs(p *Policy, b []byte) error {
 			err = getUint32("XFRMA_IF_ID", data, &p.IfID)
 		case attrOffload:
 			p.Offload, err = getOffload(data)
+		case attrSecCtx:
+			p.SecCtx, err = getSecCtx(data)
+		case attrPCPU:
+			p.PCPU, err = getOptionalUint32("XFRMA_SA_PCPU", data)
+		case attrPolicy, attrPad: // says again what is known
 		default:
-			if foreignAttr(typ) != "" {
-				p.Other = append(p.Other, typ)
-			}
+			p.Other = append(p.Other, typ)
 		}
 		return err
 	})
@@ -110,6 +114,7 @@ func getTmpl(b []byte, selFamily uint16) (Tmpl, error) {
 		Src:      getAddr(b[28:44], family),
 		Reqid:    host.Uint32(b[44:]),
 		Mode:     Mode(b[48]),
+		Share:    Share(b[49]),
 		Optional: b[50] != 0,
 		AAlgos:   host.Uint32(b[52:]),
 		EAlgos:   host.Uint32(b[56:]),
@@ -132,6 +137,8 @@ func DecodePolicyID(b []byte) (PolicyID, error) {
 			id.Mark, err = getMark(data)
 		case attrIfID:
 			err = getUint32("XFRMA_IF_ID", data, &id.IfID)
+		case attrSecCtx:
+			id.SecCtx, err = getSecCtx(data)
 		}
 		return err
 	})

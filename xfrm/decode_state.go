@@ -1,10 +1,6 @@
 package xfrm
 
-import (
-	"bytes"
-
-	"espalier/ipsec"
-)
+import ()
 
 // DecodeState reads the payload of NEWSA and UPDSA. A key that is all zero counts as
 // withheld: AEAD.Key is empty then, and AEAD.KeyBits says how long it is. Errors wrap
@@ -23,13 +19,6 @@ func DecodeState(b []byte) (*State, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// wipe overwrites the key.
-func (s *State) wipe() {
-	if s.AEAD != nil {
-		s.AEAD.Key.Wipe()
-	}
 }
 
 // getUsersaInfo reads a struct xfrm_usersa_info.
@@ -80,10 +69,14 @@ func getStateAttrs(s *State, family uint16, b []byte) (seen stateSeen, err error
 		switch typ {
 		case attrEncap:
 			s.Encap, err = getEncap(data, family)
-		case attrAEAD:
-			s.wipe() // an attribute that comes twice
-			s.AEAD, err = getAEAD(data)
-			clear(data)
+		case attrAEAD, attrAlgCrypt, attrAlgAuth, attrAlgAuthTrunc, attrAlgComp:
+			err = getStateAlgorithm(s, typ, data)
+		case attrCoAddr:
+			if err = need("XFRMA_COADDR", data, 16); err == nil {
+				s.CoAddr = getAddr(data[:16], family)
+			}
+		case attrSecCtx:
+			s.SecCtx, err = getSecCtx(data)
 		case attrOffload:
 			s.Offload, err = getOffload(data)
 		case attrReplayESN:
@@ -113,11 +106,25 @@ func getStateAttrs(s *State, family uint16, b []byte) (seen stateSeen, err error
 			if err = need("XFRMA_LASTUSED", data, 8); err == nil {
 				s.LastUsed = host.Uint64(data)
 			}
+		case attrReplayThresh:
+			s.ReplayThresh, err = getOptionalUint32("XFRMA_REPLAY_THRESH", data)
+		case attrTimerThresh:
+			s.TimerThresh, err = getOptionalUint32("XFRMA_ETIMER_THRESH", data)
+		case attrMappingThresh:
+			err = getUint32("XFRMA_MTIMER_THRESH", data, &s.MappingThresh)
+		case attrNATKeepalive:
+			err = getUint32("XFRMA_NAT_KEEPALIVE_INTERVAL", data, &s.NATKeepalive)
+		case attrPCPU:
+			s.PCPU, err = getOptionalUint32("XFRMA_SA_PCPU", data)
+		case attrLifetime:
+			err = getLifetime(data, &s.Current)
+		case attrSA, attrSrcAddr, attrPad: // say again what is known
 		default:
-			if foreignAttr(typ) != "" {
-				s.Other = append(s.Other, typ)
-				clear(data) // other algorithms carry keys
+			if typ >= attrIPTFSDropTime && typ <= attrIPTFSPacketSize {
+				return getIPTFS(s, typ, data)
 			}
+			s.Other = append(s.Other, typ)
+			clear(data) // it may be a key
 		}
 		return err
 	})
@@ -135,26 +142,6 @@ func getStateAttrs(s *State, family uint16, b []byte) (seen stateSeen, err error
 		r.Bitmap = make([]uint32, 1) // as struct xfrm_replay_state would have it
 	}
 	return seen, nil
-}
-
-// getAEAD reads a struct xfrm_algo_aead.
-func getAEAD(data []byte) (*AEAD, error) {
-	if err := need("XFRMA_ALG_AEAD", data, sizeAEAD); err != nil {
-		return nil, err
-	}
-	n := bytes.IndexByte(data[:maxName], 0)
-	if n <= 0 {
-		return nil, invalid("XFRMA_ALG_AEAD: the name is empty or does not end")
-	}
-	a := &AEAD{Name: string(data[:n]), KeyBits: host.Uint32(data[64:]), ICVBits: host.Uint32(data[68:])}
-	key := data[sizeAEAD:]
-	if a.KeyBits%8 != 0 || uint64(a.KeyBits/8) > uint64(len(key)) {
-		return nil, invalid("XFRMA_ALG_AEAD: a key of %d bits in %d bytes", a.KeyBits, len(key))
-	}
-	if key = key[:a.KeyBits/8]; !allZero(key) {
-		a.Key = ipsec.NewKey(key)
-	}
-	return a, nil
 }
 
 // getEncap reads a struct xfrm_encap_tmpl.

@@ -9,11 +9,23 @@ type SADInfo struct {
 }
 
 // SPDInfo is the answer to GETSPDINFO: the number of policies per direction, per socket
-// policies apart, and the hash table's size.
+// policies apart, the hash table's size and its thresholds.
 type SPDInfo struct {
 	In, Out, Fwd                   uint32
 	SocketIn, SocketOut, SocketFwd uint32
 	HashBuckets, HashMax           uint32
+	Thresholds
+}
+
+// Thresholds are the prefix lengths from which on policies are hashed: struct
+// xfrmu_spdhthresh for each family. nil is not told, and leaves a setting as it is.
+type Thresholds struct {
+	IPv4, IPv6 *Threshold
+}
+
+// Threshold is of the local and the remote prefix, in bits.
+type Threshold struct {
+	Local, Remote uint8
 }
 
 // EncodeInfoRequest returns the payload of GETSADINFO and GETSPDINFO: 32 flag bits that
@@ -33,7 +45,24 @@ func EncodeSPDInfo(i SPDInfo) ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.Bytes(attrSPDInfo, words(i.In, i.Out, i.Fwd, i.SocketIn, i.SocketOut, i.SocketFwd))
 	ae.Bytes(attrSPDHash, words(i.HashBuckets, i.HashMax))
+	putThresholds(ae, i.Thresholds)
 	return withAttrs(words(0), ae)
+}
+
+// EncodeThresholds returns the payload of NEWSPDINFO as a request, which sets them.
+func EncodeThresholds(t Thresholds) ([]byte, error) {
+	ae := netlink.NewAttributeEncoder()
+	putThresholds(ae, t)
+	return withAttrs(EncodeInfoRequest(), ae)
+}
+
+func putThresholds(ae *netlink.AttributeEncoder, t Thresholds) {
+	if h := t.IPv4; h != nil {
+		ae.Bytes(attrSPDThresh4, []byte{h.Local, h.Remote})
+	}
+	if h := t.IPv6; h != nil {
+		ae.Bytes(attrSPDThresh6, []byte{h.Local, h.Remote})
+	}
 }
 
 // words lays numbers out in host byte order.

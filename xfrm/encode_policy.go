@@ -27,6 +27,10 @@ func EncodePolicy(p *Policy) ([]byte, error) {
 		ae.Bytes(attrTmpl, tmpls)
 	}
 	putMarkIfID(ae, p.Mark, p.IfID)
+	if err := putSecCtx(ae, p.SecCtx); err != nil {
+		return nil, err
+	}
+	putOptional(ae, attrPCPU, p.PCPU)
 	if p.Offload != nil {
 		ae.Bytes(attrOffload, offloadBytes(p.Offload))
 	}
@@ -45,6 +49,7 @@ func putPolicyInfo(b []byte, p *Policy) error {
 	b[160] = uint8(p.Dir)
 	b[161] = uint8(p.Action)
 	b[162] = uint8(p.Flags)
+	b[163] = uint8(p.Share)
 	return nil
 }
 
@@ -62,9 +67,7 @@ func putMarkIfID(ae *netlink.AttributeEncoder, m *Mark, ifID uint32) {
 	if m != nil {
 		ae.Bytes(attrMark, markBytes(m))
 	}
-	if ifID != 0 {
-		ae.Uint32(attrIfID, ifID)
-	}
+	putNonzero(ae, attrIfID, ifID)
 }
 
 // tmplBytes is an array of struct xfrm_user_tmpl.
@@ -102,6 +105,7 @@ func putTmpl(b []byte, t *Tmpl) error {
 	putAddr(b[28:], t.Src)
 	host.PutUint32(b[44:], t.Reqid)
 	b[48] = uint8(t.Mode)
+	b[49] = uint8(t.Share)
 	if t.Optional {
 		b[50] = 1
 	}
@@ -121,6 +125,9 @@ func EncodePolicyID(id *PolicyID) ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	putPolicyType(ae, id.Type)
 	putMarkIfID(ae, id.Mark, id.IfID)
+	if err := putSecCtx(ae, id.SecCtx); err != nil {
+		return nil, err
+	}
 	return withAttrs(b, ae)
 }
 

@@ -95,6 +95,7 @@ func genState(t *rapid.T) *State {
 	if rapid.Bool().Draw(t, "has aead") {
 		s.AEAD = genAEAD(t)
 	}
+	genMore(t, s, v4)
 	if rapid.Bool().Draw(t, "encap") {
 		s.Encap = &EncapTmpl{EncapType(rapid.Uint16().Draw(t, "type")), rapid.Uint16().Draw(t, "esport"), rapid.Uint16().Draw(t, "edport"), genAddr(t, v4, "oa")}
 	}
@@ -102,6 +103,50 @@ func genState(t *rapid.T) *State {
 		s.Offload = &Offload{rapid.Int32().Draw(t, "ifindex"), OffloadFlag(rapid.Byte().Draw(t, "oflags"))}
 	}
 	return s
+}
+
+func genAlgorithm(t *rapid.T, label string) *Algorithm {
+	if !rapid.Bool().Draw(t, label) {
+		return nil
+	}
+	a := genAEAD(t)
+	return &Algorithm{Name: a.Name, Key: a.Key, KeyBits: a.KeyBits}
+}
+
+func genOptional(t *rapid.T, label string) *uint32 {
+	if !rapid.Bool().Draw(t, label) {
+		return nil
+	}
+	v := rapid.Uint32().Draw(t, label)
+	return &v
+}
+
+func genSecCtx(t *rapid.T) *SecCtx {
+	if !rapid.Bool().Draw(t, "ctx") {
+		return nil
+	}
+	return &SecCtx{Alg: rapid.Byte().Draw(t, "alg"), DOI: rapid.Byte().Draw(t, "doi"), Context: rapid.StringMatching(`[a-z:]{0,50}`).Draw(t, "context")}
+}
+
+// genMore draws what few states have.
+func genMore(t *rapid.T, s *State, v4 bool) {
+	s.Crypt, s.Auth, s.Comp = genAlgorithm(t, "crypt"), genAlgorithm(t, "auth"), genAlgorithm(t, "comp")
+	if a := genAlgorithm(t, "trunc"); a != nil {
+		s.AuthTrunc = &AuthTrunc{Name: a.Name, Key: a.Key, KeyBits: a.KeyBits, TruncBits: rapid.Uint32().Draw(t, "bits")}
+	}
+	if rapid.Bool().Draw(t, "coa") {
+		s.CoAddr = genAddr(t, v4, "coa")
+	}
+	s.SecCtx = genSecCtx(t)
+	s.ReplayThresh, s.TimerThresh, s.PCPU = genOptional(t, "rthresh"), genOptional(t, "ethresh"), genOptional(t, "pcpu")
+	s.MappingThresh, s.NATKeepalive = rapid.Uint32().Draw(t, "mthresh"), rapid.Uint32().Draw(t, "keepalive")
+	if rapid.Bool().Draw(t, "iptfs") {
+		window := rapid.Uint16().Draw(t, "reorder")
+		s.IPTFS = &IPTFS{
+			DropTime: genOptional(t, "drop"), ReorderWindow: &window, DontFragment: rapid.Bool().Draw(t, "df"),
+			InitDelay: genOptional(t, "delay"), MaxQueue: genOptional(t, "queue"), PacketSize: genOptional(t, "size"),
+		}
+	}
 }
 
 func genPolicy(t *rapid.T) *Policy {

@@ -5,6 +5,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"espalier/ipsec"
 )
 
 const (
@@ -14,10 +16,6 @@ const (
 	// maxWindow is XFRMA_REPLAY_ESN_MAX, in packets; maxBitmap the same in words.
 	maxWindow = 4096
 	maxBitmap = maxWindow / 32
-	// maxName is the room for an algorithm's name and its NUL.
-	maxName = 64
-	// maxKeyBytes keeps an XFRMA_ALG_AEAD within the 16-bit length of an attribute.
-	maxKeyBytes = 1<<16 - 1 - 4 - sizeAEAD
 )
 
 // EncodeState returns the payload of NEWSA and UPDSA: struct xfrm_usersa_info and its
@@ -84,6 +82,7 @@ func (s *State) wideReplay() bool {
 	return r != nil && (r.SeqHi != 0 || r.OSeqHi != 0 || len(r.Bitmap) > 1)
 }
 
+// stateAttrs are the attributes behind a struct xfrm_usersa_info. They hold keys.
 func stateAttrs(s *State, family uint16) ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	if s.Encap != nil {
@@ -93,83 +92,124 @@ func stateAttrs(s *State, family uint16) ([]byte, error) {
 		}
 		ae.Bytes(attrEncap, b)
 	}
-	if s.AEAD != nil {
-		b, err := aeadBytes(s.AEAD)
-		if err != nil {
-			return nil, err
+	wipe, err := putAlgorithms(ae, s)
+	defer wipe()
+	if err != nil {
+		return nil, err
+	}
+	if s.CoAddr.IsValid() {
+		if f, err := addrFamily(s.CoAddr); err != nil || f != family {
+			return nil, invalid("care-of address %s is not of the SA's family", s.CoAddr)
 		}
-		defer clear(b)
-		ae.Bytes(attrAEAD, b)
+		ae.Bytes(attrCoAddr, addrBytes(s.CoAddr))
+	}
+	if err := putSecCtx(ae, s.SecCtx); err != nil {
+		return nil, err
 	}
 	if s.Offload != nil {
 		ae.Bytes(attrOffload, offloadBytes(s.Offload))
 	}
-	switch {
-	case s.wideReplay():
-		b, err := replayESNBytes(s)
-		if err != nil {
-			return nil, err
-		}
-		ae.Bytes(attrReplayESN, b)
-	case s.Replay != nil:
-		ae.Bytes(attrReplayVal, replayBytes(s.Replay))
+	if err := putReplay(ae, s); err != nil {
+		return nil, err
 	}
-	nonzero := func(typ uint16, v uint32) {
-		if v != 0 {
-			ae.Uint32(typ, v)
-		}
-	}
-	nonzero(attrExtraFlags, s.ExtraFlags)
+	putNonzero(ae, attrExtraFlags, s.ExtraFlags)
 	if s.Mark != nil {
 		ae.Bytes(attrMark, markBytes(s.Mark))
 	}
-	nonzero(attrIfID, s.IfID)
-	nonzero(attrTFCPad, s.TFCPad)
+	putNonzero(ae, attrIfID, s.IfID)
+	putNonzero(ae, attrTFCPad, s.TFCPad)
 	if m := s.OutputMark; m != nil {
 		ae.Uint32(attrSetMark, m.Value)
 		if m.Mask != 1<<32-1 { // what no mask means
 			ae.Uint32(attrSetMarkMask, m.Mask)
 		}
 	}
-	switch s.Dir {
-	case 0:
-	case StateDirIn, StateDirOut:
-		ae.Uint8(attrSADir, uint8(s.Dir))
-	default:
-		return nil, invalid("direction %d", s.Dir)
+	if err := putDir(ae, s.Dir); err != nil {
+		return nil, err
 	}
+	putNonzero(ae, attrMappingThresh, s.MappingThresh)
+	putNonzero(ae, attrNATKeepalive, s.NATKeepalive)
+	putOptional(ae, attrReplayThresh, s.ReplayThresh)
+	putOptional(ae, attrTimerThresh, s.TimerThresh)
+	putOptional(ae, attrPCPU, s.PCPU)
+	putIPTFS(ae, s.IPTFS)
 	if s.LastUsed != 0 {
 		ae.Uint64(attrLastUsed, s.LastUsed)
 	}
 	return ae.Encode()
 }
 
-// aeadBytes is a struct xfrm_algo_aead.
-func aeadBytes(a *AEAD) ([]byte, error) {
-	if len(a.Name) == 0 || len(a.Name) >= maxName {
-		return nil, invalid("AEAD name of %d characters: 1 to %d fit", len(a.Name), maxName-1)
-	}
-	for i := range len(a.Name) {
-		if a.Name[i] == 0 {
-			return nil, invalid("AEAD name %q holds a NUL", a.Name)
+// putAlgorithms adds the algorithms. wipe overwrites the keys once they are encoded.
+func putAlgorithms(ae *netlink.AttributeEncoder, s *State) (wipe func(), err error) {
+	var secrets [][]byte
+	put := func(typ uint16, what, name string, key ipsec.Key, bits uint32, number ...uint32) {
+		if err != nil {
+			return
+		}
+		var b []byte
+		if b, err = algorithmBytes(what, name, key, bits, number...); err == nil {
+			secrets = append(secrets, b)
+			ae.Bytes(typ, b)
 		}
 	}
-	bits := a.KeyBits
-	if n := a.Key.Len(); n > 0 {
-		if bits != 0 && bits != uint32(n)*8 {
-			return nil, invalid("AEAD key of %d bits said to be %d", n*8, bits)
+	if a := s.Crypt; a != nil {
+		put(attrAlgCrypt, "enc", a.Name, a.Key, a.KeyBits)
+	}
+	if a := s.Auth; a != nil {
+		put(attrAlgAuth, "auth", a.Name, a.Key, a.KeyBits)
+	}
+	if a := s.AuthTrunc; a != nil {
+		put(attrAlgAuthTrunc, "auth-trunc", a.Name, a.Key, a.KeyBits, a.TruncBits)
+	}
+	if a := s.AEAD; a != nil {
+		put(attrAEAD, "AEAD", a.Name, a.Key, a.KeyBits, a.ICVBits)
+	}
+	if a := s.Comp; a != nil {
+		put(attrAlgComp, "comp", a.Name, a.Key, a.KeyBits)
+	}
+	return func() {
+		for _, b := range secrets {
+			clear(b)
 		}
-		bits = uint32(n) * 8
+	}, err
+}
+
+// putReplay adds the replay state in the struct that has room for it.
+func putReplay(ae *netlink.AttributeEncoder, s *State) error {
+	switch {
+	case s.wideReplay():
+		b, err := replayESNBytes(s)
+		if err != nil {
+			return err
+		}
+		ae.Bytes(attrReplayESN, b)
+	case s.Replay != nil:
+		ae.Bytes(attrReplayVal, replayBytes(s.Replay))
 	}
-	if bits%8 != 0 || bits/8 > maxKeyBytes {
-		return nil, invalid("AEAD key of %d bits", bits)
+	return nil
+}
+
+func putDir(ae *netlink.AttributeEncoder, d StateDir) error {
+	switch d {
+	case 0:
+	case StateDirIn, StateDirOut:
+		ae.Uint8(attrSADir, uint8(d))
+	default:
+		return invalid("direction %d", d)
 	}
-	b := make([]byte, sizeAEAD+bits/8)
-	copy(b, a.Name)
-	host.PutUint32(b[64:], bits)
-	host.PutUint32(b[68:], a.ICVBits)
-	copy(b[sizeAEAD:], a.Key.ExposeSecretBytes())
-	return b, nil
+	return nil
+}
+
+func putNonzero(ae *netlink.AttributeEncoder, typ uint16, v uint32) {
+	if v != 0 {
+		ae.Uint32(typ, v)
+	}
+}
+
+func putOptional(ae *netlink.AttributeEncoder, typ uint16, v *uint32) {
+	if v != nil {
+		ae.Uint32(typ, *v)
+	}
 }
 
 // encapBytes is a struct xfrm_encap_tmpl. An original address of 0.0.0.0 is none in IPv6, too:

@@ -78,9 +78,16 @@ var policyDirNames = nameTable{
 
 var policyActionNames = nameTable{{"allow", uint32(PolicyAllow)}, {"block", uint32(PolicyBlock)}}
 
+// defaultActionNames gives the value of DefaultAction; ip takes allow, too, and prints accept.
+var defaultActionNames = nameTable{{"accept", uint32(DefaultAccept)}, {"block", uint32(DefaultBlock)}, {"allow", uint32(DefaultAccept)}}
+
 var policyTypeNames = nameTable{{"main", uint32(PolicyMain)}, {"sub", uint32(PolicySub)}}
 
 var policyFlagNames = nameTable{{"localok", uint32(PolicyLocalOK)}, {"icmp", uint32(PolicyICMP)}}
+
+var shareNames = nameTable{
+	{"any", uint32(ShareAny)}, {"session", uint32(ShareSession)}, {"user", uint32(ShareUser)}, {"unique", uint32(ShareUnique)},
+}
 
 // levelNames gives the value of Tmpl.Optional.
 var levelNames = nameTable{{"required", 0}, {"use", 1}}
@@ -106,12 +113,14 @@ func ProtocolName(proto uint8) string { return protoNames.nameOrNumber(uint32(pr
 // IPProtocolName is the name of the protocol of a selector (tcp, udp …), or its number.
 func IPProtocolName(proto uint8) string { return ipProtocolNames.nameOrNumber(uint32(proto)) }
 
-func (m Mode) String() string         { return modeNames.nameOrNumber(uint32(m)) }
-func (d StateDir) String() string     { return stateDirNames.nameOrNumber(uint32(d)) }
-func (d PolicyDir) String() string    { return policyDirNames.nameOrNumber(uint32(d)) }
-func (a PolicyAction) String() string { return policyActionNames.nameOrNumber(uint32(a)) }
-func (t PolicyType) String() string   { return policyTypeNames.nameOrNumber(uint32(t)) }
-func (t EncapType) String() string    { return encapNames.nameOrNumber(uint32(t)) }
+func (m Mode) String() string          { return modeNames.nameOrNumber(uint32(m)) }
+func (d StateDir) String() string      { return stateDirNames.nameOrNumber(uint32(d)) }
+func (d PolicyDir) String() string     { return policyDirNames.nameOrNumber(uint32(d)) }
+func (a PolicyAction) String() string  { return policyActionNames.nameOrNumber(uint32(a)) }
+func (a DefaultAction) String() string { return defaultActionNames.nameOrNumber(uint32(a)) }
+func (t PolicyType) String() string    { return policyTypeNames.nameOrNumber(uint32(t)) }
+func (s Share) String() string         { return shareNames.nameOrNumber(uint32(s)) }
+func (t EncapType) String() string     { return encapNames.nameOrNumber(uint32(t)) }
 
 // String gives the names of the flags, and what has no name in hexadecimal, separated by
 // spaces, as `flag` takes and prints them.

@@ -2,7 +2,6 @@ package xfrm
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -20,9 +19,9 @@ type Env struct {
 
 // Parse understands the words that follow `ip xfrm`. It takes the grammar, abbreviations
 // and defaults of iproute2 7.1 (documented in ip-xfrm(8)), and in addition `@FILE` for a
-// key. Errors are a *SyntaxError, *SemanticError or *UnsupportedError.
+// key. Errors are a *SyntaxError or a *SemanticError.
 func Parse(words []string, env Env) (*Command, error) {
-	c := &cursor{words: words, env: &env}
+	c := &cursor{words: words, env: &env, family: env.Family}
 	object, err := c.object()
 	if err != nil {
 		return nil, err
@@ -32,11 +31,15 @@ func Parse(words []string, env Env) (*Command, error) {
 	if cmd.Verb, err = c.verb(object); err != nil {
 		return nil, err
 	}
-	c.context += " " + cmd.Verb.String()
-	if object == ObjectPolicy {
-		err = c.policyCommand(cmd)
-	} else {
+	switch object {
+	case ObjectState:
+		c.context += " " + cmd.Verb.String()
 		err = c.stateCommand(cmd)
+	case ObjectPolicy:
+		c.context += " " + cmd.Verb.String()
+		err = c.policyCommand(cmd)
+	case ObjectMonitor:
+		err = c.monitorCommand(cmd)
 	}
 	if err != nil {
 		return nil, err
@@ -46,53 +49,51 @@ func Parse(words []string, env Env) (*Command, error) {
 
 // objects and the verbs may be shortened to any prefix; the first match in the order of
 // these tables wins, which is ip's order.
-var objects = []struct {
-	name   string
-	object Object
-}{{"state", ObjectState}, {"policy", ObjectPolicy}}
+var objects = []Object{ObjectState, ObjectPolicy, ObjectMonitor}
 
-var verbs = []struct {
-	name   string
-	verb   Verb
-	object []Object // nil: not implemented
-}{
-	{"add", VerbAdd, both},
-	{"update", VerbUpdate, both},
-	{"allocspi", 0, nil},
-	{"delete", VerbDelete, both},
-	{"deleteall", VerbDeleteAll, both},
-	{"delall", VerbDeleteAll, both},
-	{"list", VerbList, both},
-	{"show", VerbList, both},
-	{"lst", VerbList, both},
-	{"get", VerbGet, both},
-	{"flush", VerbFlush, both},
-	{"count", VerbCount, both},
-	{"set", 0, nil},
-	{"setdefault", 0, nil},
-	{"getdefault", 0, nil},
+type verbName struct {
+	name string
+	verb Verb
 }
 
-var both = []Object{ObjectState, ObjectPolicy}
+var stateVerbs = []verbName{
+	{"add", VerbAdd}, {"update", VerbUpdate}, {"allocspi", VerbAllocSPI}, {"delete", VerbDelete},
+	{"deleteall", VerbDeleteAll}, {"delall", VerbDeleteAll}, {"list", VerbList}, {"show", VerbList},
+	{"lst", VerbList}, {"get", VerbGet}, {"flush", VerbFlush}, {"count", VerbCount},
+}
+
+var policyVerbs = []verbName{
+	{"add", VerbAdd}, {"update", VerbUpdate}, {"delete", VerbDelete}, {"deleteall", VerbDeleteAll},
+	{"delall", VerbDeleteAll}, {"list", VerbList}, {"show", VerbList}, {"lst", VerbList}, {"get", VerbGet},
+	{"flush", VerbFlush}, {"count", VerbCount}, {"set", VerbSet}, {"setdefault", VerbSetDefault},
+	{"getdefault", VerbGetDefault},
+}
 
 func (c *cursor) object() (Object, error) {
-	names := []string{"state", "policy"}
+	var names []string
+	for _, o := range objects {
+		names = append(names, o.String())
+	}
 	if !c.more() {
 		return 0, &SyntaxError{Problem: "nothing to do", Expected: names}
 	}
 	word := c.next()
 	for _, o := range objects {
-		if isAbbreviation(word, o.name) {
-			return o.object, nil
+		if isAbbreviation(word, o.String()) {
+			return o, nil
 		}
-	}
-	if isAbbreviation(word, "monitor") {
-		return 0, &UnsupportedError{Word: word, Index: 0}
 	}
 	return 0, c.wrong("is not something xfrm knows", names...)
 }
 
 func (c *cursor) verb(object Object) (Verb, error) {
+	verbs := stateVerbs
+	switch object {
+	case ObjectPolicy:
+		verbs = policyVerbs
+	case ObjectMonitor:
+		return VerbMonitor, nil
+	}
 	if !c.more() {
 		return VerbList, nil
 	}
@@ -100,12 +101,9 @@ func (c *cursor) verb(object Object) (Verb, error) {
 	var names []string
 	for _, v := range verbs {
 		if isAbbreviation(word, v.name) {
-			if !slices.Contains(v.object, object) {
-				return 0, &UnsupportedError{Word: word, Index: c.pos - 1, Context: c.context}
-			}
 			return v.verb, nil
 		}
-		if v.object != nil && v.name == v.verb.String() {
+		if v.name == v.verb.String() {
 			names = append(names, v.name)
 		}
 	}
@@ -120,6 +118,9 @@ type cursor struct {
 	pos     int // of the next word
 	context string
 	env     *Env
+	// family is that of the addresses to come, 0 for any: what was asked for, else that of
+	// the first.
+	family uint16
 	// inner are the words that the grammar just left would have taken at pos. They are
 	// offered as well when nobody takes the word there.
 	inner    []string
@@ -179,45 +180,48 @@ func (c *cursor) semantic(problem string) error {
 	return &SemanticError{Context: c.context, Problem: problem}
 }
 
+// semanticWord is an error about the word just read that ip counts as semantic.
+func (c *cursor) semanticWord(problem string) error {
+	e := c.wrong(problem).(*SyntaxError)
+	if e.Word != "" {
+		e.Problem = fmt.Sprintf("%q %s", e.Word, e.Problem)
+	}
+	return c.semantic(e.Problem)
+}
+
 // grammar is the table of the keywords that may stand in one place; T is what they fill
 // in.
 type grammar[T any] struct {
 	words []keyword[T]
-	// later are words of ip's grammar that are not implemented, with a hint.
-	later map[string]string
 }
 
 type keyword[T any] struct {
 	name  string
 	parse func(*cursor, T) error // called with the cursor behind the keyword
-	// run names a group of keywords that stand together, once.
-	run string
 	// once forbids to repeat the keyword. ip lets most be repeated: the last one counts.
 	once bool
+	// over reports whether the keyword is one of a group that stands together and that has
+	// come. It is no longer a word of this grammar, but may be one of that around it.
+	over func(T) bool
+	// group is what the keywords that stand together are called.
+	group string
 }
 
 // parse reads keywords up to the first word that is not in the table, and tells how many
 // it read.
 func (g *grammar[T]) parse(c *cursor, t T) (int, error) {
 	seen := map[string]bool{}
-	lastRun := ""
 	n := 0
 	for ; c.more(); n++ {
 		k := g.find(c.peek())
-		if k == nil {
-			if hint, ok := g.later[c.peek()]; ok {
-				return n, &UnsupportedError{Word: c.peek(), Index: c.pos, Context: c.context, Hint: hint}
-			}
+		if k == nil || k.over != nil && k.over(t) {
 			break
 		}
 		c.pos++
 		if k.once && seen[k.name] {
 			return n, c.wrong("is given twice")
 		}
-		if k.run != "" && k.run != lastRun && seen[k.run] {
-			return n, c.wrong("comes too late: the words of " + k.run + " must stand together")
-		}
-		seen[k.name], seen[k.run], lastRun = true, true, k.run
+		seen[k.name] = true
 		if err := k.parse(c, t); err != nil {
 			return n, err
 		}
@@ -233,6 +237,9 @@ func (g *grammar[T]) parseAll(c *cursor, t T) error {
 	}
 	if c.more() {
 		c.pos++
+		if k := g.find(c.words[c.pos-1]); k != nil {
+			return c.wrong("comes too late: the words of " + k.group + " must stand together")
+		}
 		return c.wrong("is not a word here", c.innerAt(c.pos-1)...)
 	}
 	return nil

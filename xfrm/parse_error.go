@@ -41,26 +41,6 @@ type SemanticError struct {
 
 func (e *SemanticError) Error() string { return e.Context + ": " + e.Problem }
 
-// UnsupportedError names a word that belongs to the grammar of ip xfrm and is not
-// implemented here.
-type UnsupportedError struct {
-	Word    string
-	Index   int
-	Context string
-	Hint    string // what to do instead; may be empty
-}
-
-func (e *UnsupportedError) Error() string {
-	msg := fmt.Sprintf("%q is not implemented", e.Word)
-	if e.Context != "" {
-		msg = e.Context + ": " + msg
-	}
-	if e.Hint != "" {
-		msg += ": " + e.Hint
-	}
-	return msg
-}
-
 func orList(words []string) string {
 	if len(words) == 1 {
 		return words[0]

@@ -1,6 +1,10 @@
 package xfrm
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // policyBuilder is any policy command in the making.
 type policyBuilder struct {
@@ -19,21 +23,27 @@ var policyKeyWords = append(selectorWords(selectionOf), []keyword[*policyBuilder
 		return optionalNamed(c, &b.dir, policyDirNames, "a direction")
 	}},
 	{name: "mark", parse: func(c *cursor, b *policyBuilder) error { return mark(c, &b.Mark) }},
-	{name: "index", once: true, parse: func(c *cursor, b *policyBuilder) error { return optionalNumber(c, &b.index, "an index") }},
+	{name: "ctx", once: true, parse: func(c *cursor, b *policyBuilder) error { return secCtx(c, &b.SecCtx) }},
 	{name: "ptype", once: true, parse: func(c *cursor, b *policyBuilder) error {
 		return named(c, &b.Type, policyTypeNames, "a policy type")
 	}},
 	{name: "if_id", parse: func(c *cursor, b *policyBuilder) error { return number(c, &b.IfID, 32, "an if_id") }},
 }...)
 
-var policyLater = map[string]string{"ctx": "security contexts (SELinux) are not passed on"}
+// indexWord may be repeated by who adds, not by who looks up.
+func indexWord(once bool) keyword[*policyBuilder] {
+	return keyword[*policyBuilder]{name: "index", once: once, parse: func(c *cursor, b *policyBuilder) error {
+		return optionalNumber(c, &b.index, "an index")
+	}}
+}
 
 var policyGrammar = grammar[*policyBuilder]{
-	words: append(policyKeyWords[:len(policyKeyWords):len(policyKeyWords)], []keyword[*policyBuilder]{
-		{name: "action", once: true, parse: func(c *cursor, b *policyBuilder) error {
+	words: slices.Concat(policyKeyWords, []keyword[*policyBuilder]{
+		indexWord(false),
+		{name: "action", parse: func(c *cursor, b *policyBuilder) error {
 			return named(c, &b.Action, policyActionNames, "an action")
 		}},
-		{name: "priority", once: true, parse: func(c *cursor, b *policyBuilder) error {
+		{name: "priority", parse: func(c *cursor, b *policyBuilder) error {
 			return number(c, &b.Priority, 32, "a priority")
 		}},
 		{name: "flag", parse: func(c *cursor, b *policyBuilder) error {
@@ -42,11 +52,10 @@ var policyGrammar = grammar[*policyBuilder]{
 		{name: "limit", parse: func(c *cursor, b *policyBuilder) error { return limit(c, &b.Limits) }},
 		{name: "offload", parse: parsePolicyOffload},
 		{name: "tmpl", parse: parseTmpl},
-	}...),
-	later: policyLater,
+	}),
 }
 
-var policyIDGrammar = grammar[*policyBuilder]{words: policyKeyWords, later: policyLater}
+var policyIDGrammar = grammar[*policyBuilder]{words: append(slices.Clone(policyKeyWords), indexWord(true))}
 
 func (c *cursor) policyCommand(cmd *Command) error {
 	switch cmd.Verb {
@@ -58,6 +67,10 @@ func (c *cursor) policyCommand(cmd *Command) error {
 		return policyFlushGrammar.parseAll(c, cmd)
 	case VerbList, VerbDeleteAll:
 		return c.policyQuery(cmd)
+	case VerbSet:
+		return policySetGrammar.parseAll(c, cmd)
+	case VerbSetDefault:
+		return defaultsGrammar.parseAll(c, cmd)
 	}
 	return (&grammar[*Command]{}).parseAll(c, cmd)
 }
@@ -83,14 +96,9 @@ func (b *policyBuilder) finish(c *cursor) error {
 		return c.semantic("dir in, out or fwd is missing")
 	}
 	b.Dir = *b.dir
-	if err := b.sel.finish(c); err != nil {
-		return err
-	}
 	b.Sel = b.sel.sel
-	for i := range b.Tmpls {
-		if b.Tmpls[i].Family == unix.AF_UNSPEC { // no addresses: those of the packet
-			b.Tmpls[i].Family = b.Sel.Family
-		}
+	if b.Sel.Family == 0 && (b.sel.given || b.index == nil) {
+		b.Sel.Family = c.env.Family
 	}
 	if b.Sel.Family == 0 {
 		b.Sel.Family = unix.AF_INET
@@ -105,7 +113,7 @@ func (c *cursor) policyIdentity(cmd *Command) error {
 	if err := policyIDGrammar.parseAll(c, b); err != nil {
 		return err
 	}
-	if b.sel.given && b.index != nil {
+	if b.sel.given && b.index != nil && b.dir != nil {
 		return &SyntaxError{Index: len(c.words), Context: c.context, Problem: "a selector and an index name two policies; give one"}
 	}
 	if err := b.finish(c); err != nil {
@@ -114,7 +122,7 @@ func (c *cursor) policyIdentity(cmd *Command) error {
 	if !b.sel.given && b.index == nil {
 		return c.semantic("which one? a selector or an index is missing")
 	}
-	cmd.PolicyID = PolicyID{Sel: b.Sel, Dir: b.Dir, Type: b.Type, Mark: b.Mark, IfID: b.IfID}
+	cmd.PolicyID = PolicyID{Sel: b.Sel, Dir: b.Dir, Type: b.Type, Mark: b.Mark, IfID: b.IfID, SecCtx: b.SecCtx}
 	if b.index != nil {
 		cmd.PolicyID.Index = *b.index
 	}
@@ -154,16 +162,20 @@ var tmplGrammar = grammar[*tmplBuilder]{
 // parseTmpl reads ID [mode][reqid][level]. Every algorithm is acceptable, as with ip.
 func parseTmpl(c *cursor, b *policyBuilder) error {
 	all := ^uint32(0)
+	family := c.family
 	t := &tmplBuilder{Tmpl: Tmpl{AAlgos: all, EAlgos: all, CAlgos: all}}
-	n, err := tmplGrammar.parse(c, t)
+	if !c.more() {
+		return c.wrong("needs a template", tmplGrammar.names()...)
+	}
+	err := c.anyFamily(func() error {
+		_, err := tmplGrammar.parse(c, t)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if n == 0 {
-		return c.wrong("needs a template", tmplGrammar.names()...)
-	}
-	if err := t.id.check(c, !t.id.given); err != nil {
-		return err
+	if !t.id.given && c.more() {
+		return c.protoMissing()
 	}
 	t.Src, t.Dst, t.Proto, t.SPI = t.id.src.Addr(), t.id.dst.Addr(), t.id.proto, t.id.spi
 	switch {
@@ -171,6 +183,8 @@ func parseTmpl(c *cursor, b *policyBuilder) error {
 		t.Family = unix.AF_INET6
 	case t.Src.IsValid() || t.Dst.IsValid():
 		t.Family = unix.AF_INET
+	default: // that of the addresses before; of none Linux makes that of the selector
+		t.Family = family
 	}
 	b.Tmpls = append(b.Tmpls, t.Tmpl)
 	return nil
@@ -213,9 +227,6 @@ var policyQueryGrammar = grammar[*policyQueryBuilder]{
 func (c *cursor) policyQuery(cmd *Command) error {
 	q := policyQueryBuilder{PolicyQuery: PolicyQuery{Family: c.env.Family}}
 	if err := policyQueryGrammar.parseAll(c, &q); err != nil {
-		return err
-	}
-	if err := q.sel.finish(c); err != nil {
 		return err
 	}
 	q.Sel = q.sel.sel

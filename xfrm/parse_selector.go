@@ -1,8 +1,10 @@
 package xfrm
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,46 +18,99 @@ type identity struct {
 	proto    uint8
 	spi      ipsec.SPI
 	given    bool
+	loose    bool // may lack the protocol
 }
 
-const runID = "ID (src, dst, proto, spi)"
+const groupID = "ID (src, dst, proto, spi)"
 
-// idWords makes the keywords of ID for a grammar; get finds the identity to fill in.
+// idWords makes the keywords of ID for a grammar; get finds the identity to fill in. They
+// stand together, once.
 func idWords[T any](get func(T) *identity) []keyword[T] {
-	word := func(name string, parse func(*cursor, *identity) error) keyword[T] {
-		return keyword[T]{name: name, run: runID, parse: func(c *cursor, t T) error {
-			id := get(t)
-			id.given = true
-			return parse(c, id)
-		}}
-	}
-	return []keyword[T]{
-		word("src", func(c *cursor, id *identity) error { return address(c, &id.src) }),
-		word("dst", func(c *cursor, id *identity) error { return address(c, &id.dst) }),
-		word("proto", func(c *cursor, id *identity) error {
-			return named(c, &id.proto, protoNames, "an IPsec protocol")
-		}),
-		word("spi", func(c *cursor, id *identity) error { return number(c, &id.spi, 32, "an SPI") }),
-	}
+	return together(&identityGrammar, keyword[T]{
+		group: groupID,
+		over:  func(t T) bool { return get(t).given },
+		parse: func(c *cursor, t T) error { return get(t).parse(c) },
+	})
 }
 
-// check refuses identities ip refuses. A loose identity may lack the protocol.
-func (id *identity) check(c *cursor, loose bool) error {
-	if id.proto == 0 && !loose {
-		return &SyntaxError{Index: len(c.words), Context: c.context, Problem: "proto is missing", Expected: protoNames.names()}
+// together makes keywords of all those of inner: the first of them that comes is read, with
+// what follows, by like.
+func together[T, U any](inner *grammar[U], like keyword[T]) []keyword[T] {
+	parse := like.parse
+	like.parse = func(c *cursor, t T) error {
+		c.pos--
+		return parse(c, t)
+	}
+	words := make([]keyword[T], len(inner.words))
+	for i := range inner.words {
+		words[i] = like
+		words[i].name = inner.words[i].name
+	}
+	return words
+}
+
+var identityGrammar = grammar[*identity]{words: []keyword[*identity]{
+	{name: "src", parse: func(c *cursor, id *identity) error { return address(c, &id.src) }},
+	{name: "dst", parse: func(c *cursor, id *identity) error { return address(c, &id.dst) }},
+	{name: "proto", parse: func(c *cursor, id *identity) error { return named(c, &id.proto, protoNames, "an IPsec protocol") }},
+	{name: "spi", parse: func(c *cursor, id *identity) error { return number(c, &id.spi, 32, "an SPI") }},
+}}
+
+func (id *identity) parse(c *cursor) error {
+	id.given = true
+	if _, err := identityGrammar.parse(c, id); err != nil {
+		return err
 	}
 	if mixedFamilies(id.src, id.dst) {
-		return c.semanticFamilies(id.src, id.dst)
+		return c.mixedFamilies(id.src, id.dst)
+	}
+	c.setFamily(id.src, id.dst)
+	if id.proto == 0 && !id.loose {
+		return c.protoMissing()
+	}
+	switch id.proto {
+	case protoRoute2, protoHAO:
+		if id.spi != 0 {
+			return c.semantic(fmt.Sprintf("proto %s has no spi", ProtocolName(id.proto)))
+		}
+	case protoComp:
+		if id.spi > 0xffff {
+			return c.semantic("the spi of proto comp has 16 bits")
+		}
 	}
 	return nil
+}
+
+func (c *cursor) protoMissing() error {
+	return &SyntaxError{Index: len(c.words), Context: c.context, Problem: "proto is missing", Expected: protoNames.names()}
+}
+
+// require refuses a command that does not say which SA it is about.
+func (id *identity) require(c *cursor) error {
+	if !id.given {
+		return c.semantic("which one? src, dst, proto and spi are missing")
+	}
+	return nil
+}
+
+// family is that of the addresses, else what was asked for, else IPv4.
+func (id *identity) family(c *cursor) uint16 {
+	for _, p := range []netip.Prefix{id.src, id.dst} {
+		if p.IsValid() {
+			return prefixFamily(p)
+		}
+	}
+	if c.env.Family != 0 {
+		return c.env.Family
+	}
+	return unix.AF_INET
 }
 
 func mixedFamilies(a, b netip.Prefix) bool {
 	return a.IsValid() && b.IsValid() && prefixFamily(a) != prefixFamily(b)
 }
 
-// semanticFamilies is a SyntaxError because ip ends with the code of one.
-func (c *cursor) semanticFamilies(src, dst netip.Prefix) error {
+func (c *cursor) mixedFamilies(src, dst netip.Prefix) error {
 	return &SyntaxError{Index: c.pos - 1, Context: c.context,
 		Problem: fmt.Sprintf("src %s and dst %s are of different address families", src.Addr(), dst.Addr())}
 }
@@ -64,40 +119,89 @@ func (c *cursor) semanticFamilies(src, dst netip.Prefix) error {
 type selection struct {
 	sel                  Selector
 	given                bool
+	upper                bool // the words of the upper protocol have come
 	ports, types, greKey bool
 }
 
-const runSelector = "SELECTOR (src, dst, dev, proto and its ports)"
-
-// selectorWords makes the keywords of SELECTOR for a grammar.
+// selectorWords makes the keywords of SELECTOR for a grammar. They stand together, once.
 func selectorWords[T any](get func(T) *selection) []keyword[T] {
-	word := func(name string, parse func(*cursor, *selection) error) keyword[T] {
-		return keyword[T]{name: name, run: runSelector, parse: func(c *cursor, t T) error {
-			s := get(t)
-			s.given = true
-			return parse(c, s)
-		}}
+	return together(&selectionGrammar, keyword[T]{
+		group: "SELECTOR (src, dst, dev, proto and its ports)",
+		over:  func(t T) bool { return get(t).given },
+		parse: func(c *cursor, t T) error { return get(t).parse(c) },
+	})
+}
+
+var selectionGrammar = grammar[*selection]{words: append([]keyword[*selection]{
+	{name: "src", parse: func(c *cursor, s *selection) error { return address(c, &s.sel.Src) }},
+	{name: "dst", parse: func(c *cursor, s *selection) error { return address(c, &s.sel.Dst) }},
+	{name: "dev", parse: parseSelectorDevice},
+}, together(&upperGrammar, keyword[*selection]{
+	group: "the upper protocol",
+	over:  func(s *selection) bool { return s.upper },
+	parse: func(c *cursor, s *selection) error { return s.parseUpper(c) },
+})...)}
+
+// upperGrammar is UPSPEC: the upper protocol and what it has of ports. Its words stand
+// together, too.
+var upperGrammar = grammar[*selection]{words: []keyword[*selection]{
+	{name: "proto", parse: func(c *cursor, s *selection) error { return upperProtocol(c, &s.sel.Protocol) }},
+	{name: "sport", parse: func(c *cursor, s *selection) error { s.ports = true; return port(c, &s.sel.SrcPort) }},
+	{name: "dport", parse: func(c *cursor, s *selection) error { s.ports = true; return port(c, &s.sel.DstPort) }},
+	{name: "type", parse: func(c *cursor, s *selection) error { s.types = true; return icmp(c, &s.sel.SrcPort, "an ICMP type") }},
+	{name: "code", parse: func(c *cursor, s *selection) error { s.types = true; return icmp(c, &s.sel.DstPort, "an ICMP code") }},
+	{name: "key", parse: func(c *cursor, s *selection) error { s.greKey = true; return greKey(c, &s.sel) }},
+}}
+
+func (s *selection) parse(c *cursor) error {
+	s.given = true
+	if _, err := selectionGrammar.parse(c, s); err != nil {
+		return err
 	}
-	return []keyword[T]{
-		word("src", func(c *cursor, s *selection) error { return address(c, &s.sel.Src) }),
-		word("dst", func(c *cursor, s *selection) error { return address(c, &s.sel.Dst) }),
-		word("dev", func(c *cursor, s *selection) error {
-			if c.peek() == "none" {
-				c.pos++
-				s.sel.Interface = 0
-				return nil
-			}
-			_, index, err := device(c)
-			s.sel.Interface = index
-			return err
-		}),
-		word("proto", func(c *cursor, s *selection) error { return upperProtocol(c, &s.sel.Protocol) }),
-		word("sport", func(c *cursor, s *selection) error { s.ports = true; return port(c, &s.sel.SrcPort, "a port") }),
-		word("dport", func(c *cursor, s *selection) error { s.ports = true; return port(c, &s.sel.DstPort, "a port") }),
-		word("type", func(c *cursor, s *selection) error { s.types = true; return port(c, &s.sel.SrcPort, "an ICMP type") }),
-		word("code", func(c *cursor, s *selection) error { s.types = true; return port(c, &s.sel.DstPort, "an ICMP code") }),
-		word("key", func(c *cursor, s *selection) error { s.greKey = true; return greKey(c, &s.sel) }),
+	if mixedFamilies(s.sel.Src, s.sel.Dst) {
+		return c.mixedFamilies(s.sel.Src, s.sel.Dst)
 	}
+	c.setFamily(s.sel.Src, s.sel.Dst)
+	for _, p := range []netip.Prefix{s.sel.Src, s.sel.Dst} {
+		if p.IsValid() {
+			s.sel.Family = prefixFamily(p)
+		}
+	}
+	return nil
+}
+
+func parseSelectorDevice(c *cursor, s *selection) error {
+	if c.peek() == "none" {
+		c.pos++
+		s.sel.Interface = 0
+		return nil
+	}
+	_, index, err := device(c)
+	s.sel.Interface = index
+	return err
+}
+
+// parseUpper reads UPSPEC and checks that the ports go with the protocol.
+func (s *selection) parseUpper(c *cursor) error {
+	s.upper = true
+	if _, err := upperGrammar.parse(c, s); err != nil {
+		return err
+	}
+	proto := s.sel.Protocol
+	for _, rule := range []struct {
+		given  bool
+		what   string
+		protos []uint8
+	}{
+		{s.ports, "sport and dport go", []uint8{0, protoTCP, protoUDP, protoSCTP, protoDCCP}},
+		{s.types, "type and code go", []uint8{protoICMP, protoICMPv6, protoMobility}},
+		{s.greKey, "key goes", []uint8{protoGRE}},
+	} {
+		if rule.given && !slices.Contains(rule.protos, proto) {
+			return c.semantic(fmt.Sprintf("%s with proto %s, not with %s", rule.what, protoList(rule.protos), protoOrAny(proto)))
+		}
+	}
+	return nil
 }
 
 func upperProtocol(c *cursor, dst *uint8) error {
@@ -121,51 +225,38 @@ func upperProtocol(c *cursor, dst *uint8) error {
 	return nil
 }
 
-func port(c *cursor, dst *ipsec.PortMatch, what string) error {
+// port reads a port. 0 is any, as with ip.
+func port(c *cursor, dst *ipsec.PortMatch) error {
+	*dst = ipsec.PortMatch{}
+	if err := number(c, &dst.Value, 16, "a port"); err != nil {
+		return err
+	}
+	if dst.Value != 0 {
+		dst.Mask = 0xffff
+	}
+	return nil
+}
+
+// icmp reads a type or code, of which 0 is one as any other.
+func icmp(c *cursor, dst *ipsec.PortMatch, what string) error {
 	dst.Mask = 0xffff
-	return number(c, &dst.Value, 16, what)
+	return number(c, &dst.Value, 8, what)
 }
 
 // greKey reads a 32-bit GRE key, as a number or a dotted quad.
 func greKey(c *cursor, s *Selector) error {
 	var v uint32
-	if quad, err := netip.ParseAddr(c.peek()); err == nil && quad.Is4() {
-		c.pos++
+	if strings.Contains(c.peek(), ".") {
+		quad, err := parseAddr(c.next())
+		if err != nil || !quad.Is4() {
+			return c.semanticWord("is not a GRE key: a number or a dotted quad goes here")
+		}
 		b := quad.As4()
-		v = uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+		v = binary.BigEndian.Uint32(b[:])
 	} else if err := number(c, &v, 32, "a GRE key"); err != nil {
 		return err
 	}
 	s.SrcPort, s.DstPort = ipsec.Port(uint16(v>>16)), ipsec.Port(uint16(v))
-	return nil
-}
-
-// finish checks that ports go with the protocol and settles the family: that of the
-// addresses, else what was asked for, else unspecified.
-func (s *selection) finish(c *cursor) error {
-	if mixedFamilies(s.sel.Src, s.sel.Dst) {
-		return c.semanticFamilies(s.sel.Src, s.sel.Dst)
-	}
-	proto := s.sel.Protocol
-	for _, rule := range []struct {
-		given  bool
-		what   string
-		protos []uint8
-	}{
-		{s.ports, "sport and dport go", []uint8{0, protoTCP, protoUDP, protoSCTP, protoDCCP}},
-		{s.types, "type and code go", []uint8{protoICMP, protoICMPv6, protoMobility}},
-		{s.greKey, "key goes", []uint8{protoGRE}},
-	} {
-		if rule.given && !containsProto(rule.protos, proto) {
-			return c.semantic(fmt.Sprintf("%s with proto %s, not with %s", rule.what, protoList(rule.protos), protoOrAny(proto)))
-		}
-	}
-	s.sel.Family = c.env.Family
-	for _, p := range []netip.Prefix{s.sel.Src, s.sel.Dst} {
-		if p.IsValid() {
-			s.sel.Family = prefixFamily(p)
-		}
-	}
 	return nil
 }
 
@@ -193,17 +284,13 @@ func unspecified(family uint16) netip.Addr {
 
 // addrs are the addresses without their prefix lengths. ip sends 0.0.0.0 or :: for those
 // not given.
-func (id *identity) addrs() (src, dst netip.Addr) {
+func (id *identity) addrs(c *cursor) (src, dst netip.Addr) {
 	src, dst = id.src.Addr(), id.dst.Addr()
-	family := uint16(unix.AF_INET)
-	if isIPv6(src) || isIPv6(dst) {
-		family = unix.AF_INET6
-	}
 	if !src.IsValid() {
-		src = unspecified(family)
+		src = unspecified(id.family(c))
 	}
 	if !dst.IsValid() {
-		dst = unspecified(family)
+		dst = unspecified(id.family(c))
 	}
 	return src, dst
 }
@@ -213,21 +300,16 @@ const (
 	protoTCP      = 6
 	protoUDP      = 17
 	protoDCCP     = 33
+	protoRoute2   = 43
 	protoGRE      = 47
 	protoESP      = 50
+	protoAH       = 51
 	protoICMPv6   = 58
+	protoHAO      = 60
+	protoComp     = 108
 	protoSCTP     = 132
 	protoMobility = 135
 )
-
-func containsProto(list []uint8, p uint8) bool {
-	for _, v := range list {
-		if v == p {
-			return true
-		}
-	}
-	return false
-}
 
 func protoList(list []uint8) string {
 	var names []string

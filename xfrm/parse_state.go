@@ -3,27 +3,32 @@ package xfrm
 import (
 	"encoding/binary"
 	"fmt"
-	"strings"
+	"net/netip"
+	"slices"
 )
 
 // stateBuilder is a `state add` in the making.
 type stateBuilder struct {
 	*State
-	cmd         *Command
-	id          identity
-	dir         StateDir
-	replay      ReplayState
-	replayGiven bool
+	cmd                 *Command
+	id                  identity
+	dir                 StateDir
+	sel                 Selector
+	coa                 netip.Prefix
+	modeGiven, coaGiven bool
+	replay              ReplayState
 }
 
 var stateGrammar = grammar[*stateBuilder]{
-	words: append(idWords(func(b *stateBuilder) *identity { return &b.id }), []keyword[*stateBuilder]{
-		{name: "aead", once: true, parse: parseAEAD},
-		{name: "mode", parse: func(c *cursor, b *stateBuilder) error { return named(c, &b.Mode, modeNames, "a mode") }},
+	words: slices.Concat(idWords(func(b *stateBuilder) *identity { return &b.id }), algorithmWords, []keyword[*stateBuilder]{
+		{name: "mode", parse: func(c *cursor, b *stateBuilder) error {
+			b.modeGiven = true
+			return named(c, &b.Mode, modeNames, "a mode")
+		}},
 		{name: "mark", parse: func(c *cursor, b *stateBuilder) error { return mark(c, &b.Mark) }},
 		{name: "reqid", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.Reqid, 32, "a reqid") }},
 		{name: "dir", parse: func(c *cursor, b *stateBuilder) error { return named(c, &b.dir, stateDirNames, "a direction") }},
-		{name: "seq", parse: parseSeq},
+		{name: "seq", parse: func(c *cursor, b *stateBuilder) error { return parseSeq(c, b.State) }},
 		{name: "replay-window", parse: parseWindow},
 		{name: "replay-seq", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.Seq })},
 		{name: "replay-seq-hi", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.SeqHi })},
@@ -34,28 +39,22 @@ var stateGrammar = grammar[*stateBuilder]{
 		{name: "sel", parse: parseStateSelector},
 		{name: "limit", parse: func(c *cursor, b *stateBuilder) error { return limit(c, &b.Limits) }},
 		{name: "encap", parse: parseEncap},
+		{name: "coa", once: true, parse: parseCoA},
+		{name: "ctx", once: true, parse: func(c *cursor, b *stateBuilder) error { return secCtx(c, &b.SecCtx) }},
 		{name: "offload", parse: parseStateOffload},
-		{name: "output-mark", parse: func(c *cursor, b *stateBuilder) error { return mark(c, &b.OutputMark) }},
+		{name: "output-mark", parse: func(c *cursor, b *stateBuilder) error { return outputMark(c, &b.OutputMark) }},
 		{name: "if_id", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.IfID, 32, "an if_id") }},
 		{name: "tfcpad", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.TFCPad, 32, "a length") }},
-	}...),
-	later: map[string]string{
-		"enc":        onlyGCM,
-		"auth":       onlyGCM,
-		"auth-trunc": onlyGCM,
-		"comp":       onlyGCM,
-		"coa":        "care-of addresses belong to Mobile IPv6",
-		"ctx":        "security contexts (SELinux) are not passed on",
-		"pcpu-num":   "",
-	},
+		{name: "pcpu-num", parse: func(c *cursor, b *stateBuilder) error { return optionalNumber(c, &b.PCPU, "a CPU") }},
+	}),
 }
-
-const onlyGCM = "only AES-GCM is, with aead '" + AEADName + "' KEY 128"
 
 func (c *cursor) stateCommand(cmd *Command) error {
 	switch cmd.Verb {
 	case VerbAdd, VerbUpdate:
 		return c.stateAdd(cmd)
+	case VerbAllocSPI:
+		return c.allocSPI(cmd)
 	case VerbDelete, VerbGet:
 		return c.stateIdentity(cmd)
 	case VerbFlush:
@@ -81,20 +80,11 @@ func (c *cursor) stateAdd(cmd *Command) error {
 // finish puts the parts together and refuses what ip refuses before it sends.
 func (b *stateBuilder) finish(c *cursor) error {
 	s := b.State
-	if err := b.id.check(c, false); err != nil {
+	if err := b.id.require(c); err != nil {
 		return err
 	}
-	s.Src, s.Dst = b.id.addrs()
+	s.Src, s.Dst = b.id.addrs(c)
 	s.Proto, s.SPI = b.id.proto, b.id.spi
-	if s.Proto != protoESP {
-		return c.semantic(fmt.Sprintf("proto %s is not implemented: only esp is", ProtocolName(s.Proto)))
-	}
-	if s.Mode == ModeRouteOptimization || s.Mode == ModeInTrigger {
-		return c.semantic(fmt.Sprintf("mode %s does not go with proto esp", s.Mode))
-	}
-	if s.AEAD == nil {
-		return c.semantic("a key is missing: aead '" + AEADName + "' KEY 128 is required with proto esp")
-	}
 	if o := s.Offload; o != nil && b.dir != 0 && b.dir != o.dir() {
 		return c.semantic(fmt.Sprintf("dir %s contradicts offload … dir %s", b.dir, o.dir()))
 	}
@@ -102,15 +92,39 @@ func (b *stateBuilder) finish(c *cursor) error {
 		b.dir = s.impliedDir()
 	}
 	s.Dir = b.dir
+	if s.ReplayWindow > maxWindow {
+		return &SyntaxError{Index: len(c.words), Context: c.context,
+			Problem: fmt.Sprintf("replay-window %d is too long: %d packets are the most", s.ReplayWindow, maxWindow)}
+	}
 	if s.Flags&FlagESN != 0 && s.ReplayWindow == 0 && s.Dir != StateDirOut {
 		return &SyntaxError{Index: len(c.words), Context: c.context,
 			Problem: "flag esn needs a replay-window, such as replay-window 64 (only an SA with dir out goes without)"}
 	}
-	if b.replayGiven {
-		if (b.replay.SeqHi != 0 || b.replay.OSeqHi != 0) && !s.wideReplay() {
-			return c.semantic("replay-seq-hi and replay-oseq-hi go with flag esn")
+	if err := b.checkAlgorithms(c); err != nil {
+		return err
+	}
+	if err := b.checkMode(c); err != nil {
+		return err
+	}
+	if b.coaGiven {
+		s.CoAddr = b.coa.Addr()
+		if prefixFamily(b.coa) != b.id.family(c) {
+			return c.semantic(fmt.Sprintf("coa %s is of the other address family than src and dst", s.CoAddr))
 		}
-		s.Replay = &b.replay
+	}
+	fill(&b.sel)
+	s.Sel = b.sel
+	return b.finishReplay(c)
+}
+
+// finishReplay sends the replay state if any of it is set.
+func (b *stateBuilder) finishReplay(c *cursor) error {
+	r := &b.replay
+	if (r.SeqHi != 0 || r.OSeqHi != 0) && !b.wideReplay() {
+		return c.semantic("replay-seq-hi and replay-oseq-hi go with flag esn")
+	}
+	if r.Seq|r.OSeq|r.SeqHi|r.OSeqHi != 0 {
+		b.Replay = r
 	}
 	return nil
 }
@@ -132,46 +146,12 @@ func (s *State) impliedDir() StateDir {
 	return s.Offload.dir()
 }
 
-// parseAEAD reads NAME KEY ICVBITS.
-func parseAEAD(c *cursor, b *stateBuilder) error {
-	name, err := c.value()
-	if err != nil {
-		return err
-	}
-	// struct xfrm_algo_aead has room for 63 bytes and a zero. No name begins with 0x, but a
-	// key in its place does.
-	if name == "" || len(name) > 63 || strings.HasPrefix(name, "0x") {
-		return &SyntaxError{Index: c.pos - 1, Context: c.context,
-			Problem: fmt.Sprintf("word %d is not the name of an algorithm; AES-GCM is aead '%s'", c.pos, AEADName)}
-	}
-	a := &AEAD{Name: name}
-	if !c.more() {
-		return c.wrong("needs a key after it")
-	}
-	if a.Key, err = key(c, b.cmd, "aead"); err != nil {
-		return err
-	}
-	a.KeyBits = uint32(a.Key.Len() * 8)
-	if !c.more() {
-		return &SyntaxError{Index: c.pos, Context: c.context, Problem: "aead needs the length of the ICV in bits after the key, such as 128"}
-	}
-	// The word is not quoted: if the two were swapped, it is the key.
-	icv, err := parseNumber(c.next(), 32)
-	if err != nil {
-		return &SyntaxError{Index: c.pos - 1, Context: c.context,
-			Problem: fmt.Sprintf("the ICV length of aead (word %d) is not a number of bits, such as 128", c.pos)}
-	}
-	a.ICVBits = uint32(icv)
-	b.AEAD = a
-	return nil
-}
-
 // parseSeq puts the number into network order, as ip does, although the kernel never looks
 // into it and prints go without turning it back.
-func parseSeq(c *cursor, b *stateBuilder) error {
+func parseSeq(c *cursor, s *State) error {
 	var v uint32
 	err := number(c, &v, 32, "a sequence number")
-	b.Seq = swapSeq(v)
+	s.Seq = swapSeq(v)
 	return err
 }
 
@@ -183,41 +163,40 @@ func swapSeq(v uint32) uint32 {
 }
 
 func parseWindow(c *cursor, b *stateBuilder) error {
-	if err := number(c, &b.ReplayWindow, 32, "a window"); err != nil {
-		return err
-	}
-	if b.ReplayWindow > maxWindow {
-		return c.wrong(fmt.Sprintf("is too long a window: %d packets are the most", maxWindow))
-	}
-	return nil
+	return number(c, &b.ReplayWindow, 32, "a window")
 }
 
 func replayNumber(field func(*ReplayState) *uint32) func(*cursor, *stateBuilder) error {
 	return func(c *cursor, b *stateBuilder) error {
-		b.replayGiven = true
 		return number(c, field(&b.replay), 32, "a sequence number")
 	}
 }
 
-var stateSelectorGrammar = grammar[*selection]{
-	words: selectorWords(func(s *selection) *selection { return s }),
+// parseStateSelector reads SELECTOR, which may be nothing as long as something follows. A
+// second one adds to the first.
+func parseStateSelector(c *cursor, b *stateBuilder) error {
+	if !c.more() {
+		return c.wrong("needs a selector", selectionGrammar.names()...)
+	}
+	s := selection{sel: b.sel}
+	if err := c.anyFamily(func() error { return s.parse(c) }); err != nil {
+		return err
+	}
+	b.sel = s.sel
+	return nil
 }
 
-func parseStateSelector(c *cursor, b *stateBuilder) error {
-	s := selection{}
-	n, err := stateSelectorGrammar.parse(c, &s)
-	if err != nil {
-		return err
-	}
-	if n == 0 {
-		return c.wrong("needs a selector", stateSelectorGrammar.names()...)
-	}
-	if err := s.finish(c); err != nil {
-		return err
-	}
-	fill(&s.sel)
-	b.Sel = s.sel
-	return nil
+// parseCoA reads an address of the family of src and dst.
+func parseCoA(c *cursor, b *stateBuilder) error {
+	b.coaGiven = true
+	return address(c, &b.coa)
+}
+
+// secCtx reads the name that SELinux has for the traffic.
+func secCtx(c *cursor, dst **SecCtx) error {
+	word, err := c.value()
+	*dst = &SecCtx{Alg: 1, DOI: 1, Context: word}
+	return err
 }
 
 var limitFields = []struct {
@@ -311,72 +290,5 @@ func (c *cursor) expect(word string) error {
 	if c.next() != word {
 		return c.wrong("is not a word here", word)
 	}
-	return nil
-}
-
-// idCommand is a `state delete` or `get` in the making.
-type idCommand struct {
-	id   identity
-	mark *Mark
-}
-
-var stateIDGrammar = grammar[*idCommand]{
-	words: append(idWords(func(i *idCommand) *identity { return &i.id }), keyword[*idCommand]{
-		name: "mark", parse: func(c *cursor, i *idCommand) error { return mark(c, &i.mark) },
-	}),
-}
-
-func (c *cursor) stateIdentity(cmd *Command) error {
-	var i idCommand
-	if err := stateIDGrammar.parseAll(c, &i); err != nil {
-		return err
-	}
-	if !i.id.given {
-		return c.semantic("which one? src, dst, proto and spi are missing")
-	}
-	if err := i.id.check(c, false); err != nil {
-		return err
-	}
-	src, dst := i.id.addrs()
-	cmd.StateID = StateID{Src: src, Dst: dst, Proto: i.id.proto, SPI: i.id.spi, Mark: i.mark}
-	return nil
-}
-
-var stateFlushGrammar = grammar[*Command]{
-	words: []keyword[*Command]{{name: "proto", parse: func(c *cursor, cmd *Command) error {
-		return named(c, &cmd.FlushProto, protoNames, "an IPsec protocol")
-	}}},
-}
-
-// stateListCommand is a `state list` or `deleteall` in the making.
-type stateListCommand struct {
-	*StateFilter
-	cmd *Command
-	id  identity
-}
-
-var stateListGrammar = grammar[*stateListCommand]{
-	words: append(idWords(func(l *stateListCommand) *identity { return &l.id }), []keyword[*stateListCommand]{
-		{name: "nokeys", parse: func(_ *cursor, l *stateListCommand) error { l.cmd.NoKeys = true; return nil }},
-		{name: "mode", parse: func(c *cursor, l *stateListCommand) error {
-			return optionalNamed(c, &l.Mode, modeNames, "a mode")
-		}},
-		{name: "reqid", parse: func(c *cursor, l *stateListCommand) error { return number(c, &l.Reqid, 32, "a reqid") }},
-		{name: "flag", parse: func(c *cursor, l *stateListCommand) error {
-			return flags(c, &l.Flags, stateFlagNames, 8)
-		}},
-	}...),
-}
-
-func (c *cursor) stateList(cmd *Command) error {
-	l := stateListCommand{StateFilter: &cmd.StateFilter, cmd: cmd}
-	l.Family = c.env.Family
-	if err := stateListGrammar.parseAll(c, &l); err != nil {
-		return err
-	}
-	if err := l.id.check(c, true); err != nil {
-		return err
-	}
-	l.Src, l.Dst, l.Proto, l.SPI = l.id.src, l.id.dst, l.id.proto, l.id.spi
 	return nil
 }

@@ -79,8 +79,8 @@ func TestParseState(t *testing.T) {
 	if diff := cmp.Diff(want, got.State, compareAddrs); diff != "" {
 		t.Error(diff)
 	}
-	if got.Device != "p4p1" || !got.KeyTyped || got.KeyFile != "" {
-		t.Errorf("Device %q, KeyTyped %v, KeyFile %q", got.Device, got.KeyTyped, got.KeyFile)
+	if got.Device != "p4p1" || !got.KeyTyped || got.KeyFiles != nil {
+		t.Errorf("Device %q, KeyTyped %v, KeyFile %q", got.Device, got.KeyTyped, got.KeyFiles)
 	}
 }
 
@@ -240,11 +240,17 @@ func TestParseErrors(t *testing.T) {
 	}{
 		{"", "nothing to do", &SyntaxError{}, 0},
 		{"stat3", `did you mean "state"?`, &SyntaxError{}, 0},
-		{"monitor", `"monitor" is not implemented`, &UnsupportedError{}, 0},
+		{"monitor nokeys SA bogus", `monitor: "bogus" is not a group of events`, &SyntaxError{}, 3},
+		{"monitor file", `"file" needs a value`, &SyntaxError{}, 1},
 		{"state ad", "", nil, 0},
 		{"state bogus", `state: "bogus" is not a command; expected add, update`, &SyntaxError{}, 1},
-		{"state allocspi", `"allocspi" is not implemented`, &UnsupportedError{}, 0},
-		{"policy set", `"set" is not implemented`, &UnsupportedError{}, 0},
+		{"state allocspi", "which one?", &SemanticError{}, 0},
+		{"state allocspi proto esp spi 3", "spi is what allocspi finds", &SemanticError{}, 0},
+		{"state allocspi proto esp min 3", "max is missing", &SemanticError{}, 0},
+		{"state allocspi proto esp min 3 max 2", "min is larger than max", &SemanticError{}, 0},
+		{"state set", `"set" is not a command`, &SyntaxError{}, 1},
+		{"policy set hthresh4 1 33", `"33" is longer than an address`, &SyntaxError{}, 4},
+		{"policy setdefault in drop", `"drop" is not a default; expected accept, block or allow`, &SyntaxError{}, 3},
 		{id + "modee transport", `state add: "modee" is not a word here; did you mean "mode"?`, &SyntaxError{}, 10},
 		{id + "mode transprot", `"transprot" is not a mode; did you mean "transport"?`, &SyntaxError{}, 11},
 		{id + "mode", `"mode" needs a value`, &SyntaxError{}, 10},
@@ -259,19 +265,33 @@ func TestParseErrors(t *testing.T) {
 		{"state add src 10.0.0.1 dst 10.0.0.2 spi 1", "proto is missing", &SyntaxError{}, 8},
 		{"state add src 10.0.0.1 dst ::2 proto esp", "different address families", &SyntaxError{}, 7},
 		{"state add proto 50", `"50" is not an IPsec protocol`, &SyntaxError{}, 3},
-		{"state add proto ah", "proto ah is not implemented", &SemanticError{}, 0},
-		{"state add src any proto esp", `"any" is not an address`, &SyntaxError{}, 3},
-		{"state add src 1.2.3.4/33", "prefix length goes from 0 to 32", &SyntaxError{}, 3},
-		{"state add src 1.2.3.4/255.0.255.0", "the netmask has holes", &SyntaxError{}, 3},
-		{"state add src fe80::1%lo", "zone", &SyntaxError{}, 3},
-		{id + "enc aes 0x00", `"enc" is not implemented: only AES-GCM is`, &UnsupportedError{}, 0},
+		{"state add proto ah", "proto ah requires auth NAME KEY", &SemanticError{}, 0},
+		{"state add proto ah enc a 0x00", "proto ah takes auth or auth-trunc only", &SemanticError{}, 0},
+		{"state add proto comp", "proto comp requires comp NAME", &SemanticError{}, 0},
+		{"state add proto comp comp a auth b 0x00", "proto comp takes comp only", &SemanticError{}, 0},
+		{"state add proto comp spi 0x10000", "16 bits", &SemanticError{}, 0},
+		{"state add proto hao spi 1", "proto hao has no spi", &SemanticError{}, 0},
+		{"state add proto hao", "mode is required with proto hao", &SemanticError{}, 0},
+		{"state add proto hao mode ro", "coa is required with proto hao", &SemanticError{}, 0},
+		{"state add src ::1 proto hao mode ro coa 1.2.3.4", "of the other family", &SemanticError{}, 0},
+		{"state add proto hao mode tunnel", "mode tunnel does not go with proto hao", &SemanticError{}, 0},
+		{"state add proto ipsec-any enc a 0x00", "proto ipsec-any takes no algorithm", &SemanticError{}, 0},
+		{addState + "coa 1.1.1.1", "coa does not go with proto esp", &SemanticError{}, 0},
+		{addState + "comp a", "does not compress", &SemanticError{}, 0},
+		{"state add src any proto esp", `"any" does not say which address family`, &SyntaxError{}, 3},
+		{"state add src 1.2.3.4/33", `"1.2.3.4/33" is not an address: the prefix length goes from 0 to 32`, &SemanticError{}, 3},
+		{"state add src 1.2.3.4/255.0.255.0", "the netmask has holes", &SemanticError{}, 3},
+		{"state add src fe80::1%lo", "zone", &SemanticError{}, 3},
+		{id + "enc aes 0x00 enc aes 0x00", `"enc" does not go with the algorithm before it`, &SyntaxError{}, 13},
+		{id + "auth-trunc sha 0x00", `auth-trunc needs the length of the ICV in bits`, &SyntaxError{}, 13},
 		{id + "aead", "needs a value", &SyntaxError{}, 10},
 		{id + "aead 'rfc4106(gcm(aes))'", "needs a key", &SyntaxError{}, 11},
 		{id + "aead x @/nowhere 128", "the key of aead (word 13) cannot be read: no such file", &SyntaxError{}, 12},
-		{addState + "aead x 0x00 128", `"aead" is given twice`, &SyntaxError{}, 14},
+		{addState + "aead x 0x00 128", `"aead" does not go with the algorithm before it`, &SyntaxError{}, 14},
 		{addState + "flag esn", "flag esn needs a replay-window", &SyntaxError{}, 16},
-		{addState + "replay-window 4097", "4096 packets are the most", &SyntaxError{}, 15},
-		{addState + "flag bogus", `"bogus" is not a flag`, &SyntaxError{}, 15},
+		{addState + "replay-window 4097", "4096 packets are the most", &SyntaxError{}, 16},
+		{addState + "flag bogus", `"bogus" is not a word here`, &SyntaxError{}, 15},
+		{addState + "flag noec", `did you mean "noecn"?`, &SyntaxError{}, 15},
 		{addState + "flag 0x100", "does not fit in 8 bits", &SyntaxError{}, 15},
 		{addState + "replay-seq-hi 1", "go with flag esn", &SemanticError{}, 0},
 		{addState + "offload p4p1", `"p4p1" is not a word here; expected dev`, &SyntaxError{}, 15},
@@ -284,7 +304,7 @@ func TestParseErrors(t *testing.T) {
 		{addState + "sel proto nope", "is not an IP protocol", &SyntaxError{}, 16},
 		{addState + "limit bytes-soft 5", `did you mean "byte-soft"?`, &SyntaxError{}, 15},
 		{addState + "encap espinudp 4500", `"4500" needs a value`, &SyntaxError{}, 16},
-		{addState + "ctx a", `"ctx" is not implemented`, &UnsupportedError{}, 0},
+		{addState + "ctx a ctx b", `"ctx" is given twice`, &SyntaxError{}, 16},
 		{"state delete", "which one?", &SemanticError{}, 0},
 		{"state flush proto x", "is not an IPsec protocol", &SyntaxError{}, 3},
 		{"state count x", `"x" is not a word here`, &SyntaxError{}, 2},
@@ -343,6 +363,10 @@ func TestErrorsHideKeys(t *testing.T) {
 		"policy add dir in priority 0x" + hexKey,
 		"policy add dir in tmpl proto esp level 0x" + hexKey,
 		"state add src 0x" + hexKey,
+		id + "enc 'cbc(aes)' 0x" + hexKey + " auth 0x" + hexKey + " 128",
+		id + "enc 'cbc(aes)' 0x" + hexKey + " auth 'hmac(sha256)' 0x" + hexKey + " 96",
+		id + "auth-trunc 'hmac(sha256)' 96 0x" + hexKey,
+		"monitor 0x" + hexKey,
 		addState + "offload dev 0x" + hexKey + " dir in",
 	} {
 		script := strings.TrimPrefix(line, "0x"+hexKey)
@@ -374,8 +398,8 @@ func TestParseKeys(t *testing.T) {
 		if got := string(cmd.State.AEAD.Key.ExposeSecretBytes()); !strings.HasPrefix(got, want) || in[0] != '@' && got != want {
 			t.Errorf("%s: %q", in, got)
 		}
-		if cmd.KeyTyped == (in[0] == '@') || (cmd.KeyFile != "") != (in[0] == '@') {
-			t.Errorf("%s: KeyTyped %v, KeyFile %q", in, cmd.KeyTyped, cmd.KeyFile)
+		if cmd.KeyTyped == (in[0] == '@') || (cmd.KeyFiles["aead"] != "") != (in[0] == '@') {
+			t.Errorf("%s: KeyTyped %v, KeyFiles %q", in, cmd.KeyTyped, cmd.KeyFiles)
 		}
 	}
 	for content, want := range map[string]string{

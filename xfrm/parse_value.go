@@ -79,23 +79,20 @@ func namedBool(c *cursor, dst *bool, names nameTable, what string) error {
 	return err
 }
 
-// flags reads names until a word that is none, or a single hexadecimal number.
+// flags reads names up to a word that is none, and adds them; or a hexadecimal number, which
+// replaces what came before. The word behind must be one of the grammar around, so that a
+// word that is neither is an error there.
 func flags[N ~uint8 | ~uint32](c *cursor, dst *N, names nameTable, bits int) error {
-	if _, err := c.value(); err != nil {
-		return err
+	if !c.more() {
+		return c.wrong("needs a value", names.names()...)
 	}
-	c.pos--
-	if word := c.peek(); strings.HasPrefix(word, "0x") {
+	if strings.HasPrefix(c.peek(), "0x") {
 		return number(c, dst, bits, "a set of flags")
 	}
-	*dst = 0
-	for n := 0; c.more(); n++ {
+	for c.more() {
 		v, ok := names.value(c.peek())
 		if !ok {
-			if n == 0 {
-				c.pos++
-				return c.wrong("is not a flag", names.names()...)
-			}
+			c.inner, c.innerPos = append(names.names(), c.innerAt(c.pos)...), c.pos
 			break
 		}
 		*dst |= N(v)
@@ -104,45 +101,98 @@ func flags[N ~uint8 | ~uint32](c *cursor, dst *N, names nameTable, bits int) err
 	return nil
 }
 
-// mark reads `N [mask N]`; the mask is all ones unless given.
+// mark reads `N [mask N]`; the mask is all ones unless given. With a mask of 0 ip sends none.
 func mark(c *cursor, dst **Mark) error {
-	m := &Mark{Mask: ^uint32(0)}
-	if err := number(c, &m.Value, 32, "a mark"); err != nil {
-		return err
+	m, err := readMark(c)
+	if *dst = &m; m.Mask == 0 {
+		*dst = nil
 	}
-	if c.peek() == "mask" {
-		c.pos++
-		if err := number(c, &m.Mask, 32, "a mask"); err != nil {
-			return err
-		}
-	}
-	*dst = m
-	return nil
+	return err
 }
 
-// address reads ADDR[/LEN] and keeps host bits and length.
+// outputMark reads `N [mask N]`. ip sends neither a mark of 0 nor a mask of 0, and to Linux a
+// mark without a mask is one of all bits, a mask without a mark nothing.
+func outputMark(c *cursor, dst **Mark) error {
+	m, err := readMark(c)
+	if m.Mask == 0 {
+		m.Mask = ^uint32(0)
+	}
+	if *dst = &m; m.Value == 0 {
+		*dst = nil
+	}
+	return err
+}
+
+func readMark(c *cursor) (Mark, error) {
+	m := Mark{Mask: ^uint32(0)}
+	if err := number(c, &m.Value, 32, "a mark"); err != nil {
+		return m, err
+	}
+	if c.peek() != "mask" {
+		return m, nil
+	}
+	c.pos++
+	return m, number(c, &m.Mask, 32, "a mask")
+}
+
+// address reads ADDR[/LEN] and keeps host bits and length. `any`, `all` and `default` are ::/0 or
+// 0/0 where the family is known. ip calls a bad address a semantic error.
 func address(c *cursor, dst *netip.Prefix) error {
 	word, err := c.value()
 	if err != nil {
 		return err
 	}
+	if anyAddress(word) {
+		if c.family == 0 {
+			return c.wrong("does not say which address family: leave it out, or write 0/0 or ::/0")
+		}
+		*dst = netip.PrefixFrom(unspecified(c.family), 0)
+		return nil
+	}
 	p, err := parsePrefix(word)
 	if err != nil {
-		return c.wrong("is not an address: " + err.Error())
+		return c.semanticWord("is not an address: " + err.Error())
 	}
-	if c.env.Family != 0 && c.env.Family != prefixFamily(p) {
-		return c.wrong("is an address of the other family than the one asked for (-4, -6)")
+	if c.family != 0 && c.family != prefixFamily(p) {
+		return c.semanticWord("is an address of the other family than the one asked for (-4, -6) or used before")
 	}
 	*dst = p
 	return nil
 }
 
-// hostAddress reads ADDR[/LEN] and drops the length.
-func hostAddress(c *cursor, dst *netip.Addr) error {
-	var p netip.Prefix
-	err := address(c, &p)
-	*dst = p.Addr()
+func anyAddress(word string) bool { return word == "any" || word == "all" || word == "default" }
+
+// anyFamily calls f with addresses of both families allowed. The family it used, if any, is that
+// of the addresses to come.
+func (c *cursor) anyFamily(f func() error) error {
+	family := c.family
+	c.family = 0
+	err := f()
+	if c.family == 0 {
+		c.family = family
+	}
 	return err
+}
+
+// setFamily makes the family of an address that was given that of those to come.
+func (c *cursor) setFamily(prefixes ...netip.Prefix) {
+	for _, p := range prefixes {
+		if p.IsValid() {
+			c.family = prefixFamily(p)
+		}
+	}
+}
+
+// hostAddress reads ADDR, of either family.
+func hostAddress(c *cursor, dst *netip.Addr) error {
+	word, err := c.value()
+	if err != nil || anyAddress(word) {
+		return err
+	}
+	if *dst, err = parseAddr(word); err != nil {
+		return c.semanticWord("is not an address: " + err.Error())
+	}
+	return nil
 }
 
 func parsePrefix(word string) (netip.Prefix, error) {
@@ -222,10 +272,10 @@ const maxKeyLen = 512
 // key reads KEY: 0x and hexadecimal digits, @FILE, or literal ASCII. what tells whose key
 // it is. No error repeats any of it.
 func key(c *cursor, cmd *Command, what string) (ipsec.Key, error) {
-	word, err := c.value()
-	if err != nil {
-		return ipsec.Key{}, err
+	if !c.more() {
+		return ipsec.Key{}, c.wrong("needs a key after it")
 	}
+	word := c.next()
 	where := fmt.Sprintf("the key of %s (word %d)", what, c.pos)
 	bad := func(problem string) error {
 		return &SyntaxError{Index: c.pos - 1, Context: c.context, Problem: where + " " + problem}
@@ -239,14 +289,17 @@ func key(c *cursor, cmd *Command, what string) (ipsec.Key, error) {
 			return ipsec.Key{}, bad("cannot be read: " + err.Error())
 		}
 		defer clear(content)
-		cmd.KeyFile, cmd.KeyTyped = path, false
+		if cmd.KeyFiles == nil {
+			cmd.KeyFiles = map[string]string{}
+		}
+		cmd.KeyFiles[what] = path
 		k, err := parseKeyFile(content)
 		if err != nil {
 			return ipsec.Key{}, bad("is in file " + path + ", which " + err.Error())
 		}
 		return k, nil
 	}
-	cmd.KeyFile, cmd.KeyTyped = "", true
+	cmd.KeyTyped = true
 	digits, isHex := strings.CutPrefix(word, "0x")
 	if !isHex {
 		if word == "" || len(word) > maxKeyLen {

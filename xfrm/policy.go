@@ -22,9 +22,12 @@ type Policy struct {
 	Mark     *Mark
 	IfID     uint32
 	Offload  *Offload // packet offload of the policy
+	SecCtx   *SecCtx
+	PCPU     *uint32 // of an ACQUIRE: the CPU that wants an SA
+	Share    Share   // the kernel takes and gives ShareAny
 
-	// Other lists attributes of a decoded message that change what the policy does and
-	// have no field here (XFRMA_* numbers). They are not encoded.
+	// Other lists attributes of a decoded message that are not known here (XFRMA_*
+	// numbers). They are not encoded.
 	Other []uint16
 }
 
@@ -37,11 +40,13 @@ type PolicyID struct {
 	Type  PolicyType
 	Mark  *Mark
 	IfID  uint32
+
+	SecCtx *SecCtx
 }
 
 // ID is the identity of the policy by its selector, whatever index it was given.
 func (p *Policy) ID() PolicyID {
-	return PolicyID{Sel: p.Sel, Dir: p.Dir, Type: p.Type, Mark: p.Mark, IfID: p.IfID}
+	return PolicyID{Sel: p.Sel, Dir: p.Dir, Type: p.Type, Mark: p.Mark, IfID: p.IfID, SecCtx: p.SecCtx}
 }
 
 // String is the selector or index, and the direction: "10.1.0.0/16→10.2.0.0/16 out".
@@ -94,6 +99,16 @@ const (
 	PolicySub
 )
 
+// Share is XFRM_SHARE_*: who may use an SA. The kernel ignores it.
+type Share uint8
+
+const (
+	ShareAny Share = iota
+	ShareSession
+	ShareUser
+	ShareUnique
+)
+
 // Tmpl is struct xfrm_user_tmpl.
 type Tmpl struct {
 	Src, Dst netip.Addr
@@ -103,6 +118,7 @@ type Tmpl struct {
 	Mode     Mode
 	Reqid    uint32
 	Optional bool // level use
+	Share    Share
 	// AAlgos, EAlgos and CAlgos are the masks of algorithms accepted; ip sends all ones.
 	AAlgos, EAlgos, CAlgos uint32
 }

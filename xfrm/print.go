@@ -14,9 +14,10 @@ import (
 // PrintOptions tell how states and policies are printed. The zero value prints what
 // `ip xfrm` prints, without keys.
 type PrintOptions struct {
-	Stats    bool // also what `ip -s` prints: lifetimes, counters, numbers both ways
-	ShowKeys bool // print key material; otherwise <<Keys hidden>>
-	OneLine  bool // one object per line, with a backslash for each line break, as `ip -o`
+	Stats    bool   // also what `ip -s` prints: lifetimes, counters, numbers both ways
+	ShowKeys bool   // print key material; otherwise <<Keys hidden>>
+	OneLine  bool   // one object per line, with a backslash for each line break, as `ip -o`
+	Label    string // before each event, such as a timestamp
 	// InterfaceName names an ifindex. Without it, or if it returns "", 7 prints as if7.
 	InterfaceName func(int) string
 }
@@ -34,6 +35,9 @@ func (p *printer) flush(w io.Writer) error {
 	out := p.Bytes()
 	if p.OneLine {
 		out = append(bytes.ReplaceAll(out, []byte("\n"), []byte("\\")), '\n')
+	}
+	if p.Label != "" {
+		out = append([]byte(p.Label), out...)
 	}
 	_, err := w.Write(out)
 	return err
@@ -59,12 +63,13 @@ func addressOf(a netip.Addr, family uint16) string {
 	return "0.0.0.0"
 }
 
-// id prints the two lines that states and templates begin with. Templates leave out an
-// SPI of 0.
-func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid uint32, mode Mode, indent string, forceSPI bool) {
+// id prints the two lines that states and templates begin with. Templates, and states of
+// protocols that have none, leave out an SPI of 0.
+func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid uint32, mode Mode, indent string, isState bool) {
 	p.f("src %s dst %s\n", addressOf(src, family), addressOf(dst, family))
 	p.f("%sproto %s ", indent, ProtocolName(proto))
-	if spi != 0 || forceSPI || p.Stats {
+	hasSPI := proto == protoESP || proto == protoAH || proto == protoComp
+	if spi != 0 || isState && hasSPI || p.Stats {
 		p.f("spi 0x%08x", spi)
 		if p.Stats {
 			p.f("(%d)", spi)
@@ -101,6 +106,9 @@ func (p *printer) selector(s *Selector, family uint16) {
 	}
 	if srcName != "" && !s.SrcPort.Any() {
 		p.f("%s %d ", srcName, s.SrcPort.Value)
+	}
+	if s.Protocol == protoMobility && p.Stats && !s.DstPort.Any() { // as ip has it, bytes swapped
+		p.f("(dport) 0x%.4x ", s.DstPort.Value>>8|s.DstPort.Value<<8)
 	}
 	if dstName != "" && !s.DstPort.Any() {
 		p.f("%s %d ", dstName, s.DstPort.Value)
@@ -152,8 +160,8 @@ func localTime(seconds uint64) string {
 	return time.Unix(int64(seconds), 0).Format("2006-01-02 15:04:05")
 }
 
-// offload prints the line that tells what the engine granted.
-func (p *printer) offload(o *Offload, indent string) {
+// stateOffload prints the line that tells what the engine granted.
+func (p *printer) stateOffload(o *Offload) {
 	dir, mode := "out", "crypto"
 	if o.Flags&OffloadInbound != 0 {
 		dir = "in"
@@ -161,7 +169,7 @@ func (p *printer) offload(o *Offload, indent string) {
 	if o.Flags&OffloadPacket != 0 {
 		mode = "packet"
 	}
-	p.f("%scrypto offload parameters: dev %s dir %s mode %s\n", indent, p.device(int(o.Ifindex)), dir, mode)
+	p.f("\tcrypto offload parameters: dev %s dir %s mode %s\n", p.device(int(o.Ifindex)), dir, mode)
 }
 
 // binary8 is how -s prints a byte of flags.

@@ -5,14 +5,17 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"espalier/ipsec"
 )
 
 // FormatOptions tell how states and policies are written as commands.
 type FormatOptions struct {
-	// KeyFile stands for the key, as @KeyFile. Without it, and unless ShowKey is set, a
-	// placeholder stands there that Parse does not take for a key.
-	KeyFile string
-	ShowKey bool
+	// KeyFiles stand for keys, as @FILE, by keyword: aead, enc, auth, auth-trunc. Without,
+	// and unless ShowKey is set, a placeholder stands there that Parse does not take for a
+	// key.
+	KeyFiles map[string]string
+	ShowKey  bool
 	// InterfaceName names an ifindex. Without it, or if it returns "", 7 is written if7.
 	InterfaceName func(int) string
 }
@@ -38,9 +41,7 @@ func StateWords(s *State, opt FormatOptions) []string {
 	w.number("reqid", s.Reqid)
 	w.add("mode", s.Mode.String())
 	w.mark("mark", s.Mark)
-	if a := s.AEAD; a != nil {
-		w.add("aead", a.Name, opt.key(a), utoa(a.ICVBits))
-	}
+	w.algorithms(s, opt)
 	w.number("seq", swapSeq(s.Seq))
 	w.number("replay-window", s.ReplayWindow)
 	if r := s.Replay; r != nil {
@@ -55,10 +56,19 @@ func StateWords(s *State, opt FormatOptions) []string {
 	if e := s.Encap; e != nil {
 		w.add("encap", e.Type.String(), strconv.Itoa(int(e.SrcPort)), strconv.Itoa(int(e.DstPort)), addressOf(e.OA, stateFamily(s)))
 	}
+	if s.CoAddr.IsValid() {
+		w.add("coa", s.CoAddr.String())
+	}
+	if s.SecCtx != nil {
+		w.add("ctx", s.SecCtx.Context)
+	}
 	w.stateOffload(s, opt)
 	w.mark("output-mark", s.OutputMark)
 	w.number("if_id", s.IfID)
 	w.number("tfcpad", s.TFCPad)
+	if s.PCPU != nil {
+		w.add("pcpu-num", utoa(*s.PCPU))
+	}
 	if !selectorIsZero(&s.Sel) {
 		w.add("sel")
 		w.selector(&s.Sel, opt)
@@ -73,6 +83,9 @@ func PolicyWords(p *Policy, opt FormatOptions) []string {
 	w.add("dir", p.Dir.String())
 	w.mark("mark", p.Mark)
 	w.number("index", p.Index)
+	if p.SecCtx != nil {
+		w.add("ctx", p.SecCtx.Context)
+	}
 	if p.Type != PolicyMain {
 		w.add("ptype", p.Type.String())
 	}
@@ -98,12 +111,31 @@ func PolicyWords(p *Policy, opt FormatOptions) []string {
 	return w
 }
 
-func (opt FormatOptions) key(a *AEAD) string {
+// algorithms writes those of a state. An engine gives auth back as both auth and auth-trunc:
+// one of them is enough.
+func (w *wordList) algorithms(s *State, opt FormatOptions) {
+	if a := s.AEAD; a != nil {
+		w.add("aead", a.Name, opt.key("aead", a.Key), utoa(a.ICVBits))
+	}
+	if a := s.Crypt; a != nil {
+		w.add("enc", a.Name, opt.key("enc", a.Key))
+	}
+	if a := s.AuthTrunc; a != nil {
+		w.add("auth-trunc", a.Name, opt.key("auth-trunc", a.Key), utoa(a.TruncBits))
+	} else if a := s.Auth; a != nil {
+		w.add("auth", a.Name, opt.key("auth", a.Key))
+	}
+	if a := s.Comp; a != nil {
+		w.add("comp", a.Name)
+	}
+}
+
+func (opt FormatOptions) key(keyword string, key ipsec.Key) string {
 	switch {
-	case opt.ShowKey && a.Key.Len() > 0:
-		return "0x" + hex.EncodeToString(a.Key.ExposeSecretBytes())
-	case opt.KeyFile != "":
-		return "@" + opt.KeyFile
+	case opt.ShowKey && key.Len() > 0:
+		return "0x" + hex.EncodeToString(key.ExposeSecretBytes())
+	case opt.KeyFiles[keyword] != "":
+		return "@" + opt.KeyFiles[keyword]
 	}
 	return hiddenKey
 }

@@ -10,24 +10,31 @@ import (
 // is w's.
 func FprintPolicy(w io.Writer, pol *Policy, opt PrintOptions) error {
 	p := &printer{PrintOptions: opt}
+	p.policy(pol, "")
+	return p.flush(w)
+}
+
+// policy prints most of its lines under indent, as ip does.
+func (p *printer) policy(pol *Policy, indent string) {
 	p.selector(&pol.Sel, pol.Sel.Family)
+	p.secCtx(pol.SecCtx)
+	p.f("%s", indent)
 	p.policyLine(pol)
 	if p.Stats {
-		p.lifetimes(&pol.Limits, &pol.Current, "\t")
+		p.lifetimes(&pol.Limits, &pol.Current, indent+"\t")
 	}
 	if pol.Mark != nil {
 		p.f("\tmark %s \n", pol.Mark)
 	}
 	for i := range pol.Tmpls {
-		p.tmpl(&pol.Tmpls[i], pol.Sel.Family)
+		p.tmpl(&pol.Tmpls[i], pol.Sel.Family, indent)
 	}
-	if pol.Offload != nil {
-		p.offload(pol.Offload, "\t")
+	if o := pol.Offload; o != nil {
+		p.f("%s\tcrypto offload parameters: dev %s mode packet\n", indent, p.device(int(o.Ifindex)))
 	}
 	if pol.IfID != 0 {
-		p.f("\tif_id %#x\n", pol.IfID)
+		p.f("%s\tif_id %#x\n", indent, pol.IfID)
 	}
-	return p.flush(w)
 }
 
 func (p *printer) policyLine(pol *Policy) {
@@ -45,7 +52,7 @@ func (p *printer) policyLine(pol *Policy) {
 	p.f("priority %d ", pol.Priority)
 	p.f("ptype %s ", pol.Type)
 	if p.Stats {
-		p.f("share any ") // the kernel knows no other
+		p.f("share %s ", pol.Share)
 	}
 	if p.Stats || pol.Flags != 0 {
 		p.f("flag %s", pol.Flags)
@@ -56,22 +63,22 @@ func (p *printer) policyLine(pol *Policy) {
 	p.f("\n")
 }
 
-func (p *printer) tmpl(t *Tmpl, family uint16) {
+func (p *printer) tmpl(t *Tmpl, family uint16, indent string) {
 	if t.Family != 0 {
 		family = t.Family
 	}
-	p.f("\ttmpl ")
-	p.id(t.Src, t.Dst, family, t.Proto, uint32(t.SPI), t.Reqid, t.Mode, "\t\t", false)
+	p.f("%s\ttmpl ", indent)
+	p.id(t.Src, t.Dst, family, t.Proto, uint32(t.SPI), t.Reqid, t.Mode, indent+"\t\t", false)
 	level := "required"
 	if t.Optional {
 		level = "use"
 	}
 	switch {
 	case p.Stats:
-		p.f("\t\tlevel %s share any \n", level)
-		p.f("\t\tenc-mask %08x auth-mask %08x comp-mask %08x\n", t.EAlgos, t.AAlgos, t.CAlgos)
+		p.f("%s\t\tlevel %s share %s \n", indent, level, t.Share)
+		p.f("%s\t\tenc-mask %08x auth-mask %08x comp-mask %08x\n", indent, t.EAlgos, t.AAlgos, t.CAlgos)
 	case t.Optional:
-		p.f("\t\tlevel %s \n", level)
+		p.f("%s\t\tlevel %s \n", indent, level)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"espalier/ipsec"
 )
 
 const keysHidden = "<<Keys hidden>>"
@@ -13,6 +15,11 @@ const keysHidden = "<<Keys hidden>>"
 // w's.
 func FprintState(w io.Writer, s *State, opt PrintOptions) error {
 	p := &printer{PrintOptions: opt}
+	p.state(s)
+	return p.flush(w)
+}
+
+func (p *printer) state(s *State) {
 	family := stateFamily(s)
 	p.id(s.Src, s.Dst, family, s.Proto, uint32(s.SPI), s.Reqid, s.Mode, "\t", true)
 	p.stateFlags(s)
@@ -26,7 +33,13 @@ func FprintState(w io.Writer, s *State, opt PrintOptions) error {
 		p.f("\tstats:\n\t  replay-window %d replay %d failed %d\n",
 			s.Stats.ReplayWindow, s.Stats.Replay, s.Stats.IntegrityFailed)
 	}
-	return p.flush(w)
+	p.secCtx(s.SecCtx)
+}
+
+func (p *printer) secCtx(c *SecCtx) {
+	if c != nil {
+		p.f("\tsecurity context %s \n", c.Context)
+	}
 }
 
 // selectorIsZero tells the selector of a state that was given none.
@@ -72,11 +85,12 @@ func (p *printer) stateAttributes(s *State, family uint16) {
 		}
 		p.f("\t%s%s", strings.Join(marks, " "), end)
 	}
-	if a := s.AEAD; a != nil {
-		p.f("\taead %s %s %d\n", a.Name, p.key(a), a.ICVBits)
-	}
+	p.algorithms(s)
 	if e := s.Encap; e != nil {
 		p.f("\tencap type %s sport %d dport %d addr %s\n", e.Type, e.SrcPort, e.DstPort, addressOf(e.OA, family))
+	}
+	if s.CoAddr.IsValid() {
+		p.f("\tcoa %s\n", s.CoAddr)
 	}
 	if s.LastUsed != 0 {
 		p.f("\tlastused %s\n", localTime(s.LastUsed))
@@ -85,7 +99,7 @@ func (p *printer) stateAttributes(s *State, family uint16) {
 		p.replay(s)
 	}
 	if s.Offload != nil {
-		p.offload(s.Offload, "\t")
+		p.stateOffload(s.Offload)
 	}
 	if s.IfID != 0 {
 		p.f("\tif_id %#x\n", s.IfID)
@@ -96,15 +110,40 @@ func (p *printer) stateAttributes(s *State, family uint16) {
 	if s.Dir != 0 {
 		p.f("\tdir %s\n", s.Dir)
 	}
+	if s.PCPU != nil {
+		p.f("\tpcpu-num %d\n", *s.PCPU)
+	}
 }
 
-func (p *printer) key(a *AEAD) string {
-	if !p.ShowKeys || a.Key.Len() == 0 {
-		return keysHidden
+// algorithms prints one line for each. Where there is auth-trunc, auth only says it again.
+func (p *printer) algorithms(s *State) {
+	if a := s.AuthTrunc; a != nil {
+		p.f("\tauth-trunc %s %s %d\n", a.Name, p.key(a.Key, a.KeyBits), int32(a.TruncBits))
+	} else if a := s.Auth; a != nil {
+		p.f("\tauth %s %s\n", a.Name, p.key(a.Key, a.KeyBits))
 	}
-	text := "0x" + hex.EncodeToString(a.Key.ExposeSecretBytes())
+	if a := s.AEAD; a != nil {
+		p.f("\taead %s %s %d\n", a.Name, p.key(a.Key, a.KeyBits), int32(a.ICVBits))
+	}
+	if a := s.Crypt; a != nil {
+		p.f("\tenc %s %s\n", a.Name, p.key(a.Key, a.KeyBits))
+	}
+	if a := s.Comp; a != nil {
+		p.f("\tcomp %s \n", a.Name)
+	}
+}
+
+func (p *printer) key(key ipsec.Key, bits uint32) string {
+	n := uint32(key.Len()) * 8
+	switch {
+	case !p.ShowKeys || n == 0 && bits != 0:
+		return keysHidden
+	case n == 0:
+		return "" // as ip
+	}
+	text := "0x" + hex.EncodeToString(key.ExposeSecretBytes())
 	if p.Stats {
-		text += " (" + utoa(a.KeyBits) + " bits)"
+		text += " (" + utoa(n) + " bits)"
 	}
 	return text
 }

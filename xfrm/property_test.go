@@ -81,9 +81,14 @@ func drawSelector(t *rapid.T) Selector {
 	s.Src, s.Dst = drawPrefix(t, is6), drawPrefix(t, is6)
 	s.Interface = rapid.IntRange(0, 1<<20).Draw(t, "selif")
 	s.Protocol = rapid.SampledFrom([]uint8{0, 1, 6, 17, 33, 47, 58, 99, 132, 135, 200}).Draw(t, "selproto")
+	least, most := uint16(1), uint16(0xffff)
+	switch s.Protocol {
+	case protoICMP, protoICMPv6, protoMobility: // types and codes
+		least, most = 0, 0xff
+	}
 	draw := func(name string) (m ipsec.PortMatch) {
 		if rapid.Bool().Draw(t, name) {
-			m = ipsec.Port(rapid.Uint16().Draw(t, name))
+			m = ipsec.Port(rapid.Uint16Range(least, most).Draw(t, name))
 		}
 		return m
 	}
@@ -103,7 +108,7 @@ func drawMark(t *rapid.T, name string) *Mark {
 	if !rapid.Bool().Draw(t, name) {
 		return nil
 	}
-	return &Mark{rapid.Uint32().Draw(t, name), rapid.SampledFrom([]uint32{0, 1, 0xff, ^uint32(0)}).Draw(t, name)}
+	return &Mark{rapid.Uint32Min(1).Draw(t, name), rapid.SampledFrom([]uint32{1, 0xff, ^uint32(0)}).Draw(t, name)}
 }
 
 func drawLimits(t *rapid.T) LifetimeConfig {
@@ -119,17 +124,22 @@ func drawLimits(t *rapid.T) LifetimeConfig {
 func drawState(t *rapid.T) *State {
 	is6 := rapid.Bool().Draw(t, "is6")
 	u32 := func(name string) uint32 { return rapid.Uint32().Draw(t, name) }
-	key := ipsec.NewKey(rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "key"))
 	s := &State{
-		Src: drawAddr(t, is6), Dst: drawAddr(t, is6), Proto: 50, SPI: ipsec.SPI(u32("spi")), Seq: u32("seq"),
-		Mode:         rapid.SampledFrom([]Mode{ModeTransport, ModeTunnel, ModeBeet}).Draw(t, "mode"),
+		Src: drawAddr(t, is6), Dst: drawAddr(t, is6), Seq: u32("seq"),
 		Reqid:        u32("reqid"),
 		ReplayWindow: rapid.Uint32Range(0, maxWindow).Draw(t, "window"),
 		Flags:        StateFlag(rapid.Byte().Draw(t, "flags")), ExtraFlags: u32("extra"),
 		Limits: drawLimits(t), Mark: drawMark(t, "mark"), OutputMark: drawMark(t, "omark"),
 		IfID: u32("if_id"), TFCPad: u32("tfc"),
-		Dir:  StateDir(rapid.IntRange(0, 2).Draw(t, "dir")),
-		AEAD: &AEAD{Name: AEADName, Key: key, KeyBits: uint32(key.Len() * 8), ICVBits: u32("icv")},
+		Dir: StateDir(rapid.IntRange(0, 2).Draw(t, "dir")),
+	}
+	drawProtocol(t, s, is6)
+	if rapid.Bool().Draw(t, "ctx") {
+		s.SecCtx = &SecCtx{Alg: 1, DOI: 1, Context: rapid.StringMatching(`[a-z_:]{0,40}`).Draw(t, "ctx")}
+	}
+	if rapid.Bool().Draw(t, "pcpu") {
+		cpu := u32("pcpu")
+		s.PCPU = &cpu
 	}
 	if s.Flags&FlagESN != 0 && s.Dir != StateDirOut {
 		s.ReplayWindow = max(s.ReplayWindow, 1)
@@ -159,6 +169,53 @@ func drawState(t *rapid.T) *State {
 	return s
 }
 
+// drawProtocol draws a protocol with the algorithms, modes and SPIs that go with it.
+func drawProtocol(t *rapid.T, s *State, is6 bool) {
+	name := rapid.StringMatching(`[a-wyz][a-z0-9()]{0,20}`)
+	key := func() (ipsec.Key, uint32) {
+		k := ipsec.NewKey(rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "key"))
+		return k, uint32(k.Len() * 8)
+	}
+	algorithm := func() *Algorithm {
+		a := &Algorithm{Name: name.Draw(t, "name")}
+		a.Key, a.KeyBits = key()
+		return a
+	}
+	authenticate := func(must bool) {
+		switch how := rapid.IntRange(0, 2).Draw(t, "auth"); {
+		case how == 2:
+			a := algorithm()
+			s.AuthTrunc = &AuthTrunc{Name: a.Name, Key: a.Key, KeyBits: a.KeyBits, TruncBits: rapid.Uint32().Draw(t, "trunc")}
+		case must || how == 1:
+			s.Auth = algorithm()
+		}
+	}
+	s.SPI = ipsec.SPI(rapid.Uint32().Draw(t, "spi"))
+	s.Mode = rapid.SampledFrom([]Mode{ModeTransport, ModeTunnel}).Draw(t, "mode")
+	s.Proto = rapid.SampledFrom([]uint8{protoESP, protoESP, protoAH, protoComp, protoHAO, protoRoute2, protoAny}).Draw(t, "proto")
+	switch s.Proto {
+	case protoESP:
+		s.Mode = rapid.SampledFrom([]Mode{ModeTransport, ModeTunnel, ModeBeet}).Draw(t, "mode")
+		if rapid.Bool().Draw(t, "aead") {
+			a := &AEAD{Name: AEADName, ICVBits: rapid.Uint32().Draw(t, "icv")}
+			a.Key, a.KeyBits = key()
+			s.AEAD = a
+			return
+		}
+		s.Crypt = algorithm()
+		authenticate(false)
+	case protoAH:
+		authenticate(true)
+	case protoComp:
+		s.Comp = &Algorithm{Name: name.Draw(t, "name")}
+		s.SPI &= 0xffff
+	case protoHAO, protoRoute2:
+		s.SPI = 0
+		s.Mode = rapid.SampledFrom([]Mode{ModeRouteOptimization, ModeInTrigger}).Draw(t, "mode")
+		s.CoAddr = drawAddr(t, is6)
+	}
+}
+
 func drawPolicy(t *rapid.T) *Policy {
 	u32 := func(name string) uint32 { return rapid.Uint32().Draw(t, name) }
 	p := &Policy{
@@ -175,9 +232,16 @@ func drawPolicy(t *rapid.T) *Policy {
 	for range rapid.IntRange(0, 3).Draw(t, "tmpls") {
 		is6 := rapid.Bool().Draw(t, "t6")
 		all := ^uint32(0)
+		proto := rapid.SampledFrom([]uint8{50, 51, 108, 43, 60, 255}).Draw(t, "tproto")
+		spi := ipsec.SPI(u32("tspi"))
+		switch proto {
+		case protoComp:
+			spi &= 0xffff
+		case protoHAO, protoRoute2:
+			spi = 0
+		}
 		p.Tmpls = append(p.Tmpls, Tmpl{
-			Src: drawAddr(t, is6), Dst: drawAddr(t, is6), SPI: ipsec.SPI(u32("tspi")), Reqid: u32("treqid"),
-			Proto:  rapid.SampledFrom([]uint8{50, 51, 108, 43, 60, 255}).Draw(t, "tproto"),
+			Src: drawAddr(t, is6), Dst: drawAddr(t, is6), SPI: spi, Reqid: u32("treqid"), Proto: proto,
 			Family: family(is6), Mode: Mode(rapid.IntRange(0, 4).Draw(t, "tmode")),
 			Optional: rapid.Bool().Draw(t, "level"), AAlgos: all, EAlgos: all, CAlgos: all,
 		})
@@ -193,6 +257,13 @@ func FuzzParse(f *testing.F) {
 	f.Add("policy add src 1.1.1.1 dir in tmpl proto esp reqid 5 mode tunnel level use")
 	f.Add("policy list nosock index 3")
 	f.Add("state delete dst 1.1.1.1 proto esp spi 4 mark 5 mask 6")
+	f.Add("state add src 1.1.1.1 dst 2.2.2.2 proto esp spi 1 enc cbc(aes) 0x00 auth-trunc hmac(sha256) 0x01 128 ctx a pcpu-num 3")
+	f.Add("state add src ::1 dst ::2 proto hao mode ro coa ::3 sel proto gre key 1.2.3.4 flag mode in_trigger")
+	f.Add("state add proto comp spi 5 comp deflate output-mark 3 mask 0 mark 1 mask 0 extra-flag 0x2")
+	f.Add("state allocspi proto esp min 1 max 2 dir out pcpu-num 4 seq 5")
+	f.Add("policy set hthresh4 1 2 hthresh6 3 4")
+	f.Add("policy setdefault in block out allow fwd accept")
+	f.Add("monitor nokeys all-n SA acq file /dev/null")
 	f.Fuzz(func(t *testing.T, line string) {
 		w := strings.Fields(line)
 		cmd, err := Parse(w, numberedEnv)
@@ -214,6 +285,10 @@ func FuzzParse(f *testing.F) {
 			}
 			if diff := cmp.Diff(cmd.State, again.State, compareAddrs); diff != "" {
 				t.Fatalf("%q: %s", w, diff)
+			}
+		case cmd.SPIRange != nil:
+			if _, err := EncodeSPIRange(cmd.SPIRange); err != nil {
+				t.Fatalf("%q: %v", w, err)
 			}
 		case cmd.Policy != nil:
 			if _, err := Parse(PolicyWords(cmd.Policy, FormatOptions{}), numberedEnv); err != nil {

@@ -26,7 +26,13 @@ type State struct {
 	ExtraFlags   uint32 // XFRMA_SA_EXTRA_FLAGS
 
 	AEAD       *AEAD
+	Crypt      *Algorithm // enc
+	Auth       *Algorithm
+	AuthTrunc  *AuthTrunc // engines give both this and Auth back for either
+	Comp       *Algorithm // its key is empty
 	Encap      *EncapTmpl
+	CoAddr     netip.Addr   // Mobile IPv6 care-of address
+	SecCtx     *SecCtx      // LSM security context
 	Replay     *ReplayState // sequence numbers and bitmap
 	Offload    *Offload
 	Dir        StateDir
@@ -36,8 +42,14 @@ type State struct {
 	TFCPad     uint32
 	LastUsed   uint64 // Unix seconds; read back only
 
-	// Other lists attributes of a decoded message that change what the SA does and have no
-	// field here, such as other algorithms (XFRMA_* numbers). They are not encoded.
+	ReplayThresh, TimerThresh *uint32 // when aevents are sent, see AEvent
+	MappingThresh             uint32  // XFRMA_MTIMER_THRESH, seconds between MAPPING events
+	NATKeepalive              uint32  // seconds between keepalives; 0: none
+	PCPU                      *uint32 // the CPU this SA is for
+	IPTFS                     *IPTFS  // of ModeIPTFS
+
+	// Other lists attributes of a decoded message that are not known here (XFRMA_*
+	// numbers). They are not encoded.
 	Other []uint16
 }
 
@@ -72,6 +84,7 @@ const (
 	ModeRouteOptimization
 	ModeInTrigger
 	ModeBeet
+	ModeIPTFS
 )
 
 // StateFlag is XFRM_STATE_*.
@@ -95,20 +108,6 @@ const (
 	StateDirIn  StateDir = 1
 	StateDirOut StateDir = 2
 )
-
-// AEAD is struct xfrm_algo_aead. Key includes the salt. Name is the kernel's, such as
-// "rfc4106(gcm(aes))".
-type AEAD struct {
-	Name    string
-	Key     ipsec.Key
-	ICVBits uint32
-	// KeyBits is the length the message named; it differs from Key.Len()*8 only where the
-	// key itself was withheld.
-	KeyBits uint32
-}
-
-// AEADName is the name the kernel gives to AES-GCM in ESP.
-const AEADName = "rfc4106(gcm(aes))"
 
 // EncapTmpl is struct xfrm_encap_tmpl.
 type EncapTmpl struct {

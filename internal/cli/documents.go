@@ -13,10 +13,11 @@ func Root() *cobra.Command { return newRootCommand() }
 // there are several, an object is one of them.
 func Schemas() map[string][]any {
 	return map[string][]any{
-		"espalier/demo/v1":        {demo.Report{}},
-		"espalier/xfrm-state/v1":  {stateList{}, result{}, dryRun{}, failure{}},
-		"espalier/xfrm-policy/v1": {policyList{}, result{}, dryRun{}, failure{}},
-		"espalier/xfrm-drops/v1":  {dropsView{}},
-		"espalier/xfrm/v1":        {failure{}},
+		"espalier/demo/v1":         {demo.Report{}},
+		"espalier/xfrm-state/v1":   {stateList{}, result{}, dryRun{}, failure{}},
+		"espalier/xfrm-policy/v1":  {policyList{}, defaultsView{}, result{}, dryRun{}, failure{}},
+		"espalier/xfrm-monitor/v1": {eventView{}, dryRun{}, failure{}},
+		"espalier/xfrm-drops/v1":   {dropsView{}},
+		"espalier/xfrm/v1":         {failure{}},
 	}
 }

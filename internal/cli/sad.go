@@ -25,6 +25,7 @@ type engine interface {
 	DeleteState(context.Context, xfrm.StateID) error
 	GetState(context.Context, xfrm.StateID) (*xfrm.State, error)
 	States(context.Context, xfrm.StateFilter) iter.Seq2[*xfrm.State, error]
+	AllocateSPI(context.Context, *xfrm.SPIRange) (*xfrm.State, error)
 	FlushStates(ctx context.Context, proto uint8) error
 	SADInfo(context.Context) (xfrm.SADInfo, error)
 
@@ -35,6 +36,11 @@ type engine interface {
 	Policies(context.Context) iter.Seq2[*xfrm.Policy, error]
 	FlushPolicies(context.Context, xfrm.PolicyType) error
 	SPDInfo(context.Context) (xfrm.SPDInfo, error)
+	SetThresholds(context.Context, xfrm.Thresholds) error
+	Defaults(context.Context) (*xfrm.Defaults, error)
+	SetDefaults(context.Context, xfrm.Defaults) error
+
+	Listen(ctx context.Context, groups ...uint32) iter.Seq2[xfrm.Event, error]
 
 	Close() error
 }

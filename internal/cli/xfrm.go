@@ -15,13 +15,16 @@ import (
 )
 
 const xfrmLong = `The grammar of ip xfrm, for the kernel and for userspace devices alike. Words, abbreviations,
-defaults and exit codes are those of ip-xfrm(8), for ESP with AES-GCM. Three things are added: a
-key may be given as @FILE; an SA that was to be offloaded is read back and the truth told; and
-drops shows what was dropped, and why.
+defaults and exit codes are those of ip-xfrm(8). Three things are added: a key may be given as
+@FILE; an SA that was to be offloaded is read back and the truth told; and drops shows what was
+dropped, and why.
 
 Usage:
-  espalier xfrm [OPTIONS] state  {add|update|delete|get|list|deleteall|flush|count} …
-  espalier xfrm [OPTIONS] policy {add|update|delete|get|list|deleteall|flush|count} …
+  espalier xfrm [OPTIONS] state  {add|update|allocspi|delete|get|list|deleteall|flush|count} …
+  espalier xfrm [OPTIONS] policy {add|update|delete|get|list|deleteall|flush|count|
+                                  set|setdefault|getdefault} …
+  espalier xfrm [OPTIONS] monitor [nokeys] [all-nsid] [all|acquire|expire|SA|aevent|policy|report]…
+                            [file F]
   espalier xfrm [OPTIONS] -batch FILE
 
 Options:
@@ -35,14 +38,16 @@ Options:
   -s, -stats                       also print lifetimes and counters
   -o                               one object per line
   -o json, -o yaml, -o wide        JSON or YAML, without keys; as -s
-  -4, -6                           only this address family
+  -t, -ts                          with monitor: when each event came
+  -4, -6, -f inet|inet6            only this address family
   -n, -netns NAME                  in this network namespace
+  -c, -d, -h…, -r and other options of ip that mean nothing to ip xfrm mean nothing here
       --show-keys                  print keys
       --dry-run                    check and show what would be sent; send nothing
       --require-offload            take an SA out again that was not offloaded, and exit 3
   -h, --help
 
-Exit codes: 0 done, 1 the words do not go together, 2 refused by the kernel or the device,
+Exit codes: 130 interrupted, 0 done, 1 the words do not go together, 2 refused by the kernel or the device,
 3 --require-offload is unmet, 255 not in the grammar.
 
 Examples:
@@ -53,6 +58,7 @@ Examples:
       tmpl src 192.168.1.64 dst 192.168.1.65 proto esp reqid 1 mode transport
   espalier xfrm -s state list
   espalier xfrm drops
+  espalier xfrm -o json monitor expire acquire
   espalier xfrm -o json state list reqid 1
   espalier xfrm --dry-run -batch server.sh
 `
@@ -107,7 +113,7 @@ type xfrmRun struct {
 // with usage and fails. Like its other words it may be shortened.
 func (o *xfrmOptions) asksForUsage(words []string) bool {
 	short := func(word, of string) bool { return word != "" && strings.HasPrefix(of, word) }
-	if len(words) > 1 && (short(words[0], "state") || short(words[0], "policy")) {
+	if len(words) > 1 && (short(words[0], "state") || short(words[0], "policy") || short(words[0], "monitor")) {
 		words = words[1:]
 	}
 	return o.batch == "" && len(words) > 0 && short(words[0], "help")
@@ -137,10 +143,13 @@ func (r *xfrmRun) run(ctx context.Context, words []string) error {
 	if len(jobs) == 0 {
 		return nil
 	}
-	if err := r.connect(jobs); err != nil {
-		return r.fail(jobs[0], err)
+	readsFile := func(j job) bool { return j.Monitor.File != "" }
+	if slices.IndexFunc(jobs, func(j job) bool { return !readsFile(j) }) >= 0 {
+		if err := r.connect(jobs); err != nil {
+			return r.fail(jobs[0], err)
+		}
+		defer r.engine.Close()
 	}
-	defer r.engine.Close()
 	return r.runJobs(ctx, jobs)
 }
 

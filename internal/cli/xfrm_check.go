@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"espalier/xfrm"
 )
 
@@ -23,19 +25,20 @@ func (r *xfrmRun) warnings(j job) []string {
 	if j.KeyTyped {
 		switch {
 		case j.line == 0:
-			w = append(w, "the key is visible in the process list and shell history; use aead NAME @FILE")
+			w = append(w, "the key is visible in the process list and shell history; use @FILE for it")
 		case r.batchIsOpen:
-			w = append(w, "the key is in a file that others can read; chmod 600 it, or use aead NAME @FILE")
+			w = append(w, "the key is in a file that others can read; chmod 600 it, or use @FILE for it")
 		}
 	}
 	s := j.State
 	if s == nil {
 		return w
 	}
-	if s.ReplayWindow == 0 && s.Dir != xfrm.StateDirOut {
+	replays := s.Proto == unix.IPPROTO_ESP || s.Proto == unix.IPPROTO_AH
+	if replays && s.ReplayWindow == 0 && s.Dir != xfrm.StateDirOut {
 		w = append(w, "no anti-replay: captured packets can be replayed; add replay-window 64")
 	}
-	if s.SPI == 0 {
+	if replays && s.SPI == 0 {
 		w = append(w, "spi 0 never occurs on the wire (RFC 4303 §2.1)")
 	}
 	for _, l := range []struct {
@@ -59,10 +62,12 @@ func (r *xfrmRun) warnings(j job) []string {
 // encrypt in software without a word.
 func offloadWarnings(s *xfrm.State) []string {
 	var w []string
-	if s.AEAD.ICVBits != 128 {
+	switch a := s.AEAD; {
+	case a == nil || a.Name != xfrm.AEADName:
+		w = append(w, "NICs offload only aead '"+xfrm.AEADName+"'")
+	case a.ICVBits != 128:
 		w = append(w, "NICs offload only a 128-bit ICV")
-	}
-	if s.AEAD.Key.Len() == 28 {
+	case a.Key.Len() == 28:
 		w = append(w, "NICs offload AES-128 and AES-256, not AES-192")
 	}
 	if p := s.Sel.Protocol; p != 0 && p != 6 && p != 17 {
@@ -92,7 +97,7 @@ func refusals(cmd *xfrm.Command) []string {
 			bad = append(bad, text)
 		}
 	}
-	if s.AEAD.Name == xfrm.AEADName {
+	if s.AEAD != nil && s.AEAD.Name == xfrm.AEADName {
 		n := s.AEAD.Key.Len()
 		refuse(!slices.Contains([]int{20, 28, 36}, n),
 			fmt.Sprintf("the key has %d bytes: AES-GCM takes 20, 28 or 36, which is an AES key and 4 bytes of salt (RFC 4106 §8.1)", n))
@@ -146,7 +151,7 @@ func (r *xfrmRun) showJobs(jobs []job) error {
 
 // commandLine is the command in full words, without its key.
 func (r *xfrmRun) commandLine(cmd *xfrm.Command) string {
-	opt := xfrm.FormatOptions{KeyFile: cmd.KeyFile, InterfaceName: r.names.name}
+	opt := xfrm.FormatOptions{KeyFiles: cmd.KeyFiles, InterfaceName: r.names.name}
 	line := ""
 	switch {
 	case cmd.State != nil:

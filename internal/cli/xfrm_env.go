@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -37,10 +39,23 @@ func (n *interfaceNames) index(name string) (int, error) {
 	}
 	i, err := net.InterfaceByName(name)
 	if err != nil {
+		if index, ok := unnamed(name); ok {
+			return index, nil
+		}
 		return 0, errors.New("no such device")
 	}
 	n.remember(name, i.Index)
 	return i.Index, nil
+}
+
+// unnamed takes if7, as an interface that is gone is printed, for the index 7, as ip does.
+func unnamed(name string) (index int, ok bool) {
+	digits, ok := strings.CutPrefix(name, "if")
+	if !ok || digits == "" || digits[0] < '1' || digits[0] > '9' {
+		return 0, false
+	}
+	index, err := strconv.Atoi(digits)
+	return index, err == nil && index <= math.MaxInt32
 }
 
 // name is "" for an interface that is gone.
@@ -93,20 +108,21 @@ func plainPathError(err error) error {
 	return err
 }
 
-// inNetns runs f in the network namespace that `ip netns` knows by name, or in this one if
-// name is empty. The thread that has changed its namespace is thrown away afterwards.
+// inNetns runs f in the network namespace that `ip netns` knows by name or that a path leads
+// to, or in this one if name is empty. The thread that has changed its namespace is thrown away afterwards.
 func inNetns(name string, f func() error) error {
 	if name == "" {
 		return f()
 	}
-	if strings.Contains(name, "/") || name == ".." || name == "." {
-		return &exitError{exitXfrmSyntax, fmt.Errorf("xfrm: -n %q is not the name of a network namespace", name)}
+	path := name
+	if !strings.Contains(name, "/") {
+		path = "/run/netns/" + name
 	}
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
 		done <- func() error {
-			fd, err := unix.Open("/run/netns/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return &exitError{exitFailed, fmt.Errorf("xfrm: open network namespace %s: %w", name, err)}
 			}

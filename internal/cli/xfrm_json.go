@@ -84,6 +84,11 @@ type stateView struct {
 	Flags        []string      `json:"flags"`
 	ExtraFlags   uint32        `json:"extra_flags,omitempty"`
 	AEAD         *aeadView     `json:"aead,omitempty"`
+	Enc          *aeadView     `json:"enc,omitempty"`
+	Auth         *aeadView     `json:"auth,omitempty"` // auth and auth-trunc
+	Comp         *aeadView     `json:"comp,omitempty"`
+	CoA          string        `json:"coa,omitempty"`
+	Ctx          string        `json:"ctx,omitempty"`
 	Encap        *encapView    `json:"encap,omitempty"`
 	Offload      *offloadView  `json:"offload"` // null: software
 	Selector     *selectorView `json:"sel,omitempty"`
@@ -92,6 +97,8 @@ type stateView struct {
 	OutputMark   *markView     `json:"output_mark,omitempty"`
 	IfID         uint32        `json:"if_id,omitempty"`
 	TFCPad       uint32        `json:"tfcpad,omitempty"`
+	Seq          uint32        `json:"seq,omitempty"` // of the key manager
+	PCPU         *uint32       `json:"pcpu,omitempty"`
 	Limits       limitsView    `json:"limits"`
 	Current      currentView   `json:"current"`
 	Stats        statsView     `json:"stats"`
@@ -100,8 +107,8 @@ type stateView struct {
 
 type aeadView struct {
 	Name    string `json:"name"`
-	KeyBits uint32 `json:"key_bits"` // with the salt
-	ICVBits uint32 `json:"icv_bits"`
+	KeyBits uint32 `json:"key_bits"`           // with the salt
+	ICVBits uint32 `json:"icv_bits,omitempty"` // 0: the algorithm's own
 }
 
 type encapView struct {
@@ -167,6 +174,18 @@ type policyList struct {
 	Policies []policyView `json:"policies"`
 }
 
+// defaultsView is the answer to getdefault.
+type defaultsView struct {
+	result
+	Defaults defaultActions `json:"defaults"`
+}
+
+type defaultActions struct {
+	In  string `json:"in"`
+	Fwd string `json:"fwd"`
+	Out string `json:"out"`
+}
+
 type policyView struct {
 	Selector selectorView `json:"sel"`
 	Dir      string       `json:"dir"`
@@ -179,6 +198,7 @@ type policyView struct {
 	Tmpls    []tmplView   `json:"tmpls"`
 	Mark     *markView    `json:"mark,omitempty"`
 	IfID     uint32       `json:"if_id,omitempty"`
+	Ctx      string       `json:"ctx,omitempty"`
 	Offload  *offloadView `json:"offload,omitempty"`
 	Limits   limitsView   `json:"limits"`
 	Current  currentView  `json:"current"`
@@ -208,18 +228,28 @@ func (r *xfrmRun) stateView(s *xfrm.State) stateView {
 	if a := s.AEAD; a != nil {
 		v.AEAD = &aeadView{Name: a.Name, KeyBits: a.KeyBits, ICVBits: a.ICVBits}
 	}
+	v.Enc, v.Comp = algorithmView(s.Crypt), algorithmView(s.Comp)
+	if v.Auth = algorithmView(s.Auth); s.AuthTrunc != nil {
+		v.Auth = &aeadView{Name: s.AuthTrunc.Name, KeyBits: s.AuthTrunc.KeyBits, ICVBits: s.AuthTrunc.TruncBits}
+	}
+	v.CoA, v.Ctx, v.Seq, v.PCPU = addrText(s.CoAddr), ctxText(s.SecCtx), s.Seq, s.PCPU
 	if e := s.Encap; e != nil {
 		v.Encap = &encapView{Type: e.Type.String(), SPort: e.SrcPort, DPort: e.DstPort, OA: addrText(e.OA)}
 	}
 	if sel := r.selectorView(&s.Sel); sel != (selectorView{}) {
 		v.Selector = &sel
 	}
-	if p := s.Replay; p != nil {
-		v.Replay = &replayView{
-			Seq: uint64(p.SeqHi)<<32 | uint64(p.Seq), OSeq: uint64(p.OSeqHi)<<32 | uint64(p.OSeq), Bitmap: p.Bitmap,
-		}
-	}
+	v.Replay = replayOf(s.Replay)
 	return v
+}
+
+func replayOf(p *xfrm.ReplayState) *replayView {
+	if p == nil {
+		return nil
+	}
+	return &replayView{
+		Seq: uint64(p.SeqHi)<<32 | uint64(p.Seq), OSeq: uint64(p.OSeqHi)<<32 | uint64(p.OSeq), Bitmap: p.Bitmap,
+	}
 }
 
 func (r *xfrmRun) policyView(p *xfrm.Policy) policyView {
@@ -230,7 +260,7 @@ func (r *xfrmRun) policyView(p *xfrm.Policy) policyView {
 	v := policyView{
 		Selector: r.selectorView(&p.Sel), Dir: dir.String(), Socket: p.IsSocket(), Index: p.Index, Priority: p.Priority,
 		Action: p.Action.String(), Type: p.Type.String(), Flags: flagList(p.Flags.String()), Tmpls: []tmplView{},
-		Mark: (*markView)(p.Mark), IfID: p.IfID, Offload: r.offloadView(p.Offload),
+		Mark: (*markView)(p.Mark), IfID: p.IfID, Ctx: ctxText(p.SecCtx), Offload: r.offloadView(p.Offload),
 		Limits: limitsOf(&p.Limits), Current: currentOf(&p.Current),
 	}
 	for _, t := range p.Tmpls {
@@ -245,6 +275,20 @@ func (r *xfrmRun) policyView(p *xfrm.Policy) policyView {
 		v.Tmpls = append(v.Tmpls, tv)
 	}
 	return v
+}
+
+func algorithmView(a *xfrm.Algorithm) *aeadView {
+	if a == nil {
+		return nil
+	}
+	return &aeadView{Name: a.Name, KeyBits: a.KeyBits}
+}
+
+func ctxText(c *xfrm.SecCtx) string {
+	if c == nil {
+		return ""
+	}
+	return c.Context
 }
 
 func (r *xfrmRun) offloadView(o *xfrm.Offload) *offloadView {

@@ -3,7 +3,10 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // xfrmOptions are the options of `espalier xfrm`.
@@ -12,6 +15,7 @@ type xfrmOptions struct {
 	batch          string
 	force          bool
 	stats          bool
+	timestamp      timestamp
 	format         format
 	family         uint16
 	netns          string
@@ -21,41 +25,90 @@ type xfrmOptions struct {
 	help           bool
 }
 
-// xfrmFlags are the options by name, without dashes: as with ip, one dash is as good as two.
-var xfrmFlags = map[string]struct {
+type xfrmFlag struct {
+	name  string
 	value bool // takes a value
-	set   func(o *xfrmOptions, value string)
-}{
-	"sad":             {true, func(o *xfrmOptions, v string) { o.sadFlag = v }},
-	"b":               {true, func(o *xfrmOptions, v string) { o.batch = v }},
-	"batch":           {true, func(o *xfrmOptions, v string) { o.batch = v }},
-	"force":           {false, func(o *xfrmOptions, _ string) { o.force = true }},
-	"s":               {false, func(o *xfrmOptions, _ string) { o.stats = true }},
-	"stats":           {false, func(o *xfrmOptions, _ string) { o.stats = true }},
-	"statistics":      {false, func(o *xfrmOptions, _ string) { o.stats = true }},
-	"oneline":         {false, func(o *xfrmOptions, _ string) { o.format = formatOneLine }},
-	"j":               {false, func(o *xfrmOptions, _ string) { o.format = formatJSON }},
-	"json":            {false, func(o *xfrmOptions, _ string) { o.format = formatJSON }},
-	"4":               {false, func(o *xfrmOptions, _ string) { o.family = 2 }},
-	"6":               {false, func(o *xfrmOptions, _ string) { o.family = 10 }},
-	"n":               {true, func(o *xfrmOptions, v string) { o.netns = v }},
-	"netns":           {true, func(o *xfrmOptions, v string) { o.netns = v }},
-	"show-keys":       {false, func(o *xfrmOptions, _ string) { o.showKeys = true }},
-	"dry-run":         {false, func(o *xfrmOptions, _ string) { o.dryRun = true }},
-	"require-offload": {false, func(o *xfrmOptions, _ string) { o.requireOffload = true }},
-	"h":               {false, func(o *xfrmOptions, _ string) { o.help = true }},
-	"help":            {false, func(o *xfrmOptions, _ string) { o.help = true }},
+	set   func(o *xfrmOptions, value string) error
+}
+
+// ownFlags are the options that ip does not have. They are not shortened.
+var ownFlags = []xfrmFlag{
+	{"sad", true, func(o *xfrmOptions, v string) error { o.sadFlag = v; return nil }},
+	{"show-keys", false, func(o *xfrmOptions, _ string) error { o.showKeys = true; return nil }},
+	{"dry-run", false, func(o *xfrmOptions, _ string) error { o.dryRun = true; return nil }},
+	{"require-offload", false, func(o *xfrmOptions, _ string) error { o.requireOffload = true; return nil }},
+	{"h", false, func(o *xfrmOptions, _ string) error { o.help = true; return nil }},
+}
+
+// ipFlags are those of ip, which may be shortened: the first match in this order wins. What
+// makes no difference to `ip xfrm` makes none here.
+var ipFlags = []xfrmFlag{
+	{"loops", true, ignored},
+	{"family", true, (*xfrmOptions).setFamily},
+	{"4", false, func(o *xfrmOptions, _ string) error { o.family = unix.AF_INET; return nil }},
+	{"6", false, func(o *xfrmOptions, _ string) error { o.family = unix.AF_INET6; return nil }},
+	{"stats", false, func(o *xfrmOptions, _ string) error { o.stats = true; return nil }},
+	{"statistics", false, func(o *xfrmOptions, _ string) error { o.stats = true; return nil }},
+	{"details", false, ignored},
+	{"resolve", false, ignored},
+	{"oneline", false, func(o *xfrmOptions, _ string) error { o.format = formatOneLine; return nil }},
+	{"timestamp", false, func(o *xfrmOptions, _ string) error { o.timestamp = timestampLong; return nil }},
+	{"tshort", false, func(o *xfrmOptions, _ string) error { o.timestamp = timestampShort; return nil }},
+	{"ts", false, func(o *xfrmOptions, _ string) error { o.timestamp = timestampShort; return nil }},
+	{"force", false, func(o *xfrmOptions, _ string) error { o.force = true; return nil }},
+	{"batch", true, func(o *xfrmOptions, v string) error { o.batch = v; return nil }},
+	{"brief", false, ignored},
+	{"json", false, func(o *xfrmOptions, _ string) error { o.format = formatJSON; return nil }},
+	{"pretty", false, ignored},
+	{"rcvbuf", true, ignored},
+	{"netns", true, func(o *xfrmOptions, v string) error { o.netns = v; return nil }},
+	{"Numeric", false, ignored},
+	{"human-readable", false, ignored},
+	{"iec", false, ignored},
+	{"echo", false, ignored},
+	{"all", false, ignored},
+	{"color", false, ignored},
+	{"help", false, func(o *xfrmOptions, _ string) error { o.help = true; return nil }},
+}
+
+func ignored(*xfrmOptions, string) error { return nil }
+
+func (o *xfrmOptions) setFamily(name string) error {
+	switch name {
+	case "inet":
+		o.family = unix.AF_INET
+	case "inet6":
+		o.family = unix.AF_INET6
+	default:
+		return fmt.Errorf("-family %s: inet or inet6 goes here", shorten(name))
+	}
+	return nil
+}
+
+// findFlag finds an option by its name without dashes: as with ip, one dash is as good as two.
+func findFlag(name string) *xfrmFlag {
+	for i := range ownFlags {
+		if name == ownFlags[i].name {
+			return &ownFlags[i]
+		}
+	}
+	for i := range ipFlags {
+		if name != "" && strings.HasPrefix(ipFlags[i].name, name) {
+			return &ipFlags[i]
+		}
+	}
+	return nil
 }
 
 // parseXfrmOptions takes the options out of args. They may stand in front of the command,
-// as ip wants them, or after it. The word behind `aead NAME` is a key whatever it looks
-// like.
+// as ip wants them, or after it. The word behind the name of an algorithm is a key whatever it
+// looks like.
 func parseXfrmOptions(args []string) (xfrmOptions, []string, error) {
 	var o xfrmOptions
 	var words []string
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
-		isKey := i >= 2 && args[i-2] == "aead"
+		isKey := i >= 2 && slices.Contains(keyKeywords, args[i-2])
 		if isKey || len(arg) < 2 || arg[0] != '-' {
 			words = append(words, arg)
 			continue
@@ -74,9 +127,9 @@ func parseXfrmOptions(args []string) (xfrmOptions, []string, error) {
 			}
 			continue
 		}
-		flag, ok := xfrmFlags[name]
+		flag := findFlag(name)
 		switch {
-		case !ok:
+		case flag == nil:
 			return o, nil, fmt.Errorf("there is no option %q", shorten("-"+strings.TrimLeft(name, "-")))
 		case flag.value && !hasValue:
 			if i+1 == len(args) {
@@ -84,16 +137,21 @@ func parseXfrmOptions(args []string) (xfrmOptions, []string, error) {
 			}
 			i++
 			value = args[i]
-		case !flag.value && hasValue:
+		case !flag.value && hasValue && flag.name != "color":
 			return o, nil, fmt.Errorf("-%s takes no value", name)
 		}
-		flag.set(&o, value)
+		if err := flag.set(&o, value); err != nil {
+			return o, nil, err
+		}
 	}
 	if o.batch == "" && len(words) == 0 && !o.help {
-		return o, nil, errors.New("nothing to do: state … or policy … goes here")
+		return o, nil, errors.New("nothing to do: state …, policy … or monitor … goes here")
 	}
 	return o, words, nil
 }
+
+// keyKeywords stand two words before a key.
+var keyKeywords = []string{"aead", "enc", "auth", "auth-trunc"}
 
 // isFormat tells a format behind -o from the command that follows ip's own -o.
 func isFormat(word string) bool { return word == "json" || word == "yaml" || word == "wide" }

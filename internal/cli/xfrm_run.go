@@ -19,8 +19,11 @@ func engineFailure(err error) error {
 }
 
 func (r *xfrmRun) runJob(ctx context.Context, j job) error {
-	if j.Object == xfrm.ObjectPolicy {
+	switch j.Object {
+	case xfrm.ObjectPolicy:
 		return r.runPolicy(ctx, j)
+	case xfrm.ObjectMonitor:
+		return r.monitor(ctx, j)
 	}
 	return r.runState(ctx, j)
 }
@@ -29,6 +32,12 @@ func (r *xfrmRun) runState(ctx context.Context, j job) error {
 	switch j.Verb {
 	case xfrm.VerbAdd, xfrm.VerbUpdate:
 		return r.installState(ctx, j)
+	case xfrm.VerbAllocSPI:
+		s, err := r.engine.AllocateSPI(ctx, j.SPIRange)
+		if err != nil {
+			return err
+		}
+		return r.showStates(j, []*xfrm.State{s})
 	case xfrm.VerbDelete:
 		return r.done(j, r.engine.DeleteState(ctx, j.StateID))
 	case xfrm.VerbGet:
@@ -176,6 +185,16 @@ func (r *xfrmRun) runPolicy(ctx context.Context, j job) error {
 		return r.countPolicies(ctx, j)
 	case xfrm.VerbFlush:
 		return r.done(j, r.engine.FlushPolicies(ctx, j.FlushType))
+	case xfrm.VerbSet:
+		return r.done(j, r.engine.SetThresholds(ctx, j.Thresholds))
+	case xfrm.VerbSetDefault:
+		return r.done(j, r.engine.SetDefaults(ctx, j.Defaults))
+	case xfrm.VerbGetDefault:
+		d, err := r.engine.Defaults(ctx)
+		if err != nil {
+			return err
+		}
+		return r.showDefaults(j, d)
 	}
 	return fmt.Errorf("%s %s: %w", j.Object, j.Verb, ipsec.ErrUnsupported)
 }
@@ -199,7 +218,7 @@ func (r *xfrmRun) deletePolicies(ctx context.Context, j job, policies []*xfrm.Po
 		if p.IsSocket() {
 			continue
 		}
-		id := xfrm.PolicyID{Index: p.Index, Sel: p.Sel, Dir: p.Dir, Type: p.Type, Mark: p.Mark, IfID: p.IfID}
+		id := xfrm.PolicyID{Index: p.Index, Sel: p.Sel, Dir: p.Dir, Type: p.Type, Mark: p.Mark, IfID: p.IfID, SecCtx: p.SecCtx}
 		if err := r.engine.DeletePolicy(ctx, id); err != nil && !errors.Is(err, ipsec.ErrNotExist) {
 			return err
 		}
@@ -227,6 +246,9 @@ func (r *xfrmRun) countPolicies(ctx context.Context, j job) error {
 	text := fmt.Sprintf("\t SPD IN  %d OUT %d FWD %d", i.In, i.Out, i.Fwd)
 	if r.stats {
 		text += fmt.Sprintf(" (Sock: IN %d OUT %d FWD %d)", i.SocketIn, i.SocketOut, i.SocketFwd)
+	}
+	if r.format == formatOneLine {
+		text += "\\"
 	}
 	return r.showCount(j, text+"\n", map[string]uint32{
 		"in": i.In, "out": i.Out, "fwd": i.Fwd,

@@ -43,6 +43,14 @@ func (r *xfrmRun) showCount(j job, text string, counts map[string]uint32) error 
 	return err
 }
 
+func (r *xfrmRun) showDefaults(j job, d *xfrm.Defaults) error {
+	if r.format.isData() {
+		v := defaultsView{result: r.resultOf(j), Defaults: defaultActions{In: d.In.String(), Fwd: d.Fwd.String(), Out: d.Out.String()}}
+		return writeData(r.stdout, r.format, v)
+	}
+	return xfrm.FprintDefaults(r.stdout, d)
+}
+
 func (r *xfrmRun) showStates(j job, states []*xfrm.State) error {
 	if r.format.isData() {
 		v := stateList{result: r.resultOf(j), States: []stateView{}}

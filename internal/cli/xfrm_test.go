@@ -3,14 +3,21 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"espalier/ipsec"
 	"espalier/xfrm"
@@ -28,6 +35,10 @@ type memory struct {
 	policies []*xfrm.Policy
 	grants   func(*xfrm.Offload) *xfrm.Offload
 	calls    int
+	events   []struct {
+		xfrm.Event
+		error
+	}
 }
 
 func (m *memory) find(id xfrm.StateID) int {
@@ -110,7 +121,28 @@ func (m *memory) Policies(context.Context) iter.Seq2[*xfrm.Policy, error] {
 }
 func (m *memory) FlushPolicies(context.Context, xfrm.PolicyType) error { m.policies = nil; return nil }
 func (m *memory) SPDInfo(context.Context) (xfrm.SPDInfo, error)        { return xfrm.SPDInfo{In: 3}, nil }
-func (m *memory) Close() error                                         { return nil }
+func (m *memory) AllocateSPI(_ context.Context, r *xfrm.SPIRange) (*xfrm.State, error) {
+	s := *r.State
+	s.SPI = ipsec.SPI(r.Min)
+	return &s, nil
+}
+func (m *memory) SetThresholds(context.Context, xfrm.Thresholds) error { m.calls++; return nil }
+func (m *memory) Defaults(context.Context) (*xfrm.Defaults, error) {
+	return &xfrm.Defaults{In: xfrm.DefaultBlock, Fwd: xfrm.DefaultAccept, Out: xfrm.DefaultAccept}, nil
+}
+func (m *memory) SetDefaults(context.Context, xfrm.Defaults) error { m.calls++; return nil }
+func (m *memory) Listen(ctx context.Context, groups ...uint32) iter.Seq2[xfrm.Event, error] {
+	return func(yield func(xfrm.Event, error) bool) {
+		for _, e := range m.events {
+			if !yield(e.Event, e.error) {
+				return
+			}
+		}
+		<-ctx.Done()
+		yield(xfrm.Event{}, ctx.Err())
+	}
+}
+func (m *memory) Close() error { return nil }
 
 func granted(o *xfrm.Offload) *xfrm.Offload { return o }
 func denied(*xfrm.Offload) *xfrm.Offload    { return nil }
@@ -151,8 +183,14 @@ func TestXfrmExitCodes(t *testing.T) {
 		{"state ad modee transport", 255, `did you mean "mode"?`},
 		{"bogus", 255, "is not something xfrm knows"},
 		{"policy add src 1.1.1.1", 1, "dir in, out or fwd is missing"},
-		{"state add dst 1.1.1.1 proto ah spi 3", 1, "not implemented"},
-		{"monitor", 1, "not implemented"},
+		{"state add dst 1.1.1.1 proto ah spi 3", 1, "requires auth"},
+		{"monitor bogus", 255, "is not a group of events"},
+		{"monitor file /nonexistent", 255, "no such file"},
+		{"state allocspi dst 1.1.1.1 proto esp", 0, ""},
+		{"policy set hthresh4 24 24", 0, ""},
+		{"policy setdefault in block", 0, ""},
+		{"policy setdefault in drop", 255, "is not a default"},
+		{"state add dst 1.1.1.x proto esp", 1, "is not an address"},
 		{"state add dst 1.1.1.1 proto esp aead a @/nonexistent/key 128", 255, "no such file"},
 		{"state list", 0, ""},
 		{"state count", 0, ""},
@@ -200,7 +238,7 @@ func TestXfrmWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	const noReplay = "warning: no anti-replay: captured packets can be replayed; add replay-window 64"
-	const typed = "visible in the process list and shell history; use aead NAME @FILE"
+	const typed = "visible in the process list and shell history; use @FILE for it"
 	for _, tt := range []struct {
 		line string
 		want []string
@@ -375,7 +413,10 @@ func TestXfrmJSON(t *testing.T) {
 
 func TestXfrmOptions(t *testing.T) {
 	for line, want := range map[string]xfrmOptions{
-		"-s -4 state list":                     {stats: true, family: 2},
+		"-s -4 state list": {stats: true, family: 2},
+		"-stat -f inet6 -d -N -c -rc 5 -ec state list": {stats: true, family: 10},
+		"-t m": {timestamp: timestampLong}, "-ts m": {timestamp: timestampShort}, "-ti -o m": {timestamp: timestampLong, format: formatOneLine},
+		"-br -fo -ba f": {force: true, batch: "f"}, "-color=never state": {}, "state add auth-trunc a -t 96": {}, // a key
 		"-o state list":                        {format: formatOneLine},
 		"-o json state list":                   {format: formatJSON},
 		"--o=json state list":                  {format: formatJSON},
@@ -397,6 +438,7 @@ func TestXfrmOptions(t *testing.T) {
 	for line, want := range map[string]string{
 		"":                   "nothing to do",
 		"-x state":           "there is no option",
+		"-f link state":      "inet or inet6",
 		"-o=xml state":       "json, yaml, wide",
 		"state list --sad":   "needs a value",
 		"--force=yes state":  "takes no value",
@@ -441,8 +483,97 @@ func TestXfrmHelp(t *testing.T) {
 			t.Errorf("%s: exit %d, %q, %q", line, code, out.String(), errs.String())
 		}
 	}
-	_, _, stderr := xfrmCall(t, &memory{}, "", "monitor")
-	if want := "xfrm: \"monitor\" is not implemented\n"; stderr != want {
-		t.Errorf("monitor: %q, want %q", stderr, want)
+}
+
+// TestXfrmMonitor: events come one by one, in text or one object a line; what goes wrong with one
+// does not end it, the end of the context does, with the exit code of an interrupt.
+func TestXfrmMonitor(t *testing.T) {
+	type event = struct {
+		xfrm.Event
+		error
+	}
+	sa := &xfrm.State{
+		Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Proto: 50, SPI: 7, Limits: xfrm.NoLimits,
+		AEAD: &xfrm.AEAD{Name: xfrm.AEADName, Key: ipsec.NewKey([]byte(testKey)), ICVBits: 128},
+	}
+	m := &memory{events: []event{
+		{Event: xfrm.Event{Kind: xfrm.MsgUpdSA, State: sa}},
+		{error: fmt.Errorf("listen: %w", unix.ENOBUFS)},
+		{Event: xfrm.Event{Kind: xfrm.MsgExpire}, error: errors.New("cut short")},
+		{Event: xfrm.Event{Kind: xfrm.MsgExpire, State: sa, Hard: true}},
+		{Event: xfrm.Event{Kind: xfrm.MsgFlushSA, Proto: 50}},
+	}}
+	call := func(args ...string) (string, string, error) {
+		t.Setenv("ESPALIER_SAD", "kernel")
+		opt, words, err := parseXfrmOptions(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		var out, errs bytes.Buffer
+		run := &xfrmRun{xfrmOptions: opt, stdout: &out, stderr: &errs, open: func(sadChoice) (engine, error) { return m, nil }}
+		err = run.run(ctx, words)
+		return out.String(), errs.String(), err
+	}
+	stdout, stderr, err := call("monitor", "SA")
+	if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
+		t.Errorf("%v", err)
+	}
+	for _, want := range []string{"Updated src 10.0.0.1 dst 10.0.0.2\n", "<<Keys hidden>>", "Expired src 10.0.0.1", "\thard 1\n", "Flushed state proto esp\n"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in %s", want, stdout)
+		}
+	}
+	if strings.Contains(stdout, hex.EncodeToString([]byte(testKey))) || !strings.Contains(stderr, "some are lost") || !strings.Contains(stderr, "cut short") {
+		t.Errorf("%s\n%s", stdout, stderr)
+	}
+	if stdout, _, _ = call("--show-keys", "monitor"); !strings.Contains(stdout, hex.EncodeToString([]byte(testKey))) {
+		t.Error("--show-keys shows none")
+	}
+	if stdout, _, _ = call("--show-keys", "monitor", "nokeys"); strings.Contains(stdout, hex.EncodeToString([]byte(testKey))) {
+		t.Error("nokeys shows keys")
+	}
+	if stdout, _, _ = call("-ts", "monitor"); !regexp.MustCompile(`(?m)^\[\d{4}-\d\d-\d\dT[\d:.]{15}\] Updated src`).MatchString(stdout) {
+		t.Errorf("-ts: %s", stdout)
+	}
+	if stdout, _, _ = call("-t", "-o", "monitor"); !regexp.MustCompile(`(?m)^Timestamp: .* \d+ usec\nUpdated src .*\\$`).MatchString(stdout) {
+		t.Errorf("-t -o: %s", stdout)
+	}
+	stdout, _, _ = call("-o", "json", "--show-keys", "monitor")
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if len(lines) != 4 || strings.Contains(stdout, hex.EncodeToString([]byte(testKey))) { // and the failure
+		t.Fatalf("%d lines: %s", len(lines), stdout)
+	}
+	var v map[string]any
+	if err := json.Unmarshal([]byte(lines[1]), &v); err != nil || v["event"] != "EXPIRE" || v["hard"] != true || v["schema"] != "espalier/xfrm-monitor/v1" {
+		t.Errorf("%v, %v", v, err)
+	}
+	if _, _, err := call("monitor", "all-nsid"); exitCode(err) != 1 {
+		t.Errorf("all-nsid: %v", err)
+	}
+}
+
+// TestXfrmNewCommands: what the grammar has beyond SAs and policies.
+func TestXfrmNewCommands(t *testing.T) {
+	m := &memory{}
+	if code, stdout, _ := xfrmCall(t, m, "", args("policy getdefault")...); code != 0 || stdout != "Default policies:\n in:  block\n fwd: accept\n out: accept\n" {
+		t.Errorf("getdefault: %d, %q", code, stdout)
+	}
+	if _, stdout, _ := xfrmCall(t, m, "", args("policy getdefault", "-o", "json")...); !strings.Contains(stdout, `"defaults":{"in":"block","fwd":"accept","out":"accept"}`) {
+		t.Errorf("getdefault: %s", stdout)
+	}
+	if _, stdout, _ := xfrmCall(t, m, "", args("state allocspi dst 10.0.0.1 proto esp min 5 max 9")...); !strings.Contains(stdout, "spi 0x00000005") {
+		t.Errorf("allocspi: %s", stdout)
+	}
+	// Algorithms other than GCM: no panic, no key, a warning where there is an offload.
+	line := "state add src 1.1.1.1 dst 2.2.2.2 proto esp spi 9 enc cbc(aes) " + testKey + " auth-trunc hmac(sha256) " + testKey + " 128 offload dev lo dir in replay-window 32"
+	code, _, stderr := xfrmCall(t, &memory{grants: granted}, "", args(line)...)
+	if code != 0 || !strings.Contains(stderr, "NICs offload only aead") {
+		t.Errorf("cbc: exit %d: %s", code, stderr)
+	}
+	code, stdout, _ := xfrmCall(t, m, "", args(line, "--dry-run")...)
+	if code != 0 || strings.Count(stdout, "0x<hidden>") != 2 {
+		t.Errorf("dry run: exit %d: %s", code, stdout)
 	}
 }

@@ -1,5 +1,6 @@
 // Command generate writes the documentation that follows from the code: JSON Schemas of what
-// `-o json` prints to docs/schema, man pages to docs/man. Run it at the top of the repository:
+// `-o json` prints to docs/schema, man pages to docs/man, and docs/compatibility-with-ip.md. Run it
+// at the top of the repository:
 //
 //	go run ./test/generate
 package main
@@ -19,7 +20,7 @@ import (
 )
 
 func main() {
-	for _, write := range []func() error{schemas, manPages} {
+	for _, write := range []func() error{schemas, manPages, differences} {
 		if err := write(); err != nil {
 			fmt.Fprintln(os.Stderr, "generate:", err)
 			os.Exit(1)

@@ -20,7 +20,7 @@ func (c *Client) Database() ipsec.Database { return database{c} }
 type database struct{ c *Client }
 
 func (d database) AddSA(ctx context.Context, sa ipsec.SA) error {
-	s, err := xfrm.StateFromSA(&sa)
+	s, err := xfrm.StateFromEngine(&sa)
 	if err != nil {
 		return &ipsec.OpError{Op: "add SA", Object: sa.ID().String(), Err: err}
 	}
@@ -28,11 +28,30 @@ func (d database) AddSA(ctx context.Context, sa ipsec.SA) error {
 }
 
 func (d database) UpdateSA(ctx context.Context, sa ipsec.SA) error {
-	s, err := xfrm.StateFromSA(&sa)
+	s, err := xfrm.StateFromEngine(&sa)
 	if err != nil {
 		return &ipsec.OpError{Op: "update SA", Object: sa.ID().String(), Err: err}
 	}
 	return d.c.UpdateState(ctx, s)
+}
+
+func (d database) AllocateSPI(ctx context.Context, r ipsec.SPIRequest) (ipsec.SA, error) {
+	fail := func(err error) (ipsec.SA, error) {
+		return ipsec.SA{}, &ipsec.OpError{Op: "allocate SPI", Object: r.Dst.String(), Err: err}
+	}
+	like := ipsec.SA{Src: r.Src, Dst: r.Dst, Mode: r.Mode, Direction: r.Direction, RequestID: r.RequestID, AcquireID: r.AcquireID, Larval: true}
+	s, err := xfrm.StateFromEngine(&like)
+	if err != nil {
+		return fail(err)
+	}
+	if s, err = d.c.AllocateSPI(ctx, &xfrm.SPIRange{State: s, Min: uint32(r.Min), Max: uint32(r.Max)}); err != nil {
+		return ipsec.SA{}, err
+	}
+	sa, err := s.EngineSA()
+	if err != nil {
+		return fail(err)
+	}
+	return sa, nil
 }
 
 func stateID(id ipsec.SAID) xfrm.StateID {
@@ -48,7 +67,7 @@ func (d database) LookupSA(ctx context.Context, id ipsec.SAID) (ipsec.SA, error)
 	if err != nil {
 		return ipsec.SA{}, err
 	}
-	sa, err := s.SA()
+	sa, err := s.EngineSA()
 	if err != nil {
 		return ipsec.SA{}, &ipsec.OpError{Op: "get SA", Object: id.String(), Err: err}
 	}
@@ -60,7 +79,7 @@ func (d database) SAs(ctx context.Context) iter.Seq2[ipsec.SA, error] {
 		for s, err := range d.c.States(ctx, xfrm.StateFilter{Proto: unix.IPPROTO_ESP}) {
 			var sa ipsec.SA
 			if err == nil {
-				if sa, err = s.SA(); foreign(err) {
+				if sa, err = s.EngineSA(); foreign(err) {
 					continue
 				}
 			}
@@ -81,7 +100,7 @@ func (d database) FlushSAs(ctx context.Context) error {
 }
 
 func (d database) AddPolicy(ctx context.Context, p ipsec.Policy) error {
-	xp, err := xfrm.PolicyFromIPsec(&p)
+	xp, err := xfrm.PolicyFromEngine(&p)
 	if err != nil {
 		return &ipsec.OpError{Op: "add policy", Object: p.ID().String(), Err: err}
 	}
@@ -89,7 +108,7 @@ func (d database) AddPolicy(ctx context.Context, p ipsec.Policy) error {
 }
 
 func (d database) UpdatePolicy(ctx context.Context, p ipsec.Policy) error {
-	xp, err := xfrm.PolicyFromIPsec(&p)
+	xp, err := xfrm.PolicyFromEngine(&p)
 	if err != nil {
 		return &ipsec.OpError{Op: "update policy", Object: p.ID().String(), Err: err}
 	}
@@ -113,7 +132,7 @@ func (d database) LookupPolicy(ctx context.Context, id ipsec.PolicyID) (ipsec.Po
 	if err != nil {
 		return ipsec.Policy{}, err
 	}
-	p, err := xp.IPsec()
+	p, err := xp.EnginePolicy()
 	if err != nil {
 		return ipsec.Policy{}, &ipsec.OpError{Op: "get policy", Object: id.String(), Err: err}
 	}
@@ -125,7 +144,7 @@ func (d database) Policies(ctx context.Context) iter.Seq2[ipsec.Policy, error] {
 		for xp, err := range d.c.Policies(ctx) {
 			var p ipsec.Policy
 			if err == nil {
-				if p, err = xp.IPsec(); foreign(err) {
+				if p, err = xp.EnginePolicy(); foreign(err) {
 					continue
 				}
 			}

@@ -143,6 +143,9 @@ func (s *seqpacket) Receive() ([]netlink.Message, error) {
 		if err != nil {
 			return nil, err
 		}
+		if m.Header.Type == netlink.Overrun { // what a netlink socket says by its errno
+			return nil, unix.ENOBUFS
+		}
 		msgs = append(msgs, m)
 	}
 	return msgs, nil

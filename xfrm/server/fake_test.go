@@ -95,6 +95,25 @@ func (d *fakeDB) DeleteSA(_ context.Context, id ipsec.SAID) error {
 	return nil
 }
 
+// AllocateSPI gives the lowest SPI of the range to a larval SA that has everything else from the
+// request.
+func (d *fakeDB) AllocateSPI(_ context.Context, r ipsec.SPIRequest) (ipsec.SA, error) {
+	unlock, err := d.lock()
+	defer unlock()
+	if err != nil {
+		return ipsec.SA{}, err
+	}
+	sa := ipsec.SA{
+		Src: r.Src, Dst: r.Dst, Mode: r.Mode, Direction: r.Direction, RequestID: r.RequestID, AcquireID: r.AcquireID, Larval: true,
+		SPI: r.Min, Limits: ipsec.Limits{HardTime: 30 * time.Second}, Counters: ipsec.Counters{Added: time.Unix(1_700_000_000, 0)},
+	}
+	if _, ok := d.sas[sa.ID()]; ok {
+		return ipsec.SA{}, &ipsec.OpError{Op: "allocate SPI", Object: sa.ID().String(), Err: ipsec.ErrNotExist}
+	}
+	d.sas[sa.ID()] = sa
+	return sa, nil
+}
+
 func (d *fakeDB) LookupSA(_ context.Context, id ipsec.SAID) (ipsec.SA, error) {
 	unlock, err := d.lock()
 	defer unlock()

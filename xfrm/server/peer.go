@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -23,7 +24,7 @@ const (
 	maxRequest = 208 << 10
 	// writeTimeout is how long a peer may leave its answers unread.
 	writeTimeout = 10 * time.Second
-	// eventQueue is how many events wait for a listener before it is dropped.
+	// eventQueue is how many events wait for a listener before it loses some.
 	eventQueue = 1024
 )
 
@@ -35,6 +36,7 @@ type peer struct {
 
 	write  sync.Mutex
 	events chan []byte // datagrams of the groups it joined
+	lost   atomic.Bool // some did not fit, and it has not been told yet
 }
 
 // servePeer reads requests until the connection or ctx ends.
@@ -162,36 +164,36 @@ func (p *peer) join(m netlink.Message) error {
 	p.s.mu.Lock()
 	p.s.peers[p] |= binary.NativeEndian.Uint32(m.Data)
 	p.s.mu.Unlock()
+	p.s.watchProgress()
 	if m.Header.Flags&netlink.Acknowledge == 0 {
 		return nil
 	}
-	return p.sendLocked(xfrm.AppendMessage(nil, ack(m)))
+	return p.sendLocked(xfrm.AppendMessage(nil, ack(m)), time.Now().Add(writeTimeout))
 }
 
 // leave takes a connection out of all groups.
 func (s *Server) leave(p *peer) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.peers, p)
+	s.mu.Unlock()
+	s.watchProgress()
 }
 
-// sendEvents hands queued events to the connection until done.
-func (p *peer) sendEvents(done <-chan struct{}) {
-	for {
-		select {
-		case <-done:
-			return
-		case b := <-p.events:
-			if err := p.sendDatagram(b); err != nil {
-				p.conn.Close() // ends the reader too
-				return
-			}
+// heard reports whether anybody has joined a group.
+func (s *Server) heard(group uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, groups := range s.peers {
+		if groups&(1<<(group-1)) != 0 {
+			return true
 		}
 	}
+	return false
 }
 
-// notify sends an event to the members of a group. One whose queue is full is dropped.
-func (s *Server) notify(group uint32, m netlink.Message) {
+// notify queues an event for the members of a group, and reports whether there are any. It never
+// waits: one whose queue is full loses the event and is told so.
+func (s *Server) notify(group uint32, m netlink.Message) (heard bool) {
 	b := xfrm.AppendMessage(nil, m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,14 +201,44 @@ func (s *Server) notify(group uint32, m netlink.Message) {
 		if groups&(1<<(group-1)) == 0 {
 			continue
 		}
+		heard = true
 		select {
 		case p.events <- b:
 		default:
-			s.log.Warn("listener dropped: it does not read its events")
-			delete(s.peers, p)
-			p.conn.Close()
+			if !p.lost.Swap(true) {
+				s.log.Warn("a listener does not read its events and loses some")
+			}
 		}
 	}
+	return heard
+}
+
+// sendEvents hands queued events to the connection until done. A listener may take its time. One
+// that has lost events finds an NLMSG_OVERRUN among them.
+func (p *peer) sendEvents(done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case b := <-p.events:
+			err := p.sendEvent(b)
+			if err == nil && p.lost.Swap(false) {
+				err = p.sendEvent(overrun)
+			}
+			if err != nil {
+				p.conn.Close() // ends the reader too
+				return
+			}
+		}
+	}
+}
+
+var overrun = xfrm.AppendMessage(nil, netlink.Message{Header: netlink.Header{Type: netlink.Overrun}, Data: make([]byte, 4)})
+
+func (p *peer) sendEvent(b []byte) error {
+	p.write.Lock()
+	defer p.write.Unlock()
+	return p.sendLocked(b, time.Time{})
 }
 
 // reason is err without operation and object, which the one who asked puts in front.
@@ -224,7 +256,7 @@ func errnoOf(typ xfrm.MsgType, err error) unix.Errno {
 		return unix.EEXIST
 	case errors.Is(err, ipsec.ErrNotExist):
 		switch typ {
-		case xfrm.MsgNewPolicy, xfrm.MsgUpdPolicy, xfrm.MsgDelPolicy, xfrm.MsgGetPolicy, xfrm.MsgFlushPolicy:
+		case xfrm.MsgAllocSPI, xfrm.MsgNewPolicy, xfrm.MsgUpdPolicy, xfrm.MsgDelPolicy, xfrm.MsgGetPolicy, xfrm.MsgFlushPolicy:
 			return unix.ENOENT
 		}
 		return unix.ESRCH

@@ -23,7 +23,7 @@ func (s *Server) installPolicy(ctx context.Context, m netlink.Message, install f
 	if err != nil {
 		return nil, err
 	}
-	p, err := xp.IPsec()
+	p, err := xp.EnginePolicy()
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (s *Server) lookupPolicy(ctx context.Context, b []byte) (ipsec.Policy, ipse
 }
 
 func encodePolicy(p *ipsec.Policy) ([]byte, error) {
-	xp, err := xfrm.PolicyFromIPsec(p)
+	xp, err := xfrm.PolicyFromEngine(p)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (s *Server) spdInfo(ctx context.Context, m netlink.Message) ([]netlink.Mess
 
 // notifyPolicy tells group POLICY what m did to a policy.
 func (s *Server) notifyPolicy(m netlink.Message, p *ipsec.Policy) {
-	xp, err := xfrm.PolicyFromIPsec(p)
+	xp, err := xfrm.PolicyFromEngine(p)
 	if err == nil {
 		encode := xfrm.EncodePolicy
 		if xfrm.MsgType(m.Header.Type) == xfrm.MsgDelPolicy {

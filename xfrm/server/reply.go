@@ -19,11 +19,12 @@ func (p *peer) send(m netlink.Message) error {
 func (p *peer) sendDatagram(b []byte) error {
 	p.write.Lock()
 	defer p.write.Unlock()
-	return p.sendLocked(b)
+	return p.sendLocked(b, time.Now().Add(writeTimeout))
 }
 
-func (p *peer) sendLocked(b []byte) error {
-	p.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+// sendLocked waits until the deadline, if there is one, for room. p.write is held.
+func (p *peer) sendLocked(b []byte, deadline time.Time) error {
+	p.conn.SetWriteDeadline(deadline)
 	_, err := p.conn.Write(b)
 	return err
 }

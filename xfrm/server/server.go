@@ -24,6 +24,9 @@ type Server struct {
 
 	mu    sync.Mutex
 	peers map[*peer]uint32 // who joined groups, and which: bit g-1 for group g
+
+	watching sync.Mutex
+	watch    bool // the database looks out for progress
 }
 
 // New makes a server in front of db. A nil log discards.
@@ -49,6 +52,9 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	}()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	if db, ok := s.db.(ipsec.Observable); ok {
+		defer db.Observe(s.observe)()
+	}
 	for {
 		conn, err := l.AcceptUnix()
 		switch {

@@ -42,6 +42,16 @@ func handlerOf(typ xfrm.MsgType) handler {
 		return (*Server).sadInfo
 	case xfrm.MsgGetSPDInfo:
 		return (*Server).spdInfo
+	case xfrm.MsgAllocSPI:
+		return (*Server).allocateSPI
+	case xfrm.MsgNewAE:
+		return (*Server).setCheckpoint
+	case xfrm.MsgGetAE:
+		return (*Server).getProgress
+	case xfrm.MsgSetDefault:
+		return (*Server).setDefaults
+	case xfrm.MsgGetDefault:
+		return (*Server).getDefaults
 	case xfrm.MsgGetDrops:
 		return (*Server).drops
 	}
@@ -61,7 +71,7 @@ func (s *Server) addState(ctx context.Context, m netlink.Message) ([]netlink.Mes
 		return nil, err
 	}
 	s.log.Debug("SA added", "sa", sa.ID().String())
-	s.notifyState(m, xfrm.MsgNewSA, &sa)
+	s.notifyInstalled(ctx, m, &sa)
 	return nil, nil
 }
 
@@ -74,7 +84,7 @@ func (s *Server) updateState(ctx context.Context, m netlink.Message) ([]netlink.
 		return nil, err
 	}
 	s.log.Debug("SA updated", "sa", sa.ID().String())
-	s.notifyState(m, xfrm.MsgUpdSA, &sa)
+	s.notifyInstalled(ctx, m, &sa)
 	return nil, nil
 }
 
@@ -88,7 +98,7 @@ func decodeSA(b []byte) (ipsec.SA, error) {
 
 // toSA converts a state, and wipes the key of one that cannot be.
 func toSA(state *xfrm.State) (ipsec.SA, error) {
-	sa, err := state.SA()
+	sa, err := state.RequestedSA()
 	if err != nil && state.AEAD != nil {
 		state.AEAD.Key.Wipe()
 	}
@@ -131,6 +141,10 @@ func (s *Server) lookupSA(ctx context.Context, b []byte) (ipsec.SA, error) {
 	if err != nil {
 		return ipsec.SA{}, err
 	}
+	return s.findSA(ctx, &id)
+}
+
+func (s *Server) findSA(ctx context.Context, id *xfrm.StateID) (ipsec.SA, error) {
 	if id.Proto != unix.IPPROTO_ESP {
 		return ipsec.SA{}, fmt.Errorf("IP protocol %d: %w", id.Proto, ipsec.ErrNotExist)
 	}
@@ -140,11 +154,14 @@ func (s *Server) lookupSA(ctx context.Context, b []byte) (ipsec.SA, error) {
 // stateWithoutKey is an SA as it is read back: with zeros for a key, and with replay
 // counters, which the kernel always gives.
 func stateWithoutKey(sa *ipsec.SA) (*xfrm.State, error) {
-	state, err := xfrm.StateFromSA(sa)
+	state, err := xfrm.StateFromEngine(sa)
 	if err != nil {
 		return nil, err
 	}
-	state.AEAD.Key = ipsec.Key{} // KeyBits still tells its length
+	if state.AEAD != nil {
+		state.AEAD.Key = ipsec.Key{} // KeyBits still tells its length
+	}
+	state.ReplayThresh, state.TimerThresh = nil, nil // GETAE tells them
 	if state.Replay == nil {
 		state.Replay = &xfrm.ReplayState{}
 	}
@@ -219,6 +236,14 @@ func (s *Server) sadInfo(ctx context.Context, m netlink.Message) ([]netlink.Mess
 		return nil, err
 	}
 	return []netlink.Message{reply(m, netlink.HeaderType(xfrm.MsgNewSADInfo), 0, data)}, nil
+}
+
+// notifyInstalled tells group SA what m has installed, as the database has it now.
+func (s *Server) notifyInstalled(ctx context.Context, m netlink.Message, sa *ipsec.SA) {
+	if installed, err := s.db.LookupSA(ctx, sa.ID()); err == nil {
+		sa = &installed
+	}
+	s.notifyState(m, xfrm.MsgType(m.Header.Type), sa)
 }
 
 // notifyState tells group SA what happened to an SA.
