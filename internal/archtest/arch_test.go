@@ -16,7 +16,7 @@ import (
 // "ipsec" are vocabulary: they import nothing of the module.
 var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
-	"internal/cli": {"dataplane", "demo", "ipsec", "verdict", "xfrm", "xfrm/client", "xfrm/server"},
+	"internal/cli": {"dataplane", "demo", "internal/usedkeys", "ipsec", "probe", "verdict", "xfrm", "xfrm/client", "xfrm/server"},
 
 	"ipsec":         {},
 	"internal/inet": {},
@@ -33,6 +33,9 @@ var arrows = map[string][]string{
 	"underlay":   {"internal/inet"},
 	"guard":      {"ipsec"},
 	"dataplane":  {"tun", "underlay", "guard", "esp", "esp/replay", "ipsec", "internal/inet"},
+
+	"probe":             {},
+	"internal/usedkeys": {"ipsec"},
 
 	"internal/netns": {},
 	"internal/wire":  {"internal/inet", "ipsec"},
