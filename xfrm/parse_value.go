@@ -280,7 +280,17 @@ func key(c *cursor, cmd *Command, what string) (ipsec.Key, error) {
 	bad := func(problem string) error {
 		return &SyntaxError{Index: c.pos - 1, Context: c.context, Problem: where + " " + problem}
 	}
-	if path, ok := strings.CutPrefix(word, "@"); ok {
+	if word == generateKey {
+		if what != "aead" {
+			return ipsec.Key{}, bad("cannot be made up: its length is not known")
+		}
+		return ipsec.RandomKey(32 + 4), nil
+	}
+	path, ok := strings.CutPrefix(word, "@")
+	if word == "-" {
+		path, ok = word, true
+	}
+	if ok {
 		if c.env.KeyFile == nil {
 			return ipsec.Key{}, bad("is in a file, and files cannot be read here")
 		}
@@ -313,6 +323,9 @@ func key(c *cursor, cmd *Command, what string) (ipsec.Key, error) {
 	}
 	return k, nil
 }
+
+// generateKey stands for a fresh key of AES-256, and its salt (RFC 4106 section 8.1).
+const generateKey = "--generate-key"
 
 // parseKeyFile finds the one line of a key file that is not blank or a # comment.
 func parseKeyFile(content []byte) (ipsec.Key, error) {

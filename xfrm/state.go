@@ -62,6 +62,12 @@ type StateID struct {
 	Mark     *Mark
 }
 
+// IsLarval reports whether the state only holds a place, for an SA that is being negotiated: of
+// ALLOCSPI, or of a packet that found no SA. It has no algorithm yet.
+func (s *State) IsLarval() bool {
+	return s.AEAD == nil && s.Crypt == nil && s.Auth == nil && s.AuthTrunc == nil && s.Comp == nil
+}
+
 // ID is the identity of the state.
 func (s *State) ID() StateID {
 	return StateID{Src: s.Src, Dst: s.Dst, Proto: s.Proto, SPI: s.SPI, Mark: s.Mark}

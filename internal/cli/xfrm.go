@@ -11,13 +11,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/probe"
 	"espalier/xfrm"
 )
 
 const xfrmLong = `The grammar of ip xfrm, for the kernel and for userspace devices alike. Words, abbreviations,
-defaults and exit codes are those of ip-xfrm(8). Three things are added: a key may be given as
-@FILE; an SA that was to be offloaded is read back and the truth told; and drops shows what was
-dropped, and why.
+defaults and exit codes are those of ip-xfrm(8). What is added: a key may be given as @FILE or -
+(standard input); an SA that was to be offloaded is read back and the truth told; what the kernel
+is known to refuse, or to take and ignore, is refused with the cure; no key is taken for sending
+that was installed on this host before; and drops shows what was dropped, and why.
 
 Usage:
   espalier xfrm [OPTIONS] state  {add|update|allocspi|delete|get|list|deleteall|flush|count} …
@@ -45,14 +47,19 @@ Options:
       --show-keys                  print keys
       --dry-run                    check and show what would be sent; send nothing
       --require-offload            take an SA out again that was not offloaded, and exit 3
+      --atomic                     with -batch: what was done is undone when a line fails
+      --generate-key               make a new AES-256 key where @FILE is not there yet; alone, or
+                                   in place of a key: print one, take one
+      --allow-key-reuse            send with a key that was installed on this host before
+      --ip-compat                  ask the kernel also for what it is known to refuse or ignore,
+                                   and for SAs that repeat a key: warn, as little as ip does
   -h, --help
 
 Exit codes: 130 interrupted, 0 done, 1 the words do not go together, 2 refused by the kernel or the device,
 3 --require-offload is unmet, 255 not in the grammar.
 
 Examples:
-  umask 077; echo 0x$(openssl rand -hex 36) > out.key
-  espalier xfrm state add src 192.168.1.64 dst 192.168.1.65 proto esp spi 0x28f39549 \
+  espalier xfrm --generate-key state add src 192.168.1.64 dst 192.168.1.65 proto esp spi 0x28f39549 \
       reqid 1 mode transport aead 'rfc4106(gcm(aes))' @out.key 128 offload dev p4p1 dir out
   espalier xfrm policy add src 192.168.1.64 dst 192.168.1.65 dir out \
       tmpl src 192.168.1.64 dst 192.168.1.65 proto esp reqid 1 mode transport
@@ -105,8 +112,12 @@ type xfrmRun struct {
 
 	names       interfaceNames
 	batchIsOpen bool // others can read the batch file
+	stdinIsRead bool // a key was there
 	sad         sadChoice
 	engine      engine
+	nics        map[string]probe.NIC // those asked so far
+	all         []job
+	keys        keyGuard
 }
 
 // asksForUsage reports whether words say "help" where ip takes that for a command: it answers
@@ -127,6 +138,10 @@ type job struct {
 }
 
 func (r *xfrmRun) run(ctx context.Context, words []string) error {
+	if r.generateKey && r.batch == "" && len(words) == 0 {
+		_, err := r.stdout.Write(newKey())
+		return err
+	}
 	if len(words) == 1 && words[0] == dropsWord {
 		return r.showDrops(ctx)
 	}
@@ -150,7 +165,13 @@ func (r *xfrmRun) run(ctx context.Context, words []string) error {
 		}
 		defer r.engine.Close()
 	}
-	return r.runJobs(ctx, jobs)
+	r.all = jobs
+	if r.atomic {
+		err = r.runAtomic(ctx, jobs)
+	} else {
+		err = r.runJobs(ctx, jobs)
+	}
+	return errors.Join(err, r.keys.Close())
 }
 
 // jobs parses everything there is to do, so that nothing is sent when any of it is wrong.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,11 +12,15 @@ import (
 // warn tells what will work but is unsafe or vain.
 func (r *xfrmRun) warn(j job) {
 	for _, w := range r.warnings(j) {
-		if j.place != "" {
-			w = j.place + ": " + w
-		}
-		fmt.Fprintf(r.stderr, "warning: %s\n", w)
+		r.warning(j, w)
 	}
+}
+
+func (r *xfrmRun) warning(j job, text string) {
+	if j.place != "" {
+		text = j.place + ": " + text
+	}
+	fmt.Fprintf(r.stderr, "warning: %s\n", text)
 }
 
 func (r *xfrmRun) warnings(j job) []string {
@@ -79,56 +82,15 @@ func offloadWarnings(s *xfrm.State) []string {
 	return w
 }
 
-// Bits of XFRMA_SA_EXTRA_FLAGS.
-const (
-	dontEncapDSCP = 1
-	oseqMayWrap   = 2
-)
-
-// refusals are what every engine refuses. The words are those of the cure.
-func refusals(cmd *xfrm.Command) []string {
-	s := cmd.State
-	if s == nil {
-		return nil
-	}
-	var bad []string
-	refuse := func(when bool, text string) {
-		if when {
-			bad = append(bad, text)
-		}
-	}
-	if s.AEAD != nil && s.AEAD.Name == xfrm.AEADName {
-		n := s.AEAD.Key.Len()
-		refuse(!slices.Contains([]int{20, 28, 36}, n),
-			fmt.Sprintf("the key has %d bytes: AES-GCM takes 20, 28 or 36, which is an AES key and 4 bytes of salt (RFC 4106 §8.1)", n))
-		refuse(!slices.Contains([]uint32{64, 96, 128}, s.AEAD.ICVBits),
-			fmt.Sprintf("an ICV of %d bits: AES-GCM takes 64, 96 or 128", s.AEAD.ICVBits))
-	}
-	r := xfrm.ReplayState{}
-	if s.Replay != nil {
-		r = *s.Replay
-	}
-	switch s.Dir {
-	case xfrm.StateDirOut:
-		refuse(s.ReplayWindow != 0, "replay-window does not go with dir out: anti-replay is the receiver's")
-		refuse(r.Seq != 0 || r.SeqHi != 0, "replay-seq does not go with dir out: it is the receiver's")
-		refuse(s.Flags&(xfrm.FlagDecapDSCP|xfrm.FlagICMP|xfrm.FlagWildRecv) != 0,
-			"flags decap-dscp, icmp and wildrecv do not go with dir out")
-	case xfrm.StateDirIn:
-		refuse(r.OSeq != 0 || r.OSeqHi != 0, "replay-oseq does not go with dir in: it is the sender's")
-		refuse(s.Flags&xfrm.FlagNoPMTUDisc != 0, "flag nopmtudisc does not go with dir in")
-		refuse(s.ExtraFlags&(dontEncapDSCP|oseqMayWrap) != 0, "extra flags dont-encap-dscp and oseq-may-wrap do not go with dir in")
-	}
-	refuse(s.Offload != nil && s.TFCPad != 0, "tfcpad cannot be offloaded")
-	return bad
-}
-
 // showJobs is --dry-run: it prints what would be sent, and fails on what is known to be
 // refused.
 func (r *xfrmRun) showJobs(jobs []job) error {
 	var failures []string
 	for _, j := range jobs {
-		bad := refusals(j.Command)
+		var bad []string
+		if j.State != nil && !r.ipCompat {
+			bad = r.foresee(j)
+		}
 		if r.format.isData() {
 			if err := writeData(r.stdout, r.format, r.dryRunView(j, bad)); err != nil {
 				return err

@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
 	"os"
@@ -17,7 +16,7 @@ import (
 )
 
 func (r *xfrmRun) env() xfrm.Env {
-	return xfrm.Env{Interface: r.names.index, KeyFile: readKeyFile, Family: r.family}
+	return xfrm.Env{Interface: r.names.index, KeyFile: r.keyFile, Family: r.family}
 }
 
 // interfaceNames remembers the interfaces looked up, in both directions.
@@ -69,34 +68,6 @@ func (n *interfaceNames) name(index int) string {
 	}
 	n.remember(i.Name, index)
 	return i.Name
-}
-
-// maxKeyFile is generous for one key and a comment, in bytes.
-const maxKeyFile = 4096
-
-// readKeyFile reads a key file that nobody else can. What is opened is what is checked.
-func readKeyFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, plainPathError(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, plainPathError(err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("others can read or change %s (mode %04o): chmod 600 %[1]s, and make a new key if it has been so for long",
-			path, info.Mode().Perm())
-	}
-	content, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, plainPathError(err)
-	}
-	if len(content) > maxKeyFile {
-		return nil, fmt.Errorf("%s is longer than a key file", path)
-	}
-	return content, nil
 }
 
 // plainPathError says "FILE: no such file or directory".

@@ -22,6 +22,10 @@ type xfrmOptions struct {
 	showKeys       bool
 	dryRun         bool
 	requireOffload bool
+	allowKeyReuse  bool
+	ipCompat       bool
+	generateKey    bool
+	atomic         bool
 	help           bool
 }
 
@@ -37,6 +41,10 @@ var ownFlags = []xfrmFlag{
 	{"show-keys", false, func(o *xfrmOptions, _ string) error { o.showKeys = true; return nil }},
 	{"dry-run", false, func(o *xfrmOptions, _ string) error { o.dryRun = true; return nil }},
 	{"require-offload", false, func(o *xfrmOptions, _ string) error { o.requireOffload = true; return nil }},
+	{"allow-key-reuse", false, func(o *xfrmOptions, _ string) error { o.allowKeyReuse = true; return nil }},
+	{"ip-compat", false, func(o *xfrmOptions, _ string) error { o.ipCompat = true; return nil }},
+	{"generate-key", false, func(o *xfrmOptions, _ string) error { o.generateKey = true; return nil }},
+	{"atomic", false, func(o *xfrmOptions, _ string) error { o.atomic = true; return nil }},
 	{"h", false, func(o *xfrmOptions, _ string) error { o.help = true; return nil }},
 }
 
@@ -144,7 +152,10 @@ func parseXfrmOptions(args []string) (xfrmOptions, []string, error) {
 			return o, nil, err
 		}
 	}
-	if o.batch == "" && len(words) == 0 && !o.help {
+	if o.atomic && (o.force || o.batch == "") {
+		return o, nil, errors.New("--atomic is for a batch that ends with its first failure: give -batch, and no -force")
+	}
+	if o.batch == "" && len(words) == 0 && !o.help && !o.generateKey {
 		return o, nil, errors.New("nothing to do: state …, policy … or monitor … goes here")
 	}
 	return o, words, nil

@@ -63,75 +63,11 @@ func (r *xfrmRun) runState(ctx context.Context, j job) error {
 	return fmt.Errorf("%s %s: %w", j.Object, j.Verb, ipsec.ErrUnsupported)
 }
 
-// installState adds or updates an SA. One that was to be offloaded is read back: that it
-// was accepted says nothing.
-func (r *xfrmRun) installState(ctx context.Context, j job) error {
-	if r.requireOffload && j.State.Offload == nil {
-		return &exitError{exitXfrmSemantic, errors.New("--require-offload: the SA asks for none; add offload dev DEV dir in|out")}
-	}
-	install := r.engine.AddState
-	if j.Verb == xfrm.VerbUpdate {
-		install = r.engine.UpdateState
-	}
-	if err := install(ctx, j.State); err != nil {
-		return err
-	}
-	if j.State.Offload == nil {
-		return r.done(j, nil)
-	}
-	id := stateID(j.State)
-	back, err := r.engine.GetState(ctx, id)
-	if err != nil {
-		return fmt.Errorf("the SA is in, but could not be read back to see if it is offloaded: %w", err)
-	}
-	granted, text := r.offloadVerdict(j, back)
-	fmt.Fprintln(r.stderr, text)
-	if !granted && r.requireOffload {
-		if err := r.engine.DeleteState(ctx, id); err != nil {
-			return &exitError{exitXfrmUnmet, fmt.Errorf("--require-offload is unmet, and the SA could not be taken out again: %w", err)}
-		}
-		return &exitError{exitXfrmUnmet, errors.New("--require-offload is unmet: the SA has been taken out again")}
-	}
-	return r.showInstalled(j, granted, back, text)
-}
-
-// offloadVerdict says what the read-back says, no more: whether packets really pass the
-// NIC is seen only in its counters.
-func (r *xfrmRun) offloadVerdict(j job, back *xfrm.State) (granted bool, text string) {
-	asked, got := j.State.Offload, back.Offload
-	switch {
-	case got == nil:
-		who := "the kernel"
-		if r.sad.socket != "" {
-			who = "the userspace device"
-		}
-		return false, fmt.Sprintf("NOT offloaded: %s took the SA but %s has no part in it; software", who, j.Device)
-	case got.Ifindex != asked.Ifindex:
-		return false, fmt.Sprintf("NOT offloaded to %s: the SA is with %s", j.Device, r.deviceName(int(got.Ifindex)))
-	case asked.Flags&xfrm.OffloadPacket != got.Flags&xfrm.OffloadPacket:
-		return false, fmt.Sprintf("NOT offloaded as asked: %s took the SA in %s mode", j.Device, offloadMode(got))
-	case r.sad.socket != "":
-		return true, fmt.Sprintf("offloaded to %s (%s, emulated by a userspace device)", j.Device, offloadMode(got))
-	}
-	return true, fmt.Sprintf("offloaded to %s (%s)", j.Device, offloadMode(got))
-}
-
-func offloadMode(o *xfrm.Offload) string {
-	if o.Flags&xfrm.OffloadPacket != 0 {
-		return "packet"
-	}
-	return "crypto"
-}
-
 func (r *xfrmRun) deviceName(index int) string {
 	if name := r.names.name(index); name != "" {
 		return name
 	}
 	return fmt.Sprintf("interface %d", index)
-}
-
-func stateID(s *xfrm.State) xfrm.StateID {
-	return xfrm.StateID{Src: s.Src, Dst: s.Dst, Proto: s.Proto, SPI: s.SPI, Mark: s.Mark}
 }
 
 // listStates asks for all and filters again: an engine may leave that to the asker.
@@ -151,7 +87,7 @@ func (r *xfrmRun) listStates(ctx context.Context, filter xfrm.StateFilter) ([]*x
 // deleteStates goes on when one has gone by itself.
 func (r *xfrmRun) deleteStates(ctx context.Context, j job, states []*xfrm.State) error {
 	for _, s := range states {
-		if err := r.engine.DeleteState(ctx, stateID(s)); err != nil && !errors.Is(err, ipsec.ErrNotExist) {
+		if err := r.engine.DeleteState(ctx, s.ID()); err != nil && !errors.Is(err, ipsec.ErrNotExist) {
 			return err
 		}
 	}

@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { ns.Close() })
 			env.Values[namespace{}] = ns
 			env.Setenv("KEY", key)
+			env.Setenv("ESPALIER_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("PATH", filepath.Dir(binary)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			env.Setenv("GORACE", "halt_on_error=1 exitcode=66")
 			return nil

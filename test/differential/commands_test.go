@@ -93,6 +93,7 @@ func compareCommands(t *testing.T, ip string, isNew bool, n int) {
 
 // judge compares outcomes and messages.
 func judge(t *testing.T, c *comparison, used map[string]int) {
+	c.forgetLook()
 	same := c.ip == c.ours && slices.EqualFunc(c.ipSent, c.oursSent, message.equal)
 	if same {
 		return
@@ -109,6 +110,14 @@ func judge(t *testing.T, c *comparison, used map[string]int) {
 	}
 	t.Errorf("ip %s xfrm %s\n ip: exit %d, %d messages\nours: exit %d, %d messages %s", strings.Join(c.options, " "), quote(c.words),
 		c.ip, len(c.ipSent), c.ours, len(c.oursSent), c.ourWords)
+}
+
+// forgetLook takes away that an update looks at the SA before it changes it: see Differences.
+func (c *comparison) forgetLook() {
+	const getSA = 0x12
+	if strings.HasPrefix(c.verb(), "up") && len(c.oursSent) > 0 && c.oursSent[0].typ == getSA {
+		c.oursSent = c.oursSent[1:]
+	}
 }
 
 // runIP runs one process for each command: ip ends with the first that fails.
@@ -134,7 +143,7 @@ func runIP(t *testing.T, ip string, cases []*comparison) {
 // runOurs runs two batches: the first tells what is not in the grammar, the second sends the
 // rest.
 func runOurs(t *testing.T, cases []*comparison) {
-	options := append(slices.Clone(cases[0].options), "--sad", "kernel", "-o", "json", "-force")
+	options := append(slices.Clone(cases[0].options), "--sad", "kernel", "--ip-compat", "-o", "json", "-force")
 	file := filepath.Join(t.TempDir(), "batch")
 	binary := lab.Binary(t)
 	batch := func(line func(i int) string) {

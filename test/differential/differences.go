@@ -80,11 +80,27 @@ var Differences = []Difference{
 		Why:  "A listing or a log should not leak them. `nokeys` is taken, and wins.",
 	},
 	{
-		What: "A key may be `@FILE`.",
+		What: "A key may be `@FILE`, `-` for standard input, or `--generate-key`.",
 		Why:  "Keys on the command line are in the process list and the shell's history.",
 		explains: func(c *comparison) bool {
 			return c.ours == exitSyntax && anyWord(c.words, func(w string) bool { return strings.HasPrefix(w, "@") })
 		},
+	},
+	{
+		What: "What the kernel, or the driver of a ConnectX, is known to refuse is refused without asking, with the cure; `--ip-compat` asks, and warns.",
+		Why:  "Kernels say it in few words, or in their log, or not at all.",
+	},
+	{
+		What: "`state update` with another key, selector or offload is refused; `--ip-compat` sends it, and warns.",
+		Why:  "The kernel takes it and changes none of them. So an update looks at the SA first.",
+	},
+	{
+		What: "An AES-GCM key that was ever installed on this host is not taken for sending; `--allow-key-reuse` and `--ip-compat` warn instead.",
+		Why:  "The new SA would count its nonces from 1 again, and a nonce used twice gives the plaintext away.",
+	},
+	{
+		What: "An SA with `offload` is read back, and what became of it told; `--require-offload` takes it out again.",
+		Why:  "The kernel takes it and encrypts in software without a word.",
 	},
 	{
 		What: "A batch is parsed whole before anything is sent, with `-force`, too; it then goes on after what the kernel refuses.",

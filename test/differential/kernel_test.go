@@ -78,7 +78,7 @@ func (n *namespace) fill(script string) {
 		if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 			n.t.Fatal(err)
 		}
-		out, _ := n.espalier([]string{"-o", "json", "-force", "-batch", file})
+		out, _ := n.espalier([]string{"--ip-compat", "-o", "json", "-force", "-batch", file})
 		for _, r := range results(n.t, []byte(out)) {
 			if !r.OK {
 				bad[r.Line] = true

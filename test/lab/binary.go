@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,8 +41,18 @@ type buildError struct {
 
 func (e *buildError) Error() string { return "build espalier: " + e.err.Error() + "\n" + string(e.out) }
 
-// Run runs the tests of a package and removes the binary: `os.Exit(lab.Run(m))` in TestMain.
+// Run runs the tests of a package and removes the binary: `os.Exit(lab.Run(m))` in TestMain. What
+// its commands remember is not this machine's.
 func Run(m *testing.M) int {
+	state, err := os.MkdirTemp("", "espalier-state-")
+	if err == nil {
+		err = os.Setenv("ESPALIER_STATE_DIR", state)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(state)
 	code := m.Run()
 	if path, err := build(); err == nil {
 		os.RemoveAll(filepath.Dir(path))

@@ -182,7 +182,7 @@ func (h *Host) run(stdin, name string, args ...string) Result {
 	h.t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.Env = append(os.Environ(), raceOptions)
+	cmd.Env = append(os.Environ(), raceOptions, "ESPALIER_STATE_DIR="+filepath.Join(h.Dir, "state"))
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
@@ -222,14 +222,15 @@ func (h *Host) Xfrm(args ...string) Result {
 	return h.Espalier(append([]string{"xfrm", "--sad", "unix:" + h.Socket}, args...)...)
 }
 
-// Batch runs script by `espalier xfrm -batch`; it has to succeed.
+// Batch runs script by `espalier xfrm -batch`; it has to succeed. The keys of scripts are for
+// tests, and used again and again.
 func (h *Host) Batch(script string) {
 	h.t.Helper()
 	file := filepath.Join(h.Dir, fmt.Sprintf("batch-%d", time.Now().UnixNano()))
 	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 		h.t.Fatal(err)
 	}
-	if r := h.Xfrm("-batch", file); r.Code != 0 {
+	if r := h.Xfrm("--allow-key-reuse", "-batch", file); r.Code != 0 {
 		h.t.Fatalf("host %s: batch: exit %d\n%s%s", h.Name, r.Code, r.Stdout, r.Stderr)
 	}
 }

@@ -20,6 +20,7 @@ const outside = "TestOutside"
 // the others is joined to a host with the userspace device. VMLAB_RUN selects tests of one of
 // them as -run does.
 func TestGuest(t *testing.T) {
+	t.Parallel()
 	run := os.Getenv("VMLAB_RUN")
 	all := run == ""
 	var alone, joined Report
