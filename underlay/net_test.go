@@ -51,27 +51,9 @@ func newPair(t testing.TB) *pair {
 	if err := netns.Cable(end(p.a, p.srcs), end(p.b, p.dsts)); err != nil {
 		t.Fatal(err)
 	}
-	waitUp(t, p.a)
-	waitUp(t, p.b)
 	p.introduce(t, p.a, p.b, p.dsts)
 	p.introduce(t, p.b, p.a, p.srcs)
 	return p
-}
-
-// waitUp waits until the kernel has noticed that the cable is plugged in at both ends:
-// until then it drops silently what is sent.
-func waitUp(t testing.TB, ns *netns.NS) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
-		var link netlink.Link
-		in(t, ns, func() (err error) { link, err = netlink.LinkByName("wire0"); return })
-		if link.Attrs().OperState == netlink.OperUp {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("wire0 is %v", link.Attrs().OperState)
-		}
-	}
 }
 
 // introduce makes the addresses of another namespace known neighbours of ns: the kernel

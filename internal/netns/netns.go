@@ -132,28 +132,48 @@ func Cable(a, b End) error {
 		}
 	}
 	for _, e := range []End{a, b} {
-		if err := e.NS.Do(func() error { return awaitUp(e.Name) }); err != nil {
+		if err := e.NS.Do(func() error { return await(e) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// awaitUp waits until the kernel has activated the device: before that it drops what is sent.
-func awaitUp(name string) error {
-	const patience = 5 * time.Second
+// await waits until the kernel has activated the device and takes its addresses for its own:
+// before that it drops what is sent and received. For IPv6 a thread of the kernel's sees to that
+// some time later.
+func await(e End) error {
+	const patience = 20 * time.Second
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
-		link, err := netlink.LinkByName(name)
+		missing, err := notReady(e)
 		if err != nil {
-			return fmt.Errorf("wait for %s: %w", name, err)
+			return fmt.Errorf("wait for %s: %w", e.Name, err)
 		}
-		if link.Attrs().OperState == netlink.OperUp {
+		if missing == "" {
 			return nil
 		}
 		if time.Since(start) > patience {
-			return fmt.Errorf("%s is %s after %s", name, link.Attrs().OperState, patience)
+			return fmt.Errorf("%s after %s", missing, patience)
 		}
 	}
+}
+
+// notReady says what is not there yet, "" if nothing.
+func notReady(e End) (missing string, err error) {
+	link, err := netlink.LinkByName(e.Name)
+	if err != nil {
+		return "", err
+	}
+	if state := link.Attrs().OperState; state != netlink.OperUp {
+		return fmt.Sprintf("%s is %s", e.Name, state), nil
+	}
+	for _, p := range e.Addresses {
+		routes, err := netlink.RouteGet(p.Addr().AsSlice())
+		if err != nil || len(routes) == 0 || routes[0].Type != unix.RTN_LOCAL {
+			return fmt.Sprintf("%s has not got %s", e.Name, p.Addr()), nil
+		}
+	}
+	return "", nil
 }
 
 func configure(e End) error {
