@@ -92,7 +92,7 @@ func DecodeAEvent(b []byte) (*AEvent, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.wipe() // nothing that belongs here has a key
+	s.WipeKeys() // nothing that belongs here has a key
 	id.Mark = s.Mark
 	a := &AEvent{
 		ID: id, Flags: AEFlag(host.Uint32(b[40:])), Reqid: host.Uint32(b[44:]),

@@ -37,8 +37,9 @@ type AuthTrunc struct {
 	KeyBits   uint32
 }
 
-// wipe overwrites the keys of the state.
-func (s *State) wipe() {
+// WipeKeys overwrites the keys of the state, for those who read states back and have no use for
+// them. Copies of the state share its keys.
+func (s *State) WipeKeys() {
 	if s.AEAD != nil {
 		s.AEAD.Key.Wipe()
 	}

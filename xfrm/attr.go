@@ -92,6 +92,25 @@ func eachAttr(b []byte, f func(typ uint16, data []byte) error) error {
 	return nil
 }
 
+// eachAttrOf is eachAttr for lists that may be long and hold no secrets: data points into b.
+func eachAttrOf(b []byte, f func(typ uint16, data []byte) error) error {
+	const headerLen, typeMask = 4, 1<<14 - 1 // struct nlattr, NLA_TYPE_MASK
+	for len(b) >= headerLen {
+		n := int(host.Uint16(b))
+		if n < headerLen || n > len(b) {
+			return invalid("attributes: one of %d bytes in the %d that are left", n, len(b))
+		}
+		if err := f(host.Uint16(b[2:])&typeMask, b[headerLen:n:n]); err != nil {
+			return err
+		}
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	if len(b) > 0 {
+		return invalid("attributes: %d bytes are left", len(b))
+	}
+	return nil
+}
+
 // need checks the size of an attribute's data; data may be longer, as the kernel allows.
 func need(name string, data []byte, n int) error {
 	if len(data) < n {

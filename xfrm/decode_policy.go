@@ -42,7 +42,7 @@ func getPolicyInfo(b []byte) (*Policy, error) {
 
 // getPolicyAttrs reads the attributes that follow a struct xfrm_userpolicy_info into p.
 func getPolicyAttrs(p *Policy, b []byte) error {
-	return eachAttr(b, func(typ uint16, data []byte) (err error) {
+	return eachAttrOf(b, func(typ uint16, data []byte) (err error) {
 		switch typ {
 		case attrTmpl:
 			p.Tmpls, err = getTmpls(data, p.Sel.Family)
@@ -79,7 +79,10 @@ func getTmpls(data []byte, selFamily uint16) ([]Tmpl, error) {
 	if len(data)%sizeTmpl != 0 || len(data) > sizeTmpl*maxTmpls {
 		return nil, invalid("XFRMA_TMPL: %d bytes are not 0 to %d templates", len(data), maxTmpls)
 	}
-	var tmpls []Tmpl
+	if len(data) == 0 {
+		return nil, nil
+	}
+	tmpls := make([]Tmpl, 0, len(data)/sizeTmpl)
 	for len(data) > 0 {
 		t, err := getTmpl(data, selFamily)
 		if err != nil {

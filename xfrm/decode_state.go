@@ -12,7 +12,7 @@ func DecodeState(b []byte) (*State, error) {
 	}
 	seen, err := getStateAttrs(s, family, b[sizeUsersaInfo:])
 	if err == nil && s.Flags&FlagESN != 0 && !seen.replayESN {
-		s.wipe()
+		s.WipeKeys()
 		err = invalid("ESN needs XFRMA_REPLAY_ESN_VAL")
 	}
 	if err != nil {
@@ -129,7 +129,7 @@ func getStateAttrs(s *State, family uint16, b []byte) (seen stateSeen, err error
 		return err
 	})
 	if err != nil {
-		s.wipe()
+		s.WipeKeys()
 		return seen, err
 	}
 	if setMark != nil {

@@ -10,18 +10,22 @@ type Env struct {
 	// Interface gives the ifindex of a network interface. Without it every interface is
 	// refused.
 	Interface func(name string) (int, error)
-	// KeyFile gives the contents of the file named by `@FILE`. It is the place to refuse
-	// files that others may read. Without it such keys are refused.
+	// KeyFile gives the contents of the file named by `@FILE`; "-" is standard input. It is the
+	// place to refuse files that others may read. Without it such keys are refused.
 	KeyFile func(path string) ([]byte, error)
 	// Family is AF_INET or AF_INET6 to take addresses of only one family, else 0.
 	Family uint16
 }
 
 // Parse understands the words that follow `ip xfrm`. It takes the grammar, abbreviations
-// and defaults of iproute2 7.1 (documented in ip-xfrm(8)), and in addition `@FILE` for a
-// key. Errors are a *SyntaxError or a *SemanticError.
+// and defaults of iproute2 7.1 (documented in ip-xfrm(8)), and in addition for a key
+// `@FILE`, `-` and `--generate-key`. Errors are a *SyntaxError or a *SemanticError.
 func Parse(words []string, env Env) (*Command, error) {
 	c := &cursor{words: words, env: &env, family: env.Family}
+	return c.command()
+}
+
+func (c *cursor) command() (*Command, error) {
 	object, err := c.object()
 	if err != nil {
 		return nil, err
@@ -75,6 +79,7 @@ func (c *cursor) object() (Object, error) {
 		names = append(names, o.String())
 	}
 	if !c.more() {
+		c.offer(names...)
 		return 0, &SyntaxError{Problem: "nothing to do", Expected: names}
 	}
 	word := c.next()
@@ -94,17 +99,23 @@ func (c *cursor) verb(object Object) (Verb, error) {
 	case ObjectMonitor:
 		return VerbMonitor, nil
 	}
+	var names []string
+	for _, v := range verbs {
+		if v.name == v.verb.String() {
+			names = append(names, v.name)
+		}
+	}
+	if c.atGap() { // without a verb there are no further words
+		c.offer(names...)
+		return 0, c.wrong("needs a command after it")
+	}
 	if !c.more() {
 		return VerbList, nil
 	}
 	word := c.next()
-	var names []string
 	for _, v := range verbs {
 		if isAbbreviation(word, v.name) {
 			return v.verb, nil
-		}
-		if v.name == v.verb.String() {
-			names = append(names, v.name)
 		}
 	}
 	return 0, c.wrong("is not a command", names...)
@@ -125,6 +136,8 @@ type cursor struct {
 	// offered as well when nobody takes the word there.
 	inner    []string
 	innerPos int
+	// gap is behind the last word when the next one is asked for, else nil.
+	gap *gap
 }
 
 func (c *cursor) more() bool { return c.pos < len(c.words) }
@@ -141,8 +154,10 @@ func (c *cursor) next() string {
 	return c.words[c.pos-1]
 }
 
-// value is the word after the keyword just read.
-func (c *cursor) value() (string, error) {
+// value is the word after the keyword just read: one of words, or what the caller says it is.
+func (c *cursor) value(what string, words ...string) (string, error) {
+	c.offer(words...)
+	c.want(what)
 	if !c.more() {
 		return "", c.wrong("needs a value")
 	}
@@ -203,6 +218,8 @@ type keyword[T any] struct {
 	// over reports whether the keyword is one of a group that stands together and that has
 	// come. It is no longer a word of this grammar, but may be one of that around it.
 	over func(T) bool
+	// taken reports whether parse would refuse what the keyword says, as that has been said.
+	taken func(T) bool
 	// group is what the keywords that stand together are called.
 	group string
 }
@@ -225,6 +242,13 @@ func (g *grammar[T]) parse(c *cursor, t T) (int, error) {
 		if err := k.parse(c, t); err != nil {
 			return n, err
 		}
+	}
+	for i := range g.words {
+		k := &g.words[i]
+		if k.once && seen[k.name] || k.over != nil && k.over(t) || k.taken != nil && k.taken(t) {
+			continue
+		}
+		c.offer(k.name)
 	}
 	c.inner, c.innerPos = append(g.names(), c.innerAt(c.pos)...), c.pos
 	return n, nil

@@ -10,27 +10,36 @@ import (
 // algorithmWords are the keywords of ALGO. An SA has one of each kind: encryption or AEAD,
 // authentication, compression.
 var algorithmWords = []keyword[*stateBuilder]{
-	{name: "enc", parse: func(c *cursor, b *stateBuilder) error { return b.algorithm(c, "enc", &b.Crypt) }},
-	{name: "auth", parse: func(c *cursor, b *stateBuilder) error { return b.algorithm(c, "auth", &b.Auth) }},
-	{name: "auth-trunc", parse: parseAuthTrunc},
-	{name: "aead", parse: parseAEAD},
-	{name: "comp", parse: parseComp},
+	{name: "enc", taken: hasAlgorithm("enc"), parse: func(c *cursor, b *stateBuilder) error {
+		return b.algorithm(c, "enc", &b.Crypt)
+	}},
+	{name: "auth", taken: hasAlgorithm("auth"), parse: func(c *cursor, b *stateBuilder) error {
+		return b.algorithm(c, "auth", &b.Auth)
+	}},
+	{name: "auth-trunc", taken: hasAlgorithm("auth-trunc"), parse: parseAuthTrunc},
+	{name: "aead", taken: hasAlgorithm("aead"), parse: parseAEAD},
+	{name: "comp", taken: hasAlgorithm("comp"), parse: parseComp},
+}
+
+// hasAlgorithm reports whether an SA has an algorithm with which one more does not go.
+func hasAlgorithm(what string) func(*stateBuilder) bool {
+	return func(b *stateBuilder) bool {
+		authenticates := b.Auth != nil || b.AuthTrunc != nil
+		switch what {
+		case "enc":
+			return b.Crypt != nil || b.AEAD != nil
+		case "auth", "auth-trunc":
+			return authenticates || b.AEAD != nil
+		case "aead":
+			return b.Crypt != nil || authenticates || b.AEAD != nil
+		}
+		return b.Comp != nil
+	}
 }
 
 // free refuses a second algorithm of a kind.
 func (b *stateBuilder) free(c *cursor, what string) error {
-	taken := false
-	switch what {
-	case "enc":
-		taken = b.Crypt != nil || b.AEAD != nil
-	case "auth", "auth-trunc":
-		taken = b.Auth != nil || b.AuthTrunc != nil || b.AEAD != nil
-	case "aead":
-		taken = b.Crypt != nil || b.Auth != nil || b.AuthTrunc != nil || b.AEAD != nil
-	case "comp":
-		taken = b.Comp != nil
-	}
-	if taken {
+	if hasAlgorithm(what)(b) {
 		return c.wrong("does not go with the algorithm before it: one enc and one auth, or one aead")
 	}
 	return nil
@@ -90,7 +99,7 @@ func parseComp(c *cursor, b *stateBuilder) error {
 	if err := b.free(c, "comp"); err != nil {
 		return err
 	}
-	name, err := algorithmName(c, "such as deflate")
+	name, err := algorithmName(c, "comp", "such as deflate")
 	if err != nil {
 		return err
 	}
@@ -103,15 +112,25 @@ func (b *stateBuilder) nameAndKey(c *cursor, what string) (name string, k ipsec.
 	if what != "aead" {
 		example = "such as 'cbc(aes)' or 'hmac(sha256)'"
 	}
-	if name, err = algorithmName(c, example); err != nil {
+	if name, err = algorithmName(c, what, example); err != nil {
 		return "", ipsec.Key{}, err
 	}
 	k, err = key(c, b.cmd, what)
 	return name, k, err
 }
 
-func algorithmName(c *cursor, example string) (string, error) {
-	name, err := c.value()
+// algorithmNames are common names of Linux (net/xfrm/xfrm_algo.c) by keyword. They are offered; any
+// other will do.
+var algorithmNames = map[string][]string{
+	"aead":       {AEADName, "rfc4309(ccm(aes))", "rfc4543(gcm(aes))", "rfc7539esp(chacha20,poly1305)"},
+	"enc":        {"cbc(aes)", "rfc3686(ctr(aes))", "cbc(camellia)", "ecb(cipher_null)"},
+	"auth":       {"hmac(sha256)", "hmac(sha384)", "hmac(sha512)", "cmac(aes)", "xcbc(aes)", "hmac(sha1)"},
+	"auth-trunc": {"hmac(sha256)", "hmac(sha384)", "hmac(sha512)", "cmac(aes)", "xcbc(aes)", "hmac(sha1)"},
+	"comp":       {"deflate"},
+}
+
+func algorithmName(c *cursor, what, example string) (string, error) {
+	name, err := c.value("the name of an algorithm", algorithmNames[what]...)
 	if err != nil {
 		return "", err
 	}
@@ -128,6 +147,10 @@ func algorithmName(c *cursor, example string) (string, error) {
 // were swapped, it is the key.
 func icvBits(c *cursor, what string) (uint32, error) {
 	if !c.more() {
+		if what == "aead" {
+			c.offer("128", "96", "64")
+		}
+		c.want("a number of bits")
 		return 0, &SyntaxError{Index: c.pos, Context: c.context,
 			Problem: what + " needs the length of the ICV in bits after the key, such as 128"}
 	}

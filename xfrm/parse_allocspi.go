@@ -15,11 +15,11 @@ var allocGrammar = grammar[*allocBuilder]{
 	}), []keyword[*allocBuilder]{
 		{name: "mode", parse: func(c *cursor, a *allocBuilder) error { return named(c, &a.Mode, modeNames, "a mode") }},
 		{name: "mark", parse: func(c *cursor, a *allocBuilder) error { return mark(c, &a.Mark) }},
-		{name: "reqid", parse: func(c *cursor, a *allocBuilder) error { return number(c, &a.Reqid, 32, "a reqid") }},
+		{name: "reqid", parse: func(c *cursor, a *allocBuilder) error { return number(c, &a.Reqid, 32, ValueReqid) }},
 		{name: "dir", parse: func(c *cursor, a *allocBuilder) error { return named(c, &a.Dir, stateDirNames, "a direction") }},
 		{name: "seq", parse: func(c *cursor, a *allocBuilder) error { return parseSeq(c, a.State) }},
-		{name: "min", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.min, "an SPI") }},
-		{name: "max", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.max, "an SPI") }},
+		{name: "min", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.min, ValueSPI) }},
+		{name: "max", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.max, ValueSPI) }},
 		{name: "pcpu-num", parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.PCPU, "a CPU") }},
 	}...),
 }

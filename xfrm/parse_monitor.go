@@ -20,7 +20,7 @@ func (c *cursor) monitorCommand(cmd *Command) error {
 		switch word := c.next(); {
 		case isAbbreviation(word, "file"):
 			var err error
-			if m.File, err = c.value(); err != nil {
+			if m.File, err = c.value(ValueFile); err != nil {
 				return err
 			}
 		case word == "nokeys":
@@ -34,6 +34,7 @@ func (c *cursor) monitorCommand(cmd *Command) error {
 			}
 		}
 	}
+	c.offer(monitorWords()...)
 	if m.Groups == nil {
 		for g := GroupAcquire; g <= GroupMapping; g++ {
 			m.Groups = append(m.Groups, g)
@@ -43,7 +44,6 @@ func (c *cursor) monitorCommand(cmd *Command) error {
 }
 
 func (c *cursor) monitorGroup(m *Monitor, word string) error {
-	names := []string{"all", "all-nsid", "nokeys", "file"}
 	for _, g := range monitorGroups {
 		if isAbbreviation(word, g.name) {
 			if !slices.Contains(m.Groups, g.group) {
@@ -51,7 +51,14 @@ func (c *cursor) monitorGroup(m *Monitor, word string) error {
 			}
 			return nil
 		}
-		names = append(names, g.name)
 	}
-	return c.wrong("is not a group of events", names...)
+	return c.wrong("is not a group of events", monitorWords()...)
+}
+
+func monitorWords() []string {
+	words := []string{"all", "all-nsid", "nokeys", "file"}
+	for _, g := range monitorGroups {
+		words = append(words, g.name)
+	}
+	return words
 }

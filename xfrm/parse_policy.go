@@ -33,7 +33,7 @@ var policyKeyWords = append(selectorWords(selectionOf), []keyword[*policyBuilder
 // indexWord may be repeated by who adds, not by who looks up.
 func indexWord(once bool) keyword[*policyBuilder] {
 	return keyword[*policyBuilder]{name: "index", once: once, parse: func(c *cursor, b *policyBuilder) error {
-		return optionalNumber(c, &b.index, "an index")
+		return optionalNumber(c, &b.index, ValueIndex)
 	}}
 }
 
@@ -152,7 +152,7 @@ type tmplBuilder struct {
 var tmplGrammar = grammar[*tmplBuilder]{
 	words: append(idWords(func(t *tmplBuilder) *identity { return &t.id }), []keyword[*tmplBuilder]{
 		{name: "mode", parse: func(c *cursor, t *tmplBuilder) error { return named(c, &t.Mode, modeNames, "a mode") }},
-		{name: "reqid", parse: func(c *cursor, t *tmplBuilder) error { return number(c, &t.Reqid, 32, "a reqid") }},
+		{name: "reqid", parse: func(c *cursor, t *tmplBuilder) error { return number(c, &t.Reqid, 32, ValueReqid) }},
 		{name: "level", parse: func(c *cursor, t *tmplBuilder) error {
 			return namedBool(c, &t.Optional, levelNames, "a level")
 		}},
@@ -164,7 +164,7 @@ func parseTmpl(c *cursor, b *policyBuilder) error {
 	all := ^uint32(0)
 	family := c.family
 	t := &tmplBuilder{Tmpl: Tmpl{AAlgos: all, EAlgos: all, CAlgos: all}}
-	if !c.more() {
+	if !c.more() && !c.atGap() {
 		return c.wrong("needs a template", tmplGrammar.names()...)
 	}
 	err := c.anyFamily(func() error {
@@ -174,7 +174,7 @@ func parseTmpl(c *cursor, b *policyBuilder) error {
 	if err != nil {
 		return err
 	}
-	if !t.id.given && c.more() {
+	if !t.id.given && (c.more() || c.atGap()) {
 		return c.protoMissing()
 	}
 	t.Src, t.Dst, t.Proto, t.SPI = t.id.src.Addr(), t.id.dst.Addr(), t.id.proto, t.id.spi
@@ -208,7 +208,7 @@ var policyQueryGrammar = grammar[*policyQueryBuilder]{
 		{name: "dir", parse: func(c *cursor, q *policyQueryBuilder) error {
 			return optionalNamed(c, &q.Dir, policyDirNames, "a direction")
 		}},
-		{name: "index", parse: func(c *cursor, q *policyQueryBuilder) error { return optionalNumber(c, &q.Index, "an index") }},
+		{name: "index", parse: func(c *cursor, q *policyQueryBuilder) error { return optionalNumber(c, &q.Index, ValueIndex) }},
 		{name: "ptype", parse: func(c *cursor, q *policyQueryBuilder) error {
 			return optionalNamed(c, &q.Type, policyTypeNames, "a policy type")
 		}},

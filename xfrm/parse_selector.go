@@ -53,7 +53,7 @@ var identityGrammar = grammar[*identity]{words: []keyword[*identity]{
 	{name: "src", parse: func(c *cursor, id *identity) error { return address(c, &id.src) }},
 	{name: "dst", parse: func(c *cursor, id *identity) error { return address(c, &id.dst) }},
 	{name: "proto", parse: func(c *cursor, id *identity) error { return named(c, &id.proto, protoNames, "an IPsec protocol") }},
-	{name: "spi", parse: func(c *cursor, id *identity) error { return number(c, &id.spi, 32, "an SPI") }},
+	{name: "spi", parse: func(c *cursor, id *identity) error { return number(c, &id.spi, 32, ValueSPI) }},
 }}
 
 func (id *identity) parse(c *cursor) error {
@@ -171,6 +171,7 @@ func (s *selection) parse(c *cursor) error {
 }
 
 func parseSelectorDevice(c *cursor, s *selection) error {
+	c.offer("none")
 	if c.peek() == "none" {
 		c.pos++
 		s.sel.Interface = 0
@@ -205,7 +206,7 @@ func (s *selection) parseUpper(c *cursor) error {
 }
 
 func upperProtocol(c *cursor, dst *uint8) error {
-	word, err := c.value()
+	word, err := c.value("an IP protocol", append(ipProtocolNames.names(), "any")...)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ var stateGrammar = grammar[*stateBuilder]{
 			return named(c, &b.Mode, modeNames, "a mode")
 		}},
 		{name: "mark", parse: func(c *cursor, b *stateBuilder) error { return mark(c, &b.Mark) }},
-		{name: "reqid", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.Reqid, 32, "a reqid") }},
+		{name: "reqid", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.Reqid, 32, ValueReqid) }},
 		{name: "dir", parse: func(c *cursor, b *stateBuilder) error { return named(c, &b.dir, stateDirNames, "a direction") }},
 		{name: "seq", parse: func(c *cursor, b *stateBuilder) error { return parseSeq(c, b.State) }},
 		{name: "replay-window", parse: parseWindow},
@@ -175,7 +175,7 @@ func replayNumber(field func(*ReplayState) *uint32) func(*cursor, *stateBuilder)
 // parseStateSelector reads SELECTOR, which may be nothing as long as something follows. A
 // second one adds to the first.
 func parseStateSelector(c *cursor, b *stateBuilder) error {
-	if !c.more() {
+	if !c.more() && !c.atGap() {
 		return c.wrong("needs a selector", selectionGrammar.names()...)
 	}
 	s := selection{sel: b.sel}
@@ -194,7 +194,7 @@ func parseCoA(c *cursor, b *stateBuilder) error {
 
 // secCtx reads the name that SELinux has for the traffic.
 func secCtx(c *cursor, dst **SecCtx) error {
-	word, err := c.value()
+	word, err := c.value("a security context")
 	*dst = &SecCtx{Alg: 1, DOI: 1, Context: word}
 	return err
 }
@@ -214,16 +214,18 @@ var limitFields = []struct {
 }
 
 func limit(c *cursor, l *LifetimeConfig) error {
-	word, err := c.value()
+	var names []string
+	for _, f := range limitFields {
+		names = append(names, f.name)
+	}
+	word, err := c.value("", names...)
 	if err != nil {
 		return err
 	}
-	var names []string
 	for _, f := range limitFields {
 		if f.name == word {
 			return number(c, f.field(l), 64, "a limit")
 		}
-		names = append(names, f.name)
 	}
 	return c.wrong("is not a limit", names...)
 }
@@ -250,6 +252,7 @@ func parseEncap(c *cursor, b *stateBuilder) error {
 // parseStateOffload reads [crypto|packet] dev D dir in|out.
 func parseStateOffload(c *cursor, b *stateBuilder) error {
 	o := &Offload{}
+	c.offer("crypto", "packet")
 	switch c.peek() {
 	case "packet":
 		o.Flags |= OffloadPacket
@@ -284,6 +287,7 @@ func offloadDevice(c *cursor) (string, int, error) {
 
 // expect reads exactly this word.
 func (c *cursor) expect(word string) error {
+	c.offer(word)
 	if !c.more() {
 		return c.wrong("needs " + word + " after it")
 	}

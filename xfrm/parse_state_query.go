@@ -44,7 +44,7 @@ var stateListGrammar = grammar[*stateListCommand]{
 		{name: "mode", parse: func(c *cursor, l *stateListCommand) error {
 			return optionalNamed(c, &l.Mode, modeNames, "a mode")
 		}},
-		{name: "reqid", parse: func(c *cursor, l *stateListCommand) error { return number(c, &l.Reqid, 32, "a reqid") }},
+		{name: "reqid", parse: func(c *cursor, l *stateListCommand) error { return number(c, &l.Reqid, 32, ValueReqid) }},
 		{name: "flag", parse: func(c *cursor, l *stateListCommand) error {
 			return flags(c, &l.Flags, stateFlagNames, 8)
 		}},

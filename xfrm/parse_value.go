@@ -16,7 +16,7 @@ import (
 
 // number reads an unsigned number in C notation: 0x… is hexadecimal, 0… octal.
 func number[N ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~int](c *cursor, dst *N, bits int, what string) error {
-	word, err := c.value()
+	word, err := c.value(what)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func optionalNumber(c *cursor, dst **uint32, what string) error {
 
 // named reads one of the names of a table.
 func named[N ~uint8 | ~uint16 | ~uint32](c *cursor, dst *N, names nameTable, what string) error {
-	word, err := c.value()
+	word, err := c.value("", names.names()...)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,9 @@ func namedBool(c *cursor, dst *bool, names nameTable, what string) error {
 // replaces what came before. The word behind must be one of the grammar around, so that a
 // word that is neither is an error there.
 func flags[N ~uint8 | ~uint32](c *cursor, dst *N, names nameTable, bits int) error {
+	c.offer(names.names()...)
 	if !c.more() {
+		c.want("a set of flags")
 		return c.wrong("needs a value", names.names()...)
 	}
 	if strings.HasPrefix(c.peek(), "0x") {
@@ -98,6 +100,7 @@ func flags[N ~uint8 | ~uint32](c *cursor, dst *N, names nameTable, bits int) err
 		*dst |= N(v)
 		c.pos++
 	}
+	c.offer(names.names()...)
 	return nil
 }
 
@@ -128,6 +131,7 @@ func readMark(c *cursor) (Mark, error) {
 	if err := number(c, &m.Value, 32, "a mark"); err != nil {
 		return m, err
 	}
+	c.offer("mask")
 	if c.peek() != "mask" {
 		return m, nil
 	}
@@ -138,7 +142,7 @@ func readMark(c *cursor) (Mark, error) {
 // address reads ADDR[/LEN] and keeps host bits and length. `any`, `all` and `default` are ::/0 or
 // 0/0 where the family is known. ip calls a bad address a semantic error.
 func address(c *cursor, dst *netip.Prefix) error {
-	word, err := c.value()
+	word, err := c.value(ValueAddress)
 	if err != nil {
 		return err
 	}
@@ -185,7 +189,7 @@ func (c *cursor) setFamily(prefixes ...netip.Prefix) {
 
 // hostAddress reads ADDR, of either family.
 func hostAddress(c *cursor, dst *netip.Addr) error {
-	word, err := c.value()
+	word, err := c.value(ValueAddress)
 	if err != nil || anyAddress(word) {
 		return err
 	}
@@ -254,7 +258,7 @@ func prefixFamily(p netip.Prefix) uint16 {
 
 // device reads the name of a network interface.
 func device(c *cursor) (name string, index int, err error) {
-	if name, err = c.value(); err != nil {
+	if name, err = c.value(ValueInterface); err != nil {
 		return "", 0, err
 	}
 	if c.env.Interface == nil {
@@ -272,6 +276,10 @@ const maxKeyLen = 512
 // key reads KEY: 0x and hexadecimal digits, @FILE, or literal ASCII. what tells whose key
 // it is. No error repeats any of it.
 func key(c *cursor, cmd *Command, what string) (ipsec.Key, error) {
+	if what == "aead" {
+		c.offer(generateKey)
+	}
+	c.want(ValueKey)
 	if !c.more() {
 		return ipsec.Key{}, c.wrong("needs a key after it")
 	}

@@ -30,6 +30,31 @@ type printer struct {
 
 func (p *printer) f(format string, args ...any) { fmt.Fprintf(p, format, args...) }
 
+// s, n, address and prefix print what every object has without a detour by fmt: lists may be long.
+func (p *printer) s(parts ...string) {
+	for _, s := range parts {
+		p.WriteString(s)
+	}
+}
+
+func (p *printer) n(v uint32) { p.Write(strconv.AppendUint(p.AvailableBuffer(), uint64(v), 10)) }
+
+func (p *printer) address(a netip.Addr, family uint16) {
+	if !a.IsValid() {
+		p.s(addressOf(a, family))
+		return
+	}
+	p.Write(a.AppendTo(p.AvailableBuffer()))
+}
+
+func (p *printer) prefix(prefix netip.Prefix, family uint16) {
+	if !prefix.IsValid() {
+		p.s(addressOf(netip.Addr{}, family), "/0")
+		return
+	}
+	p.Write(prefix.AppendTo(p.AvailableBuffer()))
+}
+
 // flush writes the object in one Write.
 func (p *printer) flush(w io.Writer) error {
 	out := p.Bytes()
@@ -66,8 +91,11 @@ func addressOf(a netip.Addr, family uint16) string {
 // id prints the two lines that states and templates begin with. Templates, and states of
 // protocols that have none, leave out an SPI of 0.
 func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid uint32, mode Mode, indent string, isState bool) {
-	p.f("src %s dst %s\n", addressOf(src, family), addressOf(dst, family))
-	p.f("%sproto %s ", indent, ProtocolName(proto))
+	p.s("src ")
+	p.address(src, family)
+	p.s(" dst ")
+	p.address(dst, family)
+	p.s("\n", indent, "proto ", ProtocolName(proto), " ")
 	hasSPI := proto == protoESP || proto == protoAH || proto == protoComp
 	if spi != 0 || isState && hasSPI || p.Stats {
 		p.f("spi 0x%08x", spi)
@@ -76,11 +104,12 @@ func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid
 		}
 		p.f(" ")
 	}
-	p.f("reqid %d", reqid)
+	p.s("reqid ")
+	p.n(reqid)
 	if p.Stats {
 		p.f("(0x%08x)", reqid)
 	}
-	p.f(" mode %s\n", mode)
+	p.s(" mode ", mode.String(), "\n")
 }
 
 // selector prints `src A/L dst B/L …` and ends the line.
@@ -88,7 +117,11 @@ func (p *printer) selector(s *Selector, family uint16) {
 	if s.Family != 0 {
 		family = s.Family
 	}
-	p.f("src %s dst %s ", selectorPrefix(s.Src, family), selectorPrefix(s.Dst, family))
+	p.s("src ")
+	p.prefix(s.Src, family)
+	p.s(" dst ")
+	p.prefix(s.Dst, family)
+	p.s(" ")
 	if s.Protocol != 0 {
 		p.f("proto %s ", IPProtocolName(s.Protocol))
 	}
@@ -119,14 +152,7 @@ func (p *printer) selector(s *Selector, family uint16) {
 	if p.Stats {
 		p.f("uid %d", s.User)
 	}
-	p.f("\n")
-}
-
-func selectorPrefix(prefix netip.Prefix, family uint16) string {
-	if !prefix.IsValid() {
-		return addressOf(netip.Addr{}, family) + "/0"
-	}
-	return prefix.String()
+	p.s("\n")
 }
 
 // lifetimes prints limits and counters, four spaces deep under indent.

@@ -10,15 +10,19 @@ import (
 // is w's.
 func FprintPolicy(w io.Writer, pol *Policy, opt PrintOptions) error {
 	p := &printer{PrintOptions: opt}
+	p.Grow(policyText)
 	p.policy(pol, "")
 	return p.flush(w)
 }
+
+// policyText is as long as most policies are, in bytes.
+const policyText = 256
 
 // policy prints most of its lines under indent, as ip does.
 func (p *printer) policy(pol *Policy, indent string) {
 	p.selector(&pol.Sel, pol.Sel.Family)
 	p.secCtx(pol.SecCtx)
-	p.f("%s", indent)
+	p.s(indent)
 	p.policyLine(pol)
 	if p.Stats {
 		p.lifetimes(&pol.Limits, &pol.Current, indent+"\t")
@@ -41,7 +45,7 @@ func (p *printer) policyLine(pol *Policy) {
 	if pol.IsSocket() {
 		p.f("\tsocket %s ", pol.Dir-policyDirs)
 	} else {
-		p.f("\tdir %s ", pol.Dir)
+		p.s("\tdir ", pol.Dir.String(), " ")
 	}
 	if p.Stats || pol.Action != PolicyAllow {
 		p.f("action %s ", pol.Action)
@@ -49,8 +53,9 @@ func (p *printer) policyLine(pol *Policy) {
 	if p.Stats {
 		p.f("index %d ", pol.Index)
 	}
-	p.f("priority %d ", pol.Priority)
-	p.f("ptype %s ", pol.Type)
+	p.s("priority ")
+	p.n(pol.Priority)
+	p.s(" ptype ", pol.Type.String(), " ")
 	if p.Stats {
 		p.f("share %s ", pol.Share)
 	}
@@ -60,14 +65,14 @@ func (p *printer) policyLine(pol *Policy) {
 	if p.Stats {
 		p.f(" (%s)", binary8(uint8(pol.Flags)))
 	}
-	p.f("\n")
+	p.s("\n")
 }
 
 func (p *printer) tmpl(t *Tmpl, family uint16, indent string) {
 	if t.Family != 0 {
 		family = t.Family
 	}
-	p.f("%s\ttmpl ", indent)
+	p.s(indent, "\ttmpl ")
 	p.id(t.Src, t.Dst, family, t.Proto, uint32(t.SPI), t.Reqid, t.Mode, indent+"\t\t", false)
 	level := "required"
 	if t.Optional {

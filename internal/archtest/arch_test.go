@@ -16,13 +16,14 @@ import (
 // "ipsec" are vocabulary: they import nothing of the module.
 var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
-	"internal/cli": {"dataplane", "demo", "internal/usedkeys", "ipsec", "probe", "verdict", "xfrm", "xfrm/client", "xfrm/server"},
+	"internal/cli": {"dataplane", "demo", "internal/usedkeys", "ipsec", "probe", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
 
 	"ipsec":         {},
 	"internal/inet": {},
 
 	"xfrm":        {"ipsec"},
 	"xfrm/client": {"xfrm", "ipsec"},
+	"xfrm/outage": {"xfrm", "ipsec"},
 	"xfrm/server": {"xfrm", "ipsec"},
 	"verdict":     {"ipsec"},
 

@@ -57,7 +57,7 @@ userspace device where it cannot.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newVersionCommand())
+	root.AddCommand(newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }
 

@@ -19,7 +19,9 @@ const xfrmLong = `The grammar of ip xfrm, for the kernel and for userspace devic
 defaults and exit codes are those of ip-xfrm(8). What is added: a key may be given as @FILE or -
 (standard input); an SA that was to be offloaded is read back and the truth told; what the kernel
 is known to refuse, or to take and ignore, is refused with the cure; no key is taken for sending
-that was installed on this host before; and drops shows what was dropped, and why.
+that was installed on this host before; monitor also tells when a link goes down or away and which
+offloaded SAs went with it, which the kernel deletes without an event; and drops shows what was
+dropped, and why.
 
 Usage:
   espalier xfrm [OPTIONS] state  {add|update|allocspi|delete|get|list|deleteall|flush|count} …
@@ -76,6 +78,7 @@ func newXfrmCommand() *cobra.Command {
 		Short:              "Program SAs and policies with the words of ip xfrm",
 		Long:               xfrmLong,
 		DisableFlagParsing: true, // the options are those of ip
+		ValidArgsFunction:  completeXfrm,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opt, words, err := parseXfrmOptions(args)
 			if err != nil {

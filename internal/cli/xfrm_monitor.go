@@ -39,6 +39,8 @@ func (r *xfrmRun) monitor(ctx context.Context, j job) error {
 	if j.Monitor.File != "" {
 		return r.monitorFile(j)
 	}
+	r.stdout, r.stderr = &lockedWriter{w: r.stdout}, &lockedWriter{w: r.stderr}
+	defer r.watchOutages(ctx, j)()
 	if j.Monitor.AllNSID {
 		return r.monitorAll(ctx, j)
 	}
@@ -136,7 +138,7 @@ type eventView struct {
 	OK     bool    `json:"ok"`
 	SAD    string  `json:"sad,omitempty"` // empty for a file
 	Time   float64 `json:"time"`          // Unix seconds
-	Event  string  `json:"event"`         // NEWSA, EXPIRE, ACQUIRE …
+	Event  string  `json:"event"`         // NEWSA, EXPIRE, ACQUIRE …; LINK is no message of the kernel's SAD
 	NSID   *int    `json:"nsid,omitempty"`
 
 	State    *stateView      `json:"state,omitempty"`
@@ -155,11 +157,17 @@ type eventView struct {
 	NewPort  uint16          `json:"new_port,omitempty"`
 	PType    string          `json:"ptype,omitempty"`
 	Defaults *defaultActions `json:"defaults,omitempty"`
+
+	Link *linkView       `json:"link,omitempty"`
+	Lost []offloadedView `json:"lost,omitempty"` // offloaded SAs that went with the link
+	Kept []offloadedView `json:"kept,omitempty"` // those still on it
 }
+
+func unixTime(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
 func (r *xfrmRun) eventView(e *xfrm.Event, now time.Time) eventView {
 	v := eventView{
-		Schema: schemaOf("xfrm-monitor"), OK: true, Time: float64(now.UnixMicro()) / 1e6, Event: e.Kind.String(),
+		Schema: schemaOf("xfrm-monitor"), OK: true, Time: unixTime(now), Event: e.Kind.String(),
 		Reqid: e.Reqid, Seq: e.Seq, NewSrc: addrText(e.NewSrc), NewPort: e.NewPort,
 	}
 	if r.engine != nil {

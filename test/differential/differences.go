@@ -80,6 +80,10 @@ var Differences = []Difference{
 		Why:  "A listing or a log should not leak them. `nokeys` is taken, and wins.",
 	},
 	{
+		What: "`monitor` of SAs also tells when a link goes down, goes away or loses its carrier that offloaded SAs are on, and which SAs went with it.",
+		Why:  "Linux deletes them without an event. Nothing is added while no SA is offloaded, or for other groups.",
+	},
+	{
 		What: "A key may be `@FILE`, `-` for standard input, or `--generate-key`.",
 		Why:  "Keys on the command line are in the process list and the shell's history.",
 		explains: func(c *comparison) bool {

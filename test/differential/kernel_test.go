@@ -208,7 +208,7 @@ func TestMonitor(t *testing.T) {
 	ours := listen(lab.Binary(t), "xfrm", "--sad", "kernel", "monitor")
 	allTheirs := listen(ip, "xfrm", "monitor", "all-nsid")
 	allOurs := listen(lab.Binary(t), "xfrm", "--sad", "kernel", "monitor", "all-nsid")
-	n.awaitListeners(4)
+	n.awaitListeners(6) // espalier's have a second ear for SAs that are lost with their links
 	n.ip(ip, "-n "+other+" xfrm policy add dir in")
 	for _, line := range []string{
 		"link add v0 type veth peer name v1",
@@ -282,7 +282,7 @@ func TestMonitorStops(t *testing.T) {
 	if err := n.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	n.awaitListeners(1)
+	n.awaitListeners(2)
 	cmd.Process.Signal(syscall.SIGINT)
 	ended := make(chan struct{})
 	go func() {

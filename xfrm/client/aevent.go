@@ -10,7 +10,7 @@ import (
 
 // AllocateSPI asks for an SPI in a range (ALLOCSPI) and returns the larval state that has it.
 func (c *Client) AllocateSPI(ctx context.Context, r *xfrm.SPIRange) (*xfrm.State, error) {
-	q := call{op: "allocate SPI", object: r.State.ID().String(), typ: xfrm.MsgAllocSPI}
+	q := call{op: "allocate SPI", object: func() string { return r.State.ID().String() }, typ: xfrm.MsgAllocSPI}
 	var err error
 	if q.payload, err = xfrm.EncodeSPIRange(r); err != nil {
 		return nil, q.fail(err)
@@ -29,7 +29,7 @@ func (c *Client) AllocateSPI(ctx context.Context, r *xfrm.SPIRange) (*xfrm.State
 // AEvent reads replay state and lifetime of a state (GETAE), and the thresholds for which flags
 // ask.
 func (c *Client) AEvent(ctx context.Context, id xfrm.StateID, flags xfrm.AEFlag) (*xfrm.AEvent, error) {
-	q := call{op: "get replay state of SA", object: id.String(), typ: xfrm.MsgGetAE}
+	q := call{op: "get replay state of SA", object: id.String, typ: xfrm.MsgGetAE}
 	var err error
 	if q.payload, err = xfrm.EncodeAEvent(&xfrm.AEvent{ID: id, Flags: flags}); err != nil {
 		return nil, q.fail(err)
@@ -47,7 +47,7 @@ func (c *Client) AEvent(ctx context.Context, id xfrm.StateID, flags xfrm.AEFlag)
 
 // SetAEvent sets what of replay state, lifetime and thresholds is told (NEWAE).
 func (c *Client) SetAEvent(ctx context.Context, ae *xfrm.AEvent) error {
-	q := call{op: "set replay state of SA", object: ae.ID.String(), typ: xfrm.MsgNewAE, flags: netlink.Acknowledge | netlink.Replace}
+	q := call{op: "set replay state of SA", object: ae.ID.String, typ: xfrm.MsgNewAE, flags: netlink.Acknowledge | netlink.Replace}
 	var err error
 	if q.payload, err = xfrm.EncodeAEvent(ae); err != nil {
 		return q.fail(err)

@@ -72,10 +72,11 @@ func (c *Client) withLife(ctx context.Context) (context.Context, context.CancelF
 
 // call is one request: what is asked, and the words for its errors.
 type call struct {
-	op, object string
-	typ        xfrm.MsgType
-	flags      netlink.HeaderFlags
-	payload    []byte // may hold a key: wiped by the one who made it
+	op      string
+	object  func() string // nil: it is about none
+	typ     xfrm.MsgType
+	flags   netlink.HeaderFlags
+	payload []byte // may hold a key: wiped by the one who made it
 }
 
 func (q *call) message() netlink.Message {
@@ -87,46 +88,52 @@ func (q *call) message() netlink.Message {
 
 // request sends one request and returns the replies to it, none for a bare
 // acknowledgement.
-func (c *Client) request(ctx context.Context, q call) ([]netlink.Message, error) {
+func (c *Client) request(ctx context.Context, q call) (replies []netlink.Message, err error) {
+	err = c.exchange(ctx, func(conn *netlink.Conn) (err error) {
+		replies, err = conn.Execute(q.message())
+		return err
+	})
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return replies, nil
+}
+
+// exchange has f speak over the connection of requests, once it is its turn. f runs again, over a
+// new connection, if the old one did not take what it sent.
+func (c *Client) exchange(ctx context.Context, f func(*netlink.Conn) error) error {
 	ctx, cancel := c.withLife(ctx)
 	defer cancel()
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
 	case <-ctx.Done():
-		return nil, q.fail(context.Cause(ctx))
+		return context.Cause(ctx)
 	}
 	for {
 		if c.life.Err() != nil {
-			return nil, q.fail(errClosed)
+			return errClosed
 		}
 		if ctx.Err() != nil {
-			return nil, q.fail(context.Cause(ctx))
+			return context.Cause(ctx)
 		}
 		fresh := c.conn == nil
 		if fresh {
 			conn, err := c.engine.dial()
 			if err != nil {
-				return nil, q.fail(err)
+				return err
 			}
 			c.conn = conn
 		}
-		var replies []netlink.Message
-		healthy, err := interruptible(ctx, c.conn, func() (err error) {
-			replies, err = c.conn.Execute(q.message())
-			return err
-		})
+		healthy, err := interruptible(ctx, c.conn, func() error { return f(c.conn) })
 		if !healthy {
 			c.conn.Close()
 			c.conn = nil
 		}
-		if err == nil {
-			return replies, nil
-		}
-		if unsent(err) && !fresh && ctx.Err() == nil {
+		if err != nil && unsent(err) && !fresh && ctx.Err() == nil {
 			continue // the device was restarted: nothing was sent, one new connection may be tried
 		}
-		return nil, q.fail(err)
+		return err
 	}
 }
 
@@ -154,5 +161,5 @@ func answered(err error) bool {
 // unsent reports whether err says that a message did not go out.
 func unsent(err error) bool {
 	var op *netlink.OpError
-	return errors.As(err, &op) && op.Op == "send"
+	return errors.As(err, &op) && (op.Op == "send" || op.Op == "send-messages")
 }

@@ -18,7 +18,7 @@ func (c *Client) Drops(ctx context.Context) ([]ipsec.DropCount, error) {
 	if _, ok := c.engine.(device); !ok {
 		return kernelDrops("/proc/thread-self/net/xfrm_stat")
 	}
-	q := call{op: "get", object: "drops", typ: xfrm.MsgGetDrops}
+	q := call{op: "get drops", typ: xfrm.MsgGetDrops}
 	replies, err := c.request(ctx, q)
 	if err != nil {
 		return nil, err

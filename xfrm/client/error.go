@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"espalier/ipsec"
+	"espalier/xfrm"
 )
 
 // Error is the answer of an engine that refuses. Its text is operation, object, the
-// engine's words, and what to do about it where that is known.
+// engine's words with the attribute they are about, and what to do about it, where that is known.
 //
 // errors.Is matches Errno, and the errors of package ipsec: ErrExist (EEXIST), ErrNotExist
 // (ESRCH, ENOENT), ErrUnsupported (EOPNOTSUPP, EPROTONOSUPPORT, ENOSYS), ErrInvalid
@@ -23,12 +24,21 @@ type Error struct {
 	Errno   syscall.Errno
 	Message string // extended acknowledgement; "" where the engine gave none
 	Hint    string // what to do; "" where nothing is known
+
+	// Attribute is the part of the request that the engine points at (NLMSGERR_ATTR_OFFS), such
+	// as "XFRMA_OFFLOAD_DEV"; Offset its place in the netlink message, header included, in bytes.
+	// "" and 0 where the engine points at nothing; Attribute alone is "" where none is there.
+	Attribute string
+	Offset    int
 }
 
 func (e *Error) Error() string {
 	words := e.Message
 	if words == "" {
 		words = e.Errno.Error()
+	}
+	if e.Attribute != "" {
+		words += " (" + e.Attribute + ")"
 	}
 	parts := []string{strings.TrimSuffix(e.Op+" "+e.Object, " "), words}
 	if e.Hint != "" {
@@ -57,10 +67,17 @@ func (e *Error) Unwrap() []error {
 func (q *call) fail(err error) error {
 	var op *netlink.OpError
 	var errno syscall.Errno
-	if !answered(err) || !errors.As(err, &op) || !errors.As(op.Err, &errno) {
-		return &ipsec.OpError{Op: q.op, Object: q.object, Err: err}
+	object := ""
+	if q.object != nil {
+		object = q.object()
 	}
-	e := &Error{Op: q.op, Object: q.object, Errno: errno, Message: op.Message}
+	if !answered(err) || !errors.As(err, &op) || !errors.As(op.Err, &errno) {
+		return &ipsec.OpError{Op: q.op, Object: object, Err: err}
+	}
+	e := &Error{Op: q.op, Object: object, Errno: errno, Message: op.Message, Offset: op.Offset}
+	if op.Offset != 0 && q.flags&netlink.Dump != netlink.Dump { // the filters of a dump have no struct before them
+		e.Attribute = xfrm.AttributeAt(q.typ, q.payload, op.Offset)
+	}
 	if errno == unix.EPERM && e.Message == "" {
 		e.Hint = "it takes CAP_NET_ADMIN: run as root"
 	}

@@ -51,6 +51,7 @@ func (k *kernel) dial() (*netlink.Conn, error) {
 	}
 	// Kernels before 4.12 have no words to give; their errno has to do.
 	conn.SetOption(netlink.ExtendedAcknowledge, true)
+	conn.SetReadBuffer(answerBuffer) // best effort: see batchLimit
 	return conn, nil
 }
 

@@ -9,41 +9,9 @@ import (
 	"espalier/xfrm"
 )
 
-// AddPolicy installs a policy (NEWPOLICY).
-func (c *Client) AddPolicy(ctx context.Context, p *xfrm.Policy) error {
-	return c.sendPolicy(ctx, "add policy", xfrm.MsgNewPolicy, p)
-}
-
-// UpdatePolicy installs a policy in place of the one with the same selector and direction,
-// if there is one (UPDPOLICY).
-func (c *Client) UpdatePolicy(ctx context.Context, p *xfrm.Policy) error {
-	return c.sendPolicy(ctx, "update policy", xfrm.MsgUpdPolicy, p)
-}
-
-func (c *Client) sendPolicy(ctx context.Context, op string, typ xfrm.MsgType, p *xfrm.Policy) error {
-	q := call{op: op, object: p.ID().String(), typ: typ, flags: netlink.Acknowledge}
-	var err error
-	if q.payload, err = xfrm.EncodePolicy(p); err != nil {
-		return q.fail(err)
-	}
-	_, err = c.request(ctx, q)
-	return err
-}
-
-// DeletePolicy takes a policy out (DELPOLICY).
-func (c *Client) DeletePolicy(ctx context.Context, id xfrm.PolicyID) error {
-	q := call{op: "delete policy", object: id.String(), typ: xfrm.MsgDelPolicy, flags: netlink.Acknowledge}
-	var err error
-	if q.payload, err = xfrm.EncodePolicyID(&id); err != nil {
-		return q.fail(err)
-	}
-	_, err = c.request(ctx, q)
-	return err
-}
-
 // GetPolicy reads a policy back (GETPOLICY).
 func (c *Client) GetPolicy(ctx context.Context, id xfrm.PolicyID) (*xfrm.Policy, error) {
-	q := call{op: "get policy", object: id.String(), typ: xfrm.MsgGetPolicy}
+	q := call{op: "get policy", object: id.String, typ: xfrm.MsgGetPolicy}
 	var err error
 	if q.payload, err = xfrm.EncodePolicyID(&id); err != nil {
 		return nil, q.fail(err)

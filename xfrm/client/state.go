@@ -4,55 +4,16 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"time"
 
 	"github.com/mdlayher/netlink"
 
-	"espalier/ipsec"
 	"espalier/xfrm"
 )
-
-// AddState installs a state (NEWSA). A state whose key is withheld is refused: the engine
-// would take it for a key of zeros.
-func (c *Client) AddState(ctx context.Context, s *xfrm.State) error {
-	if s.AEAD != nil && s.AEAD.Key.Len() == 0 {
-		return fmt.Errorf("add SA %s: no key: %w", s.ID(), ipsec.ErrInvalid)
-	}
-	return c.sendState(ctx, "add SA", xfrm.MsgNewSA, s)
-}
-
-// UpdateState changes a live state (UPDSA). Linux changes encapsulation, limits, marks and
-// if_id; key, selector and offload stay what they were, without an error.
-func (c *Client) UpdateState(ctx context.Context, s *xfrm.State) error {
-	return c.sendState(ctx, "update SA", xfrm.MsgUpdSA, s)
-}
-
-func (c *Client) sendState(ctx context.Context, op string, typ xfrm.MsgType, s *xfrm.State) error {
-	q := call{op: op, object: s.ID().String(), typ: typ, flags: netlink.Acknowledge}
-	var err error
-	if q.payload, err = xfrm.EncodeState(s); err != nil {
-		return q.fail(err)
-	}
-	defer clear(q.payload)
-	_, err = c.request(ctx, q)
-	return err
-}
-
-// DeleteState takes a state out (DELSA).
-func (c *Client) DeleteState(ctx context.Context, id xfrm.StateID) error {
-	q := call{op: "delete SA", object: id.String(), typ: xfrm.MsgDelSA, flags: netlink.Acknowledge}
-	var err error
-	if q.payload, err = xfrm.EncodeStateID(&id); err != nil {
-		return q.fail(err)
-	}
-	_, err = c.request(ctx, q)
-	return err
-}
 
 // GetState reads a state back (GETSA). The kernel gives the key too, unless it is locked
 // down; a device withholds it.
 func (c *Client) GetState(ctx context.Context, id xfrm.StateID) (*xfrm.State, error) {
-	q := call{op: "get SA", object: id.String(), typ: xfrm.MsgGetSA}
+	q := call{op: "get SA", object: id.String, typ: xfrm.MsgGetSA}
 	var err error
 	if q.payload, err = xfrm.EncodeStateID(&id); err != nil {
 		return nil, q.fail(err)
@@ -126,42 +87,4 @@ func (c *Client) get(ctx context.Context, q call, typ xfrm.MsgType) ([]byte, err
 		}
 	}
 	return nil, q.fail(fmt.Errorf("the engine answered without a %s message", typ))
-}
-
-// dump makes a request that is answered by any number of messages, on its own socket.
-func (c *Client) dump(ctx context.Context, q call) iter.Seq2[netlink.Message, error] {
-	return func(yield func(netlink.Message, error) bool) {
-		ctx, cancel := c.withLife(ctx)
-		defer cancel()
-		if ctx.Err() != nil {
-			yield(netlink.Message{}, q.fail(context.Cause(ctx)))
-			return
-		}
-		conn, err := c.engine.dial()
-		if err != nil {
-			yield(netlink.Message{}, q.fail(err))
-			return
-		}
-		defer conn.Close()
-		q.flags |= netlink.Dump
-		stopped := false
-		_, err = interruptible(ctx, conn, func() error {
-			if _, err := conn.Send(q.message()); err != nil {
-				return err
-			}
-			for m, err := range conn.ReceiveIter() {
-				if err != nil {
-					return err
-				}
-				if stopped = !yield(m, nil); stopped {
-					conn.SetDeadline(time.Unix(1, 0)) // else the iterator reads the dump to its end
-					return nil
-				}
-			}
-			return nil
-		})
-		if err != nil && !stopped {
-			yield(netlink.Message{}, q.fail(err))
-		}
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -109,6 +110,8 @@ func (s *seqpacket) Close() error                       { return s.conn.Close() 
 func (s *seqpacket) SetDeadline(t time.Time) error      { return s.conn.SetDeadline(t) }
 func (s *seqpacket) SetReadDeadline(t time.Time) error  { return s.conn.SetReadDeadline(t) }
 func (s *seqpacket) SetWriteDeadline(t time.Time) error { return s.conn.SetWriteDeadline(t) }
+
+func (s *seqpacket) SyscallConn() (syscall.RawConn, error) { return s.conn.SyscallConn() }
 
 func (s *seqpacket) Send(m netlink.Message) error { return s.SendMessages([]netlink.Message{m}) }
 
