@@ -5,27 +5,28 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// implementations are tested by name, never through the choice that New makes.
-var implementations = map[string]func(key []byte, tagSize int) (AEAD, error){
-	stdName: newStd,
-}
-
+// eachImplementation tests by name, never through the choice that New makes.
 func eachImplementation(t *testing.T, f func(t *testing.T, build func(key []byte, tagSize int) AEAD)) {
-	for name, newAEAD := range implementations {
-		t.Run(name, func(t *testing.T) {
+	for _, i := range implementations {
+		t.Run(i.name, func(t *testing.T) {
+			if missing := i.missing(); missing != "" {
+				t.Skip("this CPU lacks " + missing)
+			}
 			f(t, func(key []byte, tagSize int) AEAD {
-				a, err := newAEAD(key, tagSize)
+				a, err := i.build(key, tagSize)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if a.Name() != name || a.TagSize() != tagSize {
-					t.Fatalf("built %q with tags of %d bytes, got %q and %d", name, tagSize, a.Name(), a.TagSize())
+				if a.Name() != i.name || a.TagSize() != tagSize {
+					t.Fatalf("built %q with tags of %d bytes, got %q and %d", i.name, tagSize, a.Name(), a.TagSize())
 				}
 				return a
 			})
@@ -44,7 +45,7 @@ func unhex(t testing.TB, s string) []byte {
 func TestVectors(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, build func([]byte, int) AEAD) {
 		for _, v := range vectors {
-			for _, tagSize := range []int{16, 12} {
+			for _, tagSize := range []int{16, 12, 8} {
 				// A shorter tag is the first bytes of the long one (NIST SP 800-38D §7.1).
 				want := unhex(t, v.text)
 				want = want[:len(want)-16+tagSize]
@@ -70,7 +71,7 @@ func TestVectors(t *testing.T) {
 // One bad packet in a batch is cleared and does not touch its neighbours.
 func TestOpenRefusesEveryChange(t *testing.T) {
 	eachImplementation(t, func(t *testing.T, build func([]byte, int) AEAD) {
-		for _, tagSize := range []int{16, 12} {
+		for _, tagSize := range []int{16, 12, 8} {
 			a := build(bytes.Repeat([]byte{7}, 16), tagSize)
 			plaintext := []byte("thirty-three bytes, one odd block")
 			sealed := func() []Packet {
@@ -206,12 +207,9 @@ func TestNewRefuses(t *testing.T) {
 		{name: "no key", key: 0, tag: 16, want: "0 bytes"},
 		{name: "key with salt", key: 20, tag: 16, want: "20 bytes"},
 		{name: "long key", key: 33, tag: 16, want: "33 bytes"},
-		{name: "8-byte tag", key: 16, tag: 8, want: "use 16", unsupported: true},
-		{name: "13-byte tag", key: 16, tag: 13, want: "use 16 or 12"},
-		{name: "no tag", key: 16, tag: 0, want: "use 16 or 12"},
-		{name: "negative tag", key: 16, tag: -1, want: "use 16 or 12"},
-		{name: "not built", key: 16, tag: 16, env: "vaes512", want: "vaes512", unsupported: true},
-		{name: "not built either", key: 16, tag: 16, env: "vaes256", want: "vaes256", unsupported: true},
+		{name: "13-byte tag", key: 16, tag: 13, want: "use 16, 12 or 8"},
+		{name: "no tag", key: 16, tag: 0, want: "use 16, 12 or 8"},
+		{name: "negative tag", key: 16, tag: -1, want: "use 16, 12 or 8"},
 		{name: "unknown", key: 16, tag: 16, env: "rot13", want: "rot13"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -250,7 +248,33 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// Under fips140=only the standard library refuses nonces it did not choose. The mode is
+// An implementation asked for is either what one gets or an error that says what is missing.
+func TestNewByName(t *testing.T) {
+	for _, name := range []string{"vaes512", "vaes256", "std"} {
+		t.Setenv(EnvImplementation, name)
+		a, err := New(make([]byte, 16), 16)
+		here := slices.ContainsFunc(implementations, func(i implementation) bool { return i.name == name && i.missing() == "" })
+		switch {
+		case here && (err != nil || a.Name() != name):
+			t.Errorf("%s: got %v, %v", name, a, err)
+		case !here && (a != nil || !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), name)):
+			t.Errorf("%s: got %v, %v", name, a, err)
+		}
+	}
+}
+
+func TestPrintsNoKey(t *testing.T) {
+	eachImplementation(t, func(t *testing.T, build func([]byte, int) AEAD) {
+		a := build([]byte("KqKqKqKqKqKqKqKq"), 16)
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+			if got, want := fmt.Sprintf(verb, a), "AES-GCM ("+a.Name()+")"; got != want {
+				t.Errorf("%s prints %s", verb, got)
+			}
+		}
+	})
+}
+
+// Under fips140=only a nonce chosen by RFC 4106 is out of the question. The mode is
 // fixed when a process starts, so the test runs itself once more.
 func TestFIPSOnlyIsAnError(t *testing.T) {
 	const child = "AESGCM_TEST_FIPS_CHILD"
@@ -265,19 +289,25 @@ func TestFIPSOnlyIsAnError(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFIPSOnlyIsAnError$")
 	cmd.Env = append(os.Environ(), child+"=1", "GODEBUG=fips140=only", EnvImplementation+"=")
 	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("refused: AES-GCM (std): ")) || !bytes.Contains(out, []byte("FIPS")) {
+	if bytes.Contains(out, []byte("incompatible with the purego build tag")) {
+		t.Skip("this build has no FIPS 140 mode")
+	}
+	if err != nil || !bytes.Contains(out, []byte("refused: AES-GCM: ")) || !bytes.Contains(out, []byte("FIPS")) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 }
 
 func BenchmarkSeal(b *testing.B) {
-	for name, newAEAD := range implementations {
+	for _, i := range implementations {
+		if i.missing() != "" {
+			continue
+		}
 		for _, size := range []struct {
 			name string
 			n    int
 		}{{"64", 64}, {"1408", 1408}} {
-			b.Run(name+"/"+size.name, func(b *testing.B) {
-				a, err := newAEAD(make([]byte, 16), 16)
+			b.Run(i.name+"/"+size.name, func(b *testing.B) {
+				a, err := i.build(make([]byte, 16), 16)
 				if err != nil {
 					b.Fatal(err)
 				}

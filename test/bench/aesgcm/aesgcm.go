@@ -1,0 +1,216 @@
+// Package aesgcm compares package espalier/aesgcm with intel-ipsec-mb and crypto/cipher.
+//
+// A sample is a millisecond of batches of 32 packets on one CPU. Samples of all contestants
+// alternate, so that each has the same weather; of a run's samples the fastest counts, and of
+// the runs the median.
+package aesgcm
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	ours "espalier/aesgcm"
+	"espalier/test/bench/ipsecmb"
+	"espalier/test/bench/report"
+)
+
+const sample = 1e6 // nanoseconds
+
+// what is measured at a time.
+type what struct {
+	open    bool
+	keyBits int
+	size    int
+}
+
+func (w what) String() string {
+	if w.open {
+		return fmt.Sprintf("AES-%d-GCM open", w.keyBits)
+	}
+	return fmt.Sprintf("AES-%d-GCM seal", w.keyBits)
+}
+
+// target is the ratio to intel-ipsec-mb that is aimed at: short packets gain by batching.
+func (w what) target() float64 {
+	if w.size <= 256 {
+		return 1.3
+	}
+	return 1
+}
+
+// contestant times packets and returns nanoseconds for each.
+type contestant struct {
+	name  string
+	time  func(w what, packets int) (float64, error)
+	rough float64 // nanoseconds for each packet, to find how many make a sample
+}
+
+// Run measures every implementation that this CPU has.
+func Run(o report.Options) ([]report.Result, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := pin(); err != nil {
+		return nil, err
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	peer, err := ipsecmb.Start()
+	if err != nil {
+		return nil, err
+	}
+	defer peer.Close()
+
+	own, err := implementations()
+	if err != nil {
+		return nil, err
+	}
+	samples := 20
+	if o.Quick {
+		samples = 4
+	}
+	var results []report.Result
+	for _, keyBits := range []int{128, 256} {
+		for _, open := range []bool{false, true} {
+			for _, size := range []int{64, 256, 576, 1408, 8960} {
+				w := what{open: open, keyBits: keyBits, size: size}
+				r, err := measure(w, own, peer, o.Runs, samples)
+				if err != nil {
+					return nil, err
+				}
+				results = append(results, r...)
+			}
+		}
+	}
+	return results, nil
+}
+
+// pin keeps this thread, and the processes it starts, on the CPU where it is.
+func pin() error {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return fmt.Errorf("CPU affinity: %w", err)
+	}
+	for i := len(set)*64 - 1; i >= 0; i-- { // the last one: the first has most of the interrupts
+		if set.IsSet(i) {
+			set.Zero()
+			set.Set(i)
+			break
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("CPU affinity: %w", err)
+	}
+	return nil
+}
+
+// implementations of ours that are not the standard library's.
+func implementations() ([]string, error) {
+	var names []string
+	for _, name := range []string{"vaes512", "vaes256"} {
+		_, err := newAEAD(name, 128)
+		if errors.Is(err, errors.ErrUnsupported) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return nil, errors.New("this CPU has no VAES: there is nothing of ours to measure")
+	}
+	return names, nil
+}
+
+func newAEAD(name string, keyBits int) (ours.AEAD, error) {
+	defer os.Setenv(ours.EnvImplementation, os.Getenv(ours.EnvImplementation))
+	os.Setenv(ours.EnvImplementation, name)
+	return ours.New(make([]byte, keyBits/8), 16)
+}
+
+// measure compares all implementations with both peers. The library's faster interface
+// counts.
+func measure(w what, own []string, peer *ipsecmb.Peer, runs, samples int) ([]report.Result, error) {
+	var all []*contestant
+	for _, api := range []string{"burst", "direct"} {
+		all = append(all, &contestant{name: peer.Name, time: func(w what, packets int) (float64, error) {
+			return peer.Sample(api, w.open, w.keyBits, w.size, packets)
+		}})
+	}
+	std, err := newStandard(w)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, &contestant{name: "crypto/cipher", time: std.time})
+	for _, name := range own {
+		b, err := newBatches(name, w)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, &contestant{name: name, time: b.time})
+	}
+
+	values, ratios := map[string][]float64{}, map[[2]string][]float64{}
+	peers := []string{peer.Name, "crypto/cipher"}
+	for range runs {
+		best, err := contest(w, all, samples)
+		if err != nil {
+			return nil, err
+		}
+		for name, ns := range best {
+			values[name] = append(values[name], ns)
+		}
+		for _, name := range own {
+			for _, p := range peers {
+				ratios[[2]string{name, p}] = append(ratios[[2]string{name, p}], best[p]/best[name])
+			}
+		}
+	}
+	var results []report.Result
+	for _, name := range own {
+		for _, p := range peers {
+			ratio := report.Median(ratios[[2]string{name, p}])
+			results = append(results, report.Result{
+				Name: w.String(), Impl: name, Size: w.size, Unit: "ns/packet", Value: report.Median(values[name]),
+				Peer: p, PeerValue: report.Median(values[p]),
+				Ratio: ratio, Target: w.target(), Met: ratio >= w.target(),
+			})
+		}
+	}
+	return results, nil
+}
+
+// contest is one run: the fastest sample by name.
+func contest(w what, all []*contestant, samples int) (map[string]float64, error) {
+	best := map[string]float64{}
+	for i := range samples + 1 {
+		for _, c := range all {
+			packets := 32 * 8
+			if c.rough > 0 {
+				packets = max(32, int(sample/c.rough))
+			}
+			ns, err := c.time(w, packets)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s, %d bytes: %w", c.name, w, w.size, err)
+			}
+			c.rough = ns
+			if i == 0 {
+				continue
+			}
+			if b, ok := best[c.name]; !ok || ns < b {
+				best[c.name] = ns
+			}
+		}
+	}
+	for name, ns := range best {
+		if ns <= 0 || math.IsInf(ns, 0) {
+			return nil, fmt.Errorf("%s: %s took %v ns", name, w, ns)
+		}
+	}
+	return best, nil
+}

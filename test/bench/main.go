@@ -1,0 +1,84 @@
+// Command bench measures espalier against its peers and prints ratios.
+//
+//	go run ./test/bench aesgcm [--quick] [--runs N] [--require] [-o json]
+//
+// It exits with 0 even if a target is not met, with 3 then under --require. What it prints
+// means something only on a machine that does nothing else.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"espalier/test/bench/aesgcm"
+	"espalier/test/bench/report"
+)
+
+type subject struct {
+	name string
+	run  func(report.Options) ([]report.Result, error)
+}
+
+func subjects() []subject {
+	return []subject{
+		{"aesgcm", aesgcm.Run},
+	}
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	var o report.Options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.BoolVar(&o.Quick, "quick", false, "fewer samples: a hint, not a measurement")
+	flags.IntVar(&o.Runs, "runs", 5, "runs, of which the median counts")
+	require := flags.Bool("require", false, "exit with 3 if a target is not met")
+	format := flags.String("o", "table", "output: table or json")
+	flags.Usage = func() {
+		fmt.Fprint(stderr, "usage: bench SUBJECT [--quick] [--runs N] [--require] [-o json]\nsubjects: all")
+		for _, s := range subjects() {
+			fmt.Fprint(stderr, ", ", s.name)
+		}
+		fmt.Fprintln(stderr)
+	}
+	if len(args) == 0 {
+		flags.Usage()
+		return 2
+	}
+	name := args[0]
+	if flags.Parse(args[1:]) != nil {
+		return 2
+	}
+	if flags.NArg() > 0 || o.Runs < 1 || *format != "table" && *format != "json" {
+		flags.Usage()
+		return 2
+	}
+	all, found := report.New(), false
+	for _, s := range subjects() {
+		if name != s.name && name != "all" {
+			continue
+		}
+		found = true
+		results, err := s.run(o)
+		if err != nil {
+			fmt.Fprintf(stderr, "bench %s: %v\n", s.name, err)
+			return 1
+		}
+		all.Add(results)
+	}
+	if !found {
+		flags.Usage()
+		return 2
+	}
+	if err := all.Print(stdout, *format); err != nil {
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return 1
+	}
+	if *require && !all.OK {
+		return 3
+	}
+	return 0
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"espalier/test/bench/report"
+	"espalier/test/lab"
+)
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"rot13"}, {"aesgcm", "--runs", "0"}, {"aesgcm", "-o", "xml"}, {"aesgcm", "more"}, {"aesgcm", "--slow"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := run(args, &stdout, &stderr); code != 2 || stdout.Len() > 0 || stderr.Len() == 0 {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, &stdout, &stderr)
+		}
+	}
+}
+
+// What it measures is another matter; that it measures everything is tested here.
+func TestAESGCM(t *testing.T) {
+	if _, err := os.Stat("/usr/include/intel-ipsec-mb.h"); err != nil {
+		lab.Missing(t, "libipsec-mb-dev")
+	}
+	lab.Tools(t, "cc")
+	var stdout, stderr bytes.Buffer
+	code := run([]string{"aesgcm", "--quick", "--runs", "1", "-o", "json"}, &stdout, &stderr)
+	if code == 1 && strings.Contains(stderr.String(), "no VAES") {
+		t.Skip(stderr.String())
+	}
+	if code != 0 || stderr.Len() > 0 {
+		t.Fatalf("exit %d: %s", code, &stderr)
+	}
+	var got report.Report
+	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Schema != "espalier/bench/v1" || got.CPU == "" || got.Kernel == "" || got.Go == "" {
+		t.Errorf("got %+v", got)
+	}
+	seen, met := map[string]int{}, true
+	for _, r := range got.Results {
+		seen[r.Impl+" "+r.Peer]++
+		met = met && r.Met
+		if r.Value <= 0 || r.PeerValue <= 0 || r.Ratio <= 0 || r.Unit != "ns/packet" || r.Met != (r.Ratio >= r.Target) {
+			t.Errorf("got %+v", r)
+		}
+	}
+	if got.OK != met {
+		t.Errorf("ok is %v", got.OK)
+	}
+	if len(seen) < 2 {
+		t.Errorf("compared are only %v", seen)
+	}
+	for pair, n := range seen {
+		if n != 2*2*5 {
+			t.Errorf("%s: %d results, want two key sizes, two directions, five packet sizes", pair, n)
+		}
+	}
+}
