@@ -10,8 +10,15 @@ import (
 	"espalier/ipsec"
 )
 
-// association is one SA at work, or a larval one that has no work yet.
+// association is one SA at work, or a larval one that has no work yet. As in policy, what every
+// packet needs comes first.
 type association struct {
+	// superseded tells that it is not the newest of its candidates, or was not once.
+	superseded atomic.Bool
+	anyTraffic bool       // its selector matches all
+	mode       ipsec.Mode // that of sa
+	lifetime
+
 	sa    ipsec.SA // as added, its key wiped; Encap and Limits are kept apart
 	order uint64   // larger is newer
 
@@ -23,8 +30,7 @@ type association struct {
 	sending   sync.Mutex
 	exhausted sync.Once // says so, once
 
-	encap atomic.Pointer[encapsulation]
-	lifetime
+	encap    atomic.Pointer[encapsulation]
 	progress progress
 
 	errand errand // to tend it
@@ -42,7 +48,7 @@ func directionOf(sa *ipsec.SA) ipsec.Direction {
 }
 
 func newAssociation(sa ipsec.SA, e *encapsulation, n *nonces) (*association, error) {
-	a := &association{sa: sa}
+	a := &association{sa: sa, mode: sa.Mode, anyTraffic: sa.Selector == (ipsec.Selector{})}
 	a.encap.Store(e)
 	a.added = time.Now()
 	a.start(sa.Limits)

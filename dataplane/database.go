@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"espalier/guard"
 	"espalier/ipsec"
 )
 
@@ -85,7 +86,7 @@ func (d *Device) openEncap(e *encapsulation) error {
 	if d.encaps[e.ends] > 1 {
 		return nil // another SA between the same ends has let them through
 	}
-	if err := d.applyGuard(d.spd.list(nil)); err != nil {
+	if err := d.guard.SetEncaps(d.encapsulations()); err != nil {
 		return errors.Join(err, d.closeEncap(e))
 	}
 	return nil
@@ -102,7 +103,7 @@ func (d *Device) closeEncap(e *encapsulation) error {
 		return err
 	}
 	delete(d.encaps, e.ends)
-	return errors.Join(err, d.applyGuard(d.spd.list(nil)))
+	return errors.Join(err, d.guard.SetEncaps(d.encapsulations()))
 }
 
 // UpdateSA implements ipsec.SAD: it completes a larval SA, or sets the limits and moves the ports
@@ -222,8 +223,5 @@ func (d *Device) FlushSAs(context.Context) error {
 	return d.retire(d.sad.flush()...)
 }
 
-// applyGuard closes the guard for these policies, but for the UDP encapsulation of the
-// present SAs.
-func (d *Device) applyGuard(policies []ipsec.Policy) error {
-	return d.guard.Apply(policies, slices.Collect(maps.Keys(d.encaps)))
-}
+// encapsulations are those of the present SAs.
+func (d *Device) encapsulations() []guard.Encap { return slices.Collect(maps.Keys(d.encaps)) }

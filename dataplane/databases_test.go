@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,10 +132,10 @@ func TestPolicyOrder(t *testing.T) {
 		return ipsec.Policy{Direction: ipsec.Outbound, Priority: priority, Selector: ipsec.Selector{Dst: netip.PrefixFrom(hostB, bits).Masked()}}
 	}
 	for _, p := range []ipsec.Policy{policy(24, 20), policy(25, 10), policy(26, 20), policy(27, 10), policy(28, 30)} {
-		s.carryOut(s.plan(&p, nil))
+		s.put(s.prepare(&p, nil), nil)
 	}
 	var bits []int
-	for _, p := range s.list(nil) {
+	for _, p := range inOrder(&s) {
 		bits = append(bits, p.Selector.Dst.Bits())
 	}
 	want := []int{25, 27, 24, 26, 28} // by priority, of equals the first added
@@ -145,27 +146,34 @@ func TestPolicyOrder(t *testing.T) {
 	}
 	old, _ := s.get(ipsec.PolicyID{Direction: ipsec.Outbound, Selector: policy(24, 0).Selector})
 	p := policy(24, 5)
-	s.carryOut(s.plan(&p, old))
+	s.put(s.prepare(&p, old), old)
 	if first := s.lookup(ipsec.Outbound, &ipsec.Flow{Dst: hostB}, 1); first.Priority != 5 || first.Index != old.Index {
 		t.Errorf("after the update priority %d decides", first.Priority)
 	}
 	// One that keeps its priority keeps its place among its equals.
 	old, _ = s.get(ipsec.PolicyID{Direction: ipsec.Outbound, Selector: policy(25, 0).Selector})
 	p = policy(25, 10)
-	s.carryOut(s.plan(&p, old))
-	if list := s.list(nil); list[1].Selector.Dst.Bits() != 25 || list[2].Selector.Dst.Bits() != 27 {
+	s.put(s.prepare(&p, old), old)
+	if list := inOrder(&s); list[1].Selector.Dst.Bits() != 25 || list[2].Selector.Dst.Bits() != 27 {
 		t.Errorf("after an update without a change: %v", list)
 	}
 	if p := s.lookup(ipsec.Inbound, &ipsec.Flow{Dst: hostB}, 1); p != nil {
 		t.Error("an out policy decides inbound")
 	}
 	seen := make(map[uint32]bool)
-	for _, p := range s.list(nil) {
+	for _, p := range inOrder(&s) {
 		if p.Index == 0 || seen[p.Index] {
 			t.Errorf("index %d", p.Index)
 		}
 		seen[p.Index] = true
 	}
+}
+
+// inOrder is all policies in the order in which they decide.
+func inOrder(s *spd) []*policy {
+	all := s.newestFirst()
+	slices.SortFunc(all, comparePolicies)
+	return all
 }
 
 // A fragment that may be anybody's is protected or discarded with the rest, never let pass.
@@ -188,7 +196,7 @@ func TestFragmentsAreNotLetPassByPorts(t *testing.T) {
 		var s spd
 		c.p.Direction, c.p.Selector, c.p.Priority = ipsec.Outbound, dns, 10
 		for _, p := range []ipsec.Policy{c.p, {Direction: ipsec.Outbound, Selector: all, Priority: 20, Processing: []ipsec.Processing{{}}}} {
-			s.carryOut(s.plan(&p, nil))
+			s.put(s.prepare(&p, nil), nil)
 		}
 		if p := s.lookup(ipsec.Outbound, &first, 1); p.Priority != 10 {
 			t.Errorf("%s: the first fragment falls under priority %d", c.name, p.Priority)

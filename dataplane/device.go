@@ -306,7 +306,7 @@ func (d *Device) release() error {
 		errs = append(errs, d.filter.restore())
 	}
 	if d.guard != nil {
-		if len(d.guard.Inherited()) == 0 && len(d.spd.list(nil)) == 0 {
+		if len(d.guard.Inherited()) == 0 && d.spd.len() == 0 {
 			for _, dev := range d.guarded {
 				errs = append(errs, guard.Release(dev))
 			}

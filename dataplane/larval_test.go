@@ -97,7 +97,7 @@ func TestAcquire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, l := keptDevice(t)
 		p := ipsec.Policy{Direction: ipsec.Outbound, Processing: []ipsec.Processing{{RequestID: 7, Mode: ipsec.Tunnel, Dst: hostB}}}
-		d.spd.carryOut(d.spd.plan(&p, nil))
+		d.spd.put(d.spd.prepare(&p, nil), nil)
 		f := ipsec.Flow{Src: hostA, Dst: hostB, Protocol: 17, SrcPort: 1000, DstPort: 53}
 		w := want{d.spd.lookup(ipsec.Outbound, &f, 1), f}
 		ask := func() { d.keeper.want(w); synctest.Wait() }
@@ -152,7 +152,7 @@ func TestAllocateForAcquire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, l := keptDevice(t)
 		p := ipsec.Policy{Direction: ipsec.Outbound, Processing: []ipsec.Processing{{RequestID: 7}}}
-		d.spd.carryOut(d.spd.plan(&p, nil))
+		d.spd.put(d.spd.prepare(&p, nil), nil)
 		f := ipsec.Flow{Src: hostA, Dst: hostB, Protocol: 6, DstPort: 80}
 		w := want{d.spd.lookup(ipsec.Outbound, &f, 1), f}
 		d.keeper.want(w)

@@ -292,14 +292,15 @@ func TestCountingAllocatesNothing(t *testing.T) {
 		a := addTestSA(t, d, func(sa *ipsec.SA) { sa.Limits = ipsec.Limits{HardPackets: 1 << 40, SoftTime: time.Hour} })
 		s := spd{}
 		p := ipsec.Policy{Direction: ipsec.Outbound, Processing: []ipsec.Processing{{RequestID: 7}}}
-		s.carryOut(s.plan(&p, nil))
+		s.put(s.prepare(&p, nil), nil)
 		f := ipsec.Flow{Src: hostA, Dst: hostB}
 		d.packet(a, 10)
+		w := want{inOrder(&s)[0], f}
 		if n := testing.AllocsPerRun(100, func() {
 			d.packet(a, 10)
 			s.lookup(ipsec.Outbound, &f, 5)
 			d.sad.forPacket(&p.Processing[0], &f)
-			d.keeper.want(want{s.lists[ipsec.Outbound][0], f})
+			d.keeper.want(w)
 		}); n != 0 {
 			t.Errorf("%v allocations a packet", n)
 		}

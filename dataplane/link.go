@@ -175,7 +175,7 @@ func (d *Device) adoptUnderlay() {
 	d.log.Warn("the underlay device is back", "device", d.link.name)
 	d.control.Lock()
 	defer d.control.Unlock()
-	if err := errors.Join(d.applyGuard(d.spd.list(nil)), d.filter.loosen()); err != nil {
+	if err := errors.Join(d.guard.SetEncaps(d.encapsulations()), d.filter.loosen()); err != nil {
 		d.log.Error("set the new underlay device up", "device", d.link.name, "err", err)
 	}
 }

@@ -66,9 +66,9 @@ func (o *outbound) handle(f *tun.Frame) {
 	flow := flowOf(seg.Header())
 	policy := o.d.spd.lookup(ipsec.Outbound, &flow, o.d.keeper.now.Load())
 	switch {
-	case policy == nil || policy.Action == ipsec.Bypass:
+	case policy == nil || policy.action == ipsec.Bypass:
 		o.bypass(&seg)
-	case policy.Action == ipsec.Discard:
+	case policy.action == ipsec.Discard:
 		o.d.drops.countN(OutDiscard, seg.Count())
 	case !seg.Header().IsFragment():
 		o.protect(&seg, &flow, policy)
@@ -113,8 +113,7 @@ func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec
 
 // protect finds the SA and sends all segments by it. If there is none, one is asked for.
 func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, policy *policy) {
-	t := &policy.Processing[0]
-	a, waiting := o.d.sad.forPacket(t, flow)
+	a, waiting := o.d.sad.forPolicy(policy, flow)
 	if a != nil {
 		if (seg.Header().IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts() {
 			o.d.drops.count(OutFragmentSelector)
@@ -126,7 +125,7 @@ func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, policy *policy)
 	if !waiting {
 		o.d.keeper.want(want{policy, *flow})
 	}
-	if t.Optional {
+	if policy.Processing[0].Optional {
 		o.bypass(seg)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/netip"
 
+	"espalier/guard"
 	"espalier/ipsec"
 )
 
@@ -48,22 +49,40 @@ func (d *Device) setPolicy(p ipsec.Policy, old *policy) error {
 	if err := checkPolicy(&p); err != nil {
 		return err
 	}
-	plan := d.spd.plan(&p, old)
-	if err := d.applyGuard(d.spd.list(plan)); err != nil {
+	q := d.spd.prepare(&p, old)
+	if err := d.guard.Change(idsOf(old), []guard.Policy{guarded(q)}); err != nil {
 		return err
 	}
 	if err := d.steer(&p); err != nil {
-		return errors.Join(err, d.unsteer(&p), d.applyGuard(d.spd.list(nil)))
+		return errors.Join(err, d.unsteer(&p), d.unguard(q, old))
 	}
-	d.spd.carryOut(plan)
-	if plan.p.timed() {
-		d.keeper.ask(&plan.p.errand)
+	d.spd.put(q, old)
+	if q.timed() {
+		d.keeper.ask(&q.errand)
 	}
 	if old == nil {
 		return nil
 	}
 	old.end()
 	return d.unsteer(&old.Policy)
+}
+
+// guarded is a policy as the guard takes it.
+func guarded(p *policy) guard.Policy { return guard.Policy{Policy: &p.Policy, Order: p.rank.order} }
+
+// unguard undoes what the guard was told when p was to take the place of old.
+func (d *Device) unguard(p, old *policy) error {
+	if old == nil {
+		return d.guard.Change(idsOf(p), nil)
+	}
+	return d.guard.Change(idsOf(p), []guard.Policy{guarded(old)})
+}
+
+func idsOf(p *policy) []ipsec.PolicyID {
+	if p == nil {
+		return nil
+	}
+	return []ipsec.PolicyID{p.ID()}
 }
 
 // timed reports whether p has limits.
@@ -100,8 +119,7 @@ func (d *Device) DeletePolicy(_ context.Context, id ipsec.PolicyID) error {
 func (d *Device) removePolicy(p *policy) error {
 	d.spd.drop(p)
 	p.end()
-	d.guard.Disinherit(p.ID())
-	return errors.Join(d.unsteer(&p.Policy), d.applyGuard(d.spd.list(nil)))
+	return errors.Join(d.unsteer(&p.Policy), d.guard.Change(idsOf(p), nil))
 }
 
 // LookupPolicy implements ipsec.SPD.
@@ -139,7 +157,7 @@ func (d *Device) FlushPolicies(context.Context) error {
 		p.end()
 	}
 	d.guard.DisinheritAll()
-	return errors.Join(d.steering.clear(), d.applyGuard(nil))
+	return errors.Join(d.steering.clear(), d.guard.Apply(nil, d.encapsulations()))
 }
 
 // steer brings what an outbound policy protects or discards into the TUN.

@@ -17,11 +17,24 @@ type sad struct {
 	tend   func(*association) // what the keeper does for one
 	watch  bool               // progress is told; guarded by Device.control
 
-	mu       sync.RWMutex
-	next     uint64
-	all      map[*association]struct{}
-	byID     map[ipsec.SAID]*association    // but larval SAs without an SPI
-	outbound map[outboundKey][]*association // newest first
+	mu        sync.RWMutex
+	next      uint64
+	all       map[*association]struct{}
+	byID      map[ipsec.SAID]*association // but larval SAs without an SPI
+	outbound  map[outboundKey]candidates
+	byAcquire map[acquireKey]*association // larval SAs
+}
+
+// candidates are the SAs that a policy may choose from.
+type candidates struct {
+	newest *association   // most often there is no other
+	rest   []*association // oldest first
+}
+
+// acquireKey is what an answer to an acquire tells of it.
+type acquireKey struct {
+	id  uint32
+	dst netip.Addr
 }
 
 // outboundKey is what a policy's processing and the packet together ask of an SA.
@@ -34,7 +47,8 @@ type outboundKey struct {
 func newSAD(tend func(*association)) *sad {
 	return &sad{
 		nonces: newNonces(), tend: tend,
-		all: make(map[*association]struct{}), byID: make(map[ipsec.SAID]*association), outbound: make(map[outboundKey][]*association),
+		all: make(map[*association]struct{}), byID: make(map[ipsec.SAID]*association),
+		outbound: make(map[outboundKey]candidates), byAcquire: make(map[acquireKey]*association),
 	}
 }
 
@@ -75,7 +89,42 @@ func (s *sad) link(a *association) {
 		s.byID[a.sa.ID()] = a
 	}
 	for _, k := range outboundKeys(a) {
-		s.outbound[k] = slices.Insert(s.outbound[k], 0, a)
+		c := s.outbound[k]
+		if c.newest != nil {
+			c.newest.superseded.Store(true)
+			c.rest = append(c.rest, c.newest)
+		}
+		c.newest = a
+		s.outbound[k] = c
+	}
+	if a.sa.Larval && a.sa.AcquireID != 0 {
+		s.byAcquire[acquireKey{a.sa.AcquireID, a.sa.Dst}] = a
+	}
+}
+
+// without is the candidates but for one of them.
+func (c candidates) without(a *association) candidates {
+	if a != c.newest {
+		c.rest = slices.DeleteFunc(c.rest, func(b *association) bool { return a == b })
+		return c
+	}
+	c.newest = nil
+	if n := len(c.rest); n > 0 {
+		c.newest = c.rest[n-1]
+		c.rest = slices.Delete(c.rest, n-1, n)
+	}
+	return c
+}
+
+// all are the candidates, newest first.
+func (c candidates) all(yield func(*association) bool) {
+	if c.newest == nil || !yield(c.newest) {
+		return
+	}
+	for _, a := range slices.Backward(c.rest) {
+		if !yield(a) {
+			return
+		}
 	}
 }
 
@@ -116,15 +165,20 @@ func (s *sad) drop(a *association) {
 }
 
 func (s *sad) unlink(a *association) {
+	a.superseded.Store(true)
 	delete(s.all, a)
 	if s.byID[a.sa.ID()] == a {
 		delete(s.byID, a.sa.ID())
 	}
 	for _, k := range outboundKeys(a) {
-		rest := slices.DeleteFunc(s.outbound[k], func(b *association) bool { return a == b })
-		if s.outbound[k] = rest; len(rest) == 0 {
+		if c := s.outbound[k].without(a); c.newest != nil {
+			s.outbound[k] = c
+		} else {
 			delete(s.outbound, k)
 		}
+	}
+	if k := (acquireKey{a.sa.AcquireID, a.sa.Dst}); s.byAcquire[k] == a {
+		delete(s.byAcquire, k)
 	}
 }
 
@@ -132,9 +186,13 @@ func (s *sad) flush() []*association {
 	all := s.list()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, a := range all {
+		a.superseded.Store(true)
+	}
 	clear(s.all)
 	clear(s.byID)
 	clear(s.outbound)
+	clear(s.byAcquire)
 	return all
 }
 
@@ -143,6 +201,31 @@ func (s *sad) inbound(id ipsec.SAID) *association {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.byID[id]
+}
+
+// forPolicy finds the SA for an outbound packet that a policy protects: see forPacket. As long as
+// the newest candidate will do, the policy knows it from the packet before.
+func (s *sad) forPolicy(p *policy, f *ipsec.Flow) (found *association, waiting bool) {
+	if a := p.recent.Load(); a != nil {
+		if !a.superseded.Load() && !a.dying.Load() && !a.spent.Load() && a.fits(f) {
+			return a, false
+		}
+	}
+	found, waiting = s.forPacket(&p.Processing[0], f)
+	if found != nil && !found.superseded.Load() {
+		p.recent.Store(found)
+	} else {
+		p.recent.Store(nil)
+	}
+	return found, waiting
+}
+
+// fits reports whether an SA that was found for one packet of a policy is one for this.
+func (a *association) fits(f *ipsec.Flow) bool {
+	if !a.anyTraffic && !a.sa.Selector.Match(f) {
+		return false
+	}
+	return a.mode == ipsec.Tunnel || a.sa.Src == f.Src && a.sa.Dst == f.Dst
 }
 
 // forPacket finds the SA for an outbound packet as Linux does: request id, mode and
@@ -157,7 +240,7 @@ func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow) (found *association,
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, a := range s.outbound[k] {
+	for a := range s.outbound[k].all {
 		switch {
 		case p.SPI != 0 && p.SPI != a.sa.SPI:
 		case a.sa.Larval:
@@ -177,7 +260,7 @@ func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow) (found *association,
 // larvaFor is the larval SA that an SPI is asked for, nil if there is none: as in Linux the one
 // that has the AcquireID, else one without an SPI that fits.
 func (s *sad) larvaFor(r *ipsec.SPIRequest) *association {
-	if a := s.byAcquire(r.AcquireID, r.Dst); a != nil {
+	if a := s.larvaByAcquire(r.AcquireID, r.Dst); a != nil {
 		return a
 	}
 	return s.larva(outboundKey{src: r.Src, dst: r.Dst, request: r.RequestID, mode: r.Mode})
@@ -185,31 +268,26 @@ func (s *sad) larvaFor(r *ipsec.SPIRequest) *association {
 
 // awaiting is the larval SA without an SPI that sa makes needless.
 func (s *sad) awaiting(sa *ipsec.SA) *association {
-	if a := s.byAcquire(sa.AcquireID, sa.Dst); a != nil {
+	if a := s.larvaByAcquire(sa.AcquireID, sa.Dst); a != nil {
 		return a
 	}
 	return s.larva(outboundKey{src: sa.Src, dst: sa.Dst, request: sa.RequestID, mode: sa.Mode})
 }
 
-func (s *sad) byAcquire(id uint32, dst netip.Addr) *association {
-	if id == 0 {
-		return nil
-	}
+func (s *sad) larvaByAcquire(id uint32, dst netip.Addr) *association {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for a := range s.all {
-		if a.sa.Larval && a.sa.AcquireID == id && a.sa.Dst == dst {
-			return a
-		}
-	}
-	return nil
+	return s.byAcquire[acquireKey{id, dst}]
 }
 
 // larva is a larval SA without an SPI.
 func (s *sad) larva(k outboundKey) *association {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, a := range s.outbound[k] {
+	if len(s.all) == len(s.byID) {
+		return nil // all have SPIs
+	}
+	for a := range s.outbound[k].all {
 		if a.sa.Larval && a.sa.SPI == 0 {
 			return a
 		}

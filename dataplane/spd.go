@@ -3,6 +3,7 @@ package dataplane
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,17 +17,25 @@ import (
 type spd struct {
 	tend func(*policy) // what the keeper does for one
 
-	mu    sync.RWMutex
-	index uint32
-	order uint64
-	lists [ipsec.Forward + 1][]*policy
+	mu       sync.RWMutex
+	index    uint32
+	order    uint64
+	deciding [ipsec.Forward + 1]tuples
+	byIndex  map[uint32]*policy
+	byID     map[ipsec.PolicyID]*policy // by selector
 }
 
-// policy is one policy at work.
+// policy is one policy at work. What packets need of it comes first, and together: with many
+// policies it is the cache lines they touch that packets pay for.
 type policy struct {
-	ipsec.Policy              // as added
-	order        uint64       // larger is newer
-	used         atomic.Int64 // last use in Unix seconds, 0: never
+	rank   rank
+	next   *policy                     // in a tuple
+	used   atomic.Int64                // last use in Unix seconds, 0: never
+	recent atomic.Pointer[association] // the SA last found for it, see sad.forPolicy
+	action ipsec.Action                // that of Policy
+
+	ipsec.Policy        // as added
+	order        uint64 // larger is newer
 
 	errand errand // to tend it
 	// Guarded by Device.control.
@@ -74,46 +83,34 @@ func checkPolicy(p *ipsec.Policy) error {
 	return nil
 }
 
-// plan is the list of p's direction with p in it, in the place of old if that is not nil. p
-// gets its index: of two with equal priority it is the last to decide, unless it takes the place
-// of one.
-func (s *spd) plan(given *ipsec.Policy, old *policy) *plan {
+// prepare makes a policy of what is given, to be put in the place of old if that is not nil. It
+// has its index and rank: of two with equal priority it is the last to decide, unless it takes
+// the place of one. Device.control is held until it is put in.
+func (s *spd) prepare(given *ipsec.Policy, old *policy) *policy {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := s.lists[given.Direction]
-	p := &policy{Policy: *given}
+	p := &policy{Policy: *given, action: given.Action}
 	p.Added = time.Now()
 	p.Processing = slices.Clone(p.Processing)
 	p.errand.do = func() { s.tend(p) }
 	s.order++
 	p.order = s.order
-	at := slices.IndexFunc(list, func(q *policy) bool { return q.Priority > p.Priority })
-	if at < 0 {
-		at = len(list)
-	}
+	p.rank = rank{p.Priority, p.order}
 	switch {
 	case old == nil:
 		p.Index = s.freeIndex(p)
+		return p
 	case old.Priority == p.Priority:
-		at = slices.Index(list, old)
-		fallthrough
-	default:
-		p.Index = old.Index
+		p.rank = old.rank
 	}
-	list = slices.Insert(slices.Clone(list), at, p)
-	return &plan{p: p, list: slices.DeleteFunc(list, func(q *policy) bool { return q == old })}
-}
-
-// plan is a change of one direction that has not been made yet.
-type plan struct {
-	p    *policy
-	list []*policy
+	p.Index = old.Index
+	return p
 }
 
 // freeIndex is the index asked for, if no policy has it, or the next.
 func (s *spd) freeIndex(p *policy) uint32 {
 	index := p.Index
-	for index == 0 || slices.ContainsFunc(s.lists[p.Direction], func(q *policy) bool { return q.Index == index }) {
+	for index == 0 || s.byIndex[index] != nil {
 		s.index += 8 // as Linux: the low three bits tell the direction
 		index = s.index | indexBits(p.Direction)
 	}
@@ -123,83 +120,81 @@ func (s *spd) freeIndex(p *policy) uint32 {
 // indexBits are the bits of an index that tell the direction.
 func indexBits(d ipsec.Direction) uint32 { return uint32(d - ipsec.Inbound) }
 
-// carryOut makes the change. No packet sees anything between before and after.
-func (s *spd) carryOut(p *plan) {
+// put puts p in, in the place of old if that is not nil. No packet sees anything between before
+// and after.
+func (s *spd) put(p, old *policy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lists[p.p.Direction] = p.list
+	if s.byIndex == nil {
+		s.byIndex, s.byID = make(map[uint32]*policy), make(map[ipsec.PolicyID]*policy)
+	}
+	if old != nil {
+		s.deciding[old.Direction].remove(old)
+	}
+	s.deciding[p.Direction].add(p)
+	s.byIndex[p.Index], s.byID[p.ID()] = p, p
 }
 
-// drop takes a policy out, if it is there.
+// drop takes a policy out that is there.
 func (s *spd) drop(p *policy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lists[p.Direction] = slices.DeleteFunc(slices.Clone(s.lists[p.Direction]), func(q *policy) bool { return p == q })
+	s.deciding[p.Direction].remove(p)
+	delete(s.byIndex, p.Index)
+	delete(s.byID, p.ID())
 }
 
 func (s *spd) get(id ipsec.PolicyID) (*policy, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if int(id.Direction) >= len(s.lists) {
-		return nil, ipsec.ErrNotExist
-	}
-	for _, p := range s.lists[id.Direction] {
-		if id.Index != 0 && p.Index == id.Index || id.Index == 0 && p.Selector == id.Selector {
-			return p, nil
+	p := s.byID[ipsec.PolicyID{Direction: id.Direction, Selector: id.Selector}]
+	if id.Index != 0 {
+		if p = s.byIndex[id.Index]; p != nil && p.Direction != id.Direction {
+			p = nil
 		}
 	}
-	return nil, ipsec.ErrNotExist
+	if p == nil {
+		return nil, ipsec.ErrNotExist
+	}
+	return p, nil
 }
 
 // flush takes all policies out.
 func (s *spd) flush() []*policy {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := slices.Concat(s.lists[:]...)
-	clear(s.lists[:])
+	all := slices.Collect(maps.Values(s.byIndex))
+	clear(s.deciding[:])
+	clear(s.byIndex)
+	clear(s.byID)
 	return all
 }
 
-// list is a snapshot in order of direction and priority, after a plan if it is not nil.
-func (s *spd) list(after *plan) []ipsec.Policy {
+func (s *spd) len() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var all []ipsec.Policy
-	for dir, l := range s.lists {
-		if after != nil && ipsec.Direction(dir) == after.p.Direction {
-			l = after.list
-		}
-		for _, p := range l {
-			all = append(all, p.read())
-		}
-	}
-	return all
+	return len(s.byIndex)
 }
 
 // newestFirst is a snapshot in the order of Linux's dumps.
 func (s *spd) newestFirst() []*policy {
 	s.mu.RLock()
-	all := slices.Concat(s.lists[:]...)
+	all := slices.AppendSeq(make([]*policy, 0, len(s.byIndex)), maps.Values(s.byIndex))
 	s.mu.RUnlock()
 	slices.SortFunc(all, func(p, q *policy) int { return cmp.Compare(q.order, p.order) })
 	return all
 }
 
-// lookup is the policy that decides on f, nil if none does. A packet whose ports cannot be
-// read falls under a selector with ports, but not to be let pass by it: what such a fragment
-// belongs to nobody knows. now, in Unix seconds, becomes the time of the policy's last use.
+// lookup is the policy that decides on f, nil if none does: see tuples.find. now, in Unix
+// seconds, becomes the time of the policy's last use.
 func (s *spd) lookup(dir ipsec.Direction, f *ipsec.Flow, now int64) *policy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, p := range s.lists[dir] {
-		if p.Selector.Match(f) && !(f.NoPorts && p.Selector.HasPorts() && letsPass(p)) {
-			if p.used.Load() != now {
-				p.used.Store(now)
-			}
-			return p
-		}
+	p := s.deciding[dir].find(f)
+	if p != nil && p.used.Load() != now {
+		p.used.Store(now)
 	}
-	return nil
+	return p
 }
 
 // letsPass reports whether p may let cleartext pass.

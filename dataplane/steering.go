@@ -30,6 +30,7 @@ type steering struct {
 
 	mu     sync.Mutex
 	routes map[netip.Prefix]*steeredRoute
+	addrs  []netlink.Addr // of this host, as last read
 }
 
 // steeredRoute is the route of one destination prefix, shared by the policies that name it.
@@ -42,7 +43,16 @@ var families = [...]int{unix.AF_INET, unix.AF_INET6}
 
 func (s *steering) open() error {
 	s.routes = make(map[netip.Prefix]*steeredRoute)
-	return s.addRules()
+	return errors.Join(s.addRules(), s.readAddresses())
+}
+
+// readAddresses reads the addresses that routes may name: not for each of them, as there may be
+// many. Changes come by sync.
+func (s *steering) readAddresses() (err error) {
+	if s.addrs, err = s.nl.AddrList(nil, netlink.FAMILY_ALL); err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	return nil
 }
 
 func (s *steering) addRules() error {
@@ -123,7 +133,7 @@ func (s *steering) clear() error {
 func (s *steering) sync() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	errs := []error{s.addRules()}
+	errs := []error{s.addRules(), s.readAddresses()}
 	for dst, r := range s.routes {
 		errs = append(errs, s.install(dst, r.from))
 	}
@@ -132,10 +142,18 @@ func (s *steering) sync() error {
 
 func (s *steering) install(dst, from netip.Prefix) error {
 	route := s.route(dst)
-	if src := s.localAddress(from); src.IsValid() {
-		route.Src = src.AsSlice()
+	replace := func() error {
+		if src := s.localAddress(from); src.IsValid() {
+			route.Src = src.AsSlice()
+		}
+		return s.nl.RouteReplace(route)
 	}
-	if err := s.nl.RouteReplace(route); err != nil {
+	err := replace()
+	if errors.Is(err, unix.EINVAL) && route.Src != nil && s.readAddresses() == nil { // the address has just gone
+		route.Src = nil
+		err = replace()
+	}
+	if err != nil {
 		return fmt.Errorf("add route to %s in table %d: %w", dst, s.table, err)
 	}
 	return nil
@@ -154,11 +172,10 @@ func (s *steering) route(dst netip.Prefix) *netlink.Route {
 // source: of the underlay rather than of another device, and none that is only good on one link
 // or in this host. A prefix that leaves everything open leaves it to the kernel.
 func (s *steering) localAddress(in netip.Prefix) (found netip.Addr) {
-	addrs, err := s.nl.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil || !in.IsValid() || in.Bits() == 0 {
+	if !in.IsValid() || in.Bits() == 0 {
 		return netip.Addr{}
 	}
-	for _, a := range addrs {
+	for _, a := range s.addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		ip = ip.Unmap()
 		if !ok || !in.Contains(ip) || ip.IsLoopback() || ip.IsLinkLocalUnicast() || a.Flags&unix.IFA_F_TENTATIVE != 0 {

@@ -18,14 +18,19 @@
 //     Forward ones coming in. Bypass accepts; Protect and Discard drop and count; a Protect
 //     whose processing is all Optional accepts
 //
-// and is accepted if it comes through. What drops a packet and what lets it pass are not
-// mirror images. A policy that drops takes every packet that may be meant: a fragment
-// without the ports it asks for, an IPv6 header chain that cannot be followed, and an
-// authentication header (the walk ends there, so anything may be behind it). A policy that
-// accepts takes only packets that show all it asks for. Ports are those of TCP, UDP, DCCP,
-// SCTP and UDP-Lite, or ICMP type and code. Where a policy that drops names another protocol
-// and ports, it takes all of that protocol; where it names only ports, another protocol's
-// count as zero, as in Linux.
+// and is accepted if it comes through. A policy is a rule; where many follow each other that
+// have one effect and look at the same bits of the addresses, they share a rule and a set, of
+// which each is an element: there [Guard.Change] adds and removes one without regard to the
+// others, and a packet is looked up once for all of them. Policies with ports always are
+// rules.
+//
+// What drops a packet and what lets it pass are not mirror images. A policy that drops takes
+// every packet that may be meant: a fragment without the ports it asks for, an IPv6 header
+// chain that cannot be followed, and an authentication header (the walk ends there, so
+// anything may be behind it). A policy that accepts takes only packets that show all it asks
+// for. Ports are those of TCP, UDP, DCCP, SCTP and UDP-Lite, or ICMP type and code. Where a
+// policy that drops names another protocol and ports, it takes all of that protocol; where it
+// names only ports, another protocol's count as zero, as in Linux.
 //
 // Inbound and Forward policies share one list, because the hook is before routing: an
 // Inbound Bypass that comes first also admits what is forwarded.

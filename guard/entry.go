@@ -47,7 +47,12 @@ func (e *entry) admits() bool { return e.Action == ipsec.Bypass || e.Optional }
 
 // id is the identity of the entry, with a selector that says the same in one way only.
 func (e *entry) id() ipsec.PolicyID {
-	return ipsec.PolicyID{Direction: e.Direction, Selector: canonical(e.Selector)}
+	return canonicalID(ipsec.PolicyID{Direction: e.Direction, Selector: e.Selector})
+}
+
+func canonicalID(id ipsec.PolicyID) ipsec.PolicyID {
+	id.Selector = canonical(id.Selector)
+	return id
 }
 
 func canonical(s ipsec.Selector) ipsec.Selector {
@@ -68,39 +73,4 @@ func canonical(s ipsec.Selector) ipsec.Selector {
 func (e *entry) concerns(ifindex int, guarded func(ifindex int) bool) bool {
 	want := e.Selector.Interface
 	return want == 0 || want == ifindex || !e.admits() && !guarded(want)
-}
-
-// inSPDOrder adds to the entries of an SPD those inherited ones it does not replace, and
-// puts them in the order in which they decide. Of equal priority the SPD's own come first:
-// a restarted process that adds its policies again, one by one, then keeps their order.
-func inSPDOrder(own, inherited []entry) []entry {
-	all := append(slices.Clone(own), without(inherited, own)...)
-	slices.SortStableFunc(all, func(a, b entry) int {
-		switch {
-		case a.Priority < b.Priority:
-			return -1
-		case a.Priority > b.Priority:
-			return 1
-		}
-		return 0
-	})
-	return all
-}
-
-// without returns the inherited entries that none of own replaces.
-func without(inherited, own []entry) []entry {
-	if len(inherited) == 0 {
-		return nil
-	}
-	replaced := make(map[ipsec.PolicyID]bool, len(own))
-	for i := range own {
-		replaced[own[i].id()] = true
-	}
-	var rest []entry
-	for _, e := range inherited {
-		if !replaced[e.id()] {
-			rest = append(rest, e)
-		}
-	}
-	return rest
 }

@@ -1,8 +1,10 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -41,7 +43,7 @@ type Guard struct {
 
 	mu     sync.Mutex
 	conn   *conn
-	own    []entry // of the last Apply
+	own    map[ipsec.PolicyID]*ranked // by direction and selector as given
 	encaps []Encap
 
 	events *netlink.Conn
@@ -51,10 +53,11 @@ type Guard struct {
 type device struct {
 	name      string
 	index     int
-	inherited []entry
-	rules     int      // how many there are to be
-	seen      drops    // last reading of the counters
-	lost      Counters // what had been counted when someone else removed the table
+	inherited map[ipsec.PolicyID][]*ranked // by canonicalID
+	layout    *layout                      // what there is to be; nil before the first change
+	found     int                          // rules there were at the last look, or are to be
+	seen      drops                        // last reading of the counters
+	lost      Counters                     // what had been counted when someone else removed the table
 }
 
 // Open finds the rules an earlier process left on the devices and changes nothing: they
@@ -75,7 +78,7 @@ func Open(cfg Config) (*Guard, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("guard: %w", err), c.close())
 	}
-	g := &Guard{cfg: cfg, conn: c, events: events}
+	g := &Guard{cfg: cfg, conn: c, events: events, own: make(map[ipsec.PolicyID]*ranked)}
 	for _, name := range cfg.Devices {
 		d, err := openDevice(c, name)
 		if err == nil && slices.ContainsFunc(g.devices, func(have *device) bool { return have.index == d.index }) {
@@ -94,11 +97,15 @@ func openDevice(c *conn, name string) (*device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find device: %w", err)
 	}
-	d := &device{name: name, index: link.Index}
-	if d.inherited, err = c.readEntries(name); err != nil {
+	d := &device{name: name, index: link.Index, inherited: make(map[ipsec.PolicyID][]*ranked)}
+	entries, err := c.readEntries(name)
+	if err != nil {
 		return nil, err
 	}
-	if d.rules, err = c.countRules(name); err != nil {
+	for _, e := range inOrder(entries, inheritedOrder) {
+		d.inherited[e.id()] = append(d.inherited[e.id()], e)
+	}
+	if d.found, err = c.countRules(name); err != nil {
 		return nil, err
 	}
 	d.seen, err = c.readDrops(name)
@@ -110,12 +117,15 @@ func openDevice(c *conn, name string) (*device, error) {
 // policies may come in any order; of equal priority the first given decides. On an error
 // the rules in force stay. It wraps ipsec.ErrInvalid if an argument is at fault.
 func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
-	own := make([]entry, len(policies))
+	own := make(map[ipsec.PolicyID]*ranked, len(policies))
+	replaced := make(map[ipsec.PolicyID]bool, len(policies))
 	for i := range policies {
-		var err error
-		if own[i], err = newEntry(&policies[i]); err != nil {
+		e, err := newEntry(&policies[i])
+		if err != nil {
 			return fmt.Errorf("guard: policy %s: %w", policies[i].ID(), err)
 		}
+		own[policies[i].ID()] = &ranked{e, uint64(i)}
+		replaced[e.id()] = true
 	}
 	encaps, err := checkEncaps(&g.cfg, encaps)
 	if err != nil {
@@ -124,38 +134,74 @@ func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.install(own, encaps); err != nil {
-		return err
-	}
+	ownBefore, encapsBefore, inherited := g.own, g.encaps, make([]map[ipsec.PolicyID][]*ranked, len(g.devices))
 	g.own, g.encaps = own, encaps
-	for _, d := range g.devices {
-		d.inherited = without(d.inherited, own)
+	for i, d := range g.devices {
+		inherited[i] = d.inherited
+		d.inherited = maps.Clone(d.inherited)
+		maps.DeleteFunc(d.inherited, func(id ipsec.PolicyID, _ []*ranked) bool { return replaced[id] })
+	}
+	if err := g.install(); err != nil {
+		g.own, g.encaps = ownBefore, encapsBefore
+		for i, d := range g.devices {
+			d.inherited = inherited[i]
+		}
+		return err
 	}
 	return nil
 }
 
-// install puts the rules for these and the inherited policies in the place of those in force.
-func (g *Guard) install(own []entry, encaps []Encap) error {
+// SetEncaps replaces the encapsulations, and puts all rules in force again. On an error what was
+// before stays in force. It wraps ipsec.ErrInvalid if an argument is at fault.
+func (g *Guard) SetEncaps(encaps []Encap) error {
+	encaps, err := checkEncaps(&g.cfg, encaps)
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := g.encaps
+	g.encaps = encaps
+	if err := g.install(); err != nil {
+		g.encaps = before
+		return err
+	}
+	return nil
+}
+
+// install puts the rules for all that is to be in force in the place of those that are.
+func (g *Guard) install() error {
 	var requests []request
-	rules := make([]int, len(g.devices))
+	layouts := make([]*layout, len(g.devices))
 	for i, d := range g.devices {
 		if err := d.count(g.conn); err != nil {
 			return fmt.Errorf("guard %s: %w", d.name, err)
 		}
-		entries := slices.DeleteFunc(inSPDOrder(own, d.inherited), func(e entry) bool { return !e.concerns(d.index, g.guards) })
-		chains := buildChains(&g.cfg, entries, encaps)
-		for _, c := range chains {
-			rules[i] += len(c.rules)
-		}
-		requests = append(requests, replaceTable(d.name, chains, d.seen)...)
+		layouts[i] = build(&g.cfg, g.entries(d), g.encaps, setFrom)
+		requests = append(requests, replaceTable(d.name, layouts[i], d.seen)...)
 	}
 	if err := g.conn.commit(requests); err != nil {
 		return fmt.Errorf("guard %s: rules not changed: %w", strings.Join(g.cfg.Devices, " "), err)
 	}
 	for i, d := range g.devices {
-		d.rules = rules[i]
+		d.layout, d.found = layouts[i], layouts[i].rules()
+		d.layout.chains = nil // they can be made again
 	}
 	return nil
+}
+
+// entries are those that have a place in a device's table, in SPD order.
+func (g *Guard) entries(d *device) []*ranked {
+	all := make([]*ranked, 0, len(g.own)+len(d.inherited))
+	for _, e := range g.own {
+		all = append(all, e)
+	}
+	for _, some := range d.inherited {
+		all = append(all, some...)
+	}
+	all = slices.DeleteFunc(all, func(e *ranked) bool { return !e.concerns(d.index, g.guards) })
+	slices.SortFunc(all, (*ranked).compare)
+	return all
 }
 
 func checkEncaps(cfg *Config, encaps []Encap) ([]Encap, error) {
@@ -186,15 +232,20 @@ func (g *Guard) guards(ifindex int) bool {
 func (g *Guard) Inherited() []ipsec.PolicyID {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var ids []ipsec.PolicyID
+	var all []*ranked
 	seen := map[ipsec.PolicyID]bool{}
 	for _, d := range g.devices {
-		for _, e := range d.inherited {
-			if id := e.id(); !seen[id] {
+		for id, some := range d.inherited {
+			if !seen[id] {
 				seen[id] = true
-				ids = append(ids, ipsec.PolicyID{Direction: e.Direction, Selector: e.Selector})
+				all = append(all, some[0])
 			}
 		}
+	}
+	slices.SortStableFunc(all, func(a, b *ranked) int { return cmp.Compare(a.order, b.order) })
+	ids := make([]ipsec.PolicyID, len(all))
+	for i, e := range all {
+		ids[i] = ipsec.PolicyID{Direction: e.Direction, Selector: e.Selector}
 	}
 	return ids
 }
@@ -202,11 +253,10 @@ func (g *Guard) Inherited() []ipsec.PolicyID {
 // Disinherit gives up an inherited policy at the next Apply. An id with an Index names
 // none: inherited policies have no index.
 func (g *Guard) Disinherit(id ipsec.PolicyID) {
-	id.Selector = canonical(id.Selector)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, d := range g.devices {
-		d.inherited = slices.DeleteFunc(d.inherited, func(e entry) bool { return e.id() == id })
+		delete(d.inherited, canonicalID(id))
 	}
 }
 
@@ -215,7 +265,7 @@ func (g *Guard) DisinheritAll() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, d := range g.devices {
-		d.inherited = nil
+		clear(d.inherited)
 	}
 }
 

@@ -153,11 +153,16 @@ func (f *family) address(m match, at uint32, p netip.Prefix) match {
 	if !p.IsValid() || p.Bits() == 0 {
 		return m
 	}
+	return m.load(expr.PayloadBaseNetworkHeader, at, uint32(f.addrLen)).masked(equal, f.mask(p.Bits()), p.Masked().Addr().AsSlice())
+}
+
+// mask is that of a prefix of the family.
+func (f *family) mask(bits int) []byte {
 	mask := make([]byte, f.addrLen)
-	for i := range p.Bits() {
+	for i := range bits {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
-	return m.load(expr.PayloadBaseNetworkHeader, at, uint32(f.addrLen)).masked(equal, mask, p.Masked().Addr().AsSlice())
+	return mask
 }
 
 // laterFragment tests for a fragment other than the first.

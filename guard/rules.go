@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -75,11 +76,19 @@ func tableName(device string) string {
 	return b.String()
 }
 
-// buildChains is the rule set of one device, from entries in SPD order.
-func buildChains(cfg *Config, entries []entry, encaps []Encap) []chain {
-	var chains []chain
+// layout is what a device's table holds.
+type layout struct {
+	chains []chain
+	walks  map[*side]map[*family]*walk
+}
+
+// build makes the rule set of one device, from entries in SPD order. Sets hold at least as many
+// as from tells.
+func build(cfg *Config, entries []*ranked, encaps []Encap, from int) *layout {
+	l := &layout{walks: make(map[*side]map[*family]*walk)}
 	for _, s := range sides {
-		var own []entry
+		l.walks[s] = make(map[*family]*walk)
+		var own []*ranked
 		guards := false
 		for _, e := range entries {
 			if s.has(e.Direction) {
@@ -88,12 +97,35 @@ func buildChains(cfg *Config, entries []entry, encaps []Encap) []chain {
 			}
 		}
 		vlan := s.vlanChain(guards)
-		chains = append(chains, s.hookChain(guards, vlan.name), vlan)
+		l.chains = append(l.chains, s.hookChain(guards, vlan.name), vlan)
 		for _, f := range families {
-			chains = append(chains, s.familyChains(f, cfg, own, encaps)...)
+			chains, w := s.familyChains(f, cfg, own, encaps, from)
+			l.chains = append(l.chains, chains...)
+			l.walks[s][f] = w
 		}
 	}
-	return chains
+	return l
+}
+
+// rules is how many rules there are.
+func (l *layout) rules() (n int) {
+	for i := range l.chains {
+		n += len(l.chains[i].rules)
+	}
+	return n
+}
+
+// sets calls each for all sets.
+func (l *layout) sets(each func(*set)) {
+	for _, s := range sides {
+		for _, f := range families {
+			for _, seg := range l.walks[s][f].segments {
+				for _, set := range seg.sets {
+					each(set)
+				}
+			}
+		}
+	}
 }
 
 var vlanTypes = [...]struct {
@@ -141,20 +173,30 @@ func (s *side) vlanChain(guards bool) chain {
 }
 
 // familyChains is the walk of one family's packets, and the chains it calls.
-func (s *side) familyChains(f *family, cfg *Config, entries []entry, encaps []Encap) []chain {
+func (s *side) familyChains(f *family, cfg *Config, entries []*ranked, encaps []Encap, from int) ([]chain, *walk) {
 	c := chain{name: s.familyChain(f)}
 	if f == &ipv6 {
 		c.add(neighbourDiscovery(), "neighbour discovery")
 	}
 	c.add(f.start().upper(equal, unix.IPPROTO_ESP).accept(), "ESP")
 	s.addEncaps(&c, f, cfg, encaps)
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e *ranked) bool { return !f.concerns(&e.Selector) })
+	sets := 0
+	w, in := newWalk(f, entries, from, func() string { sets++; return fmt.Sprintf("%s_set%d", c.name, sets) })
 	var called []chain
-	for i := range entries {
-		if e := &entries[i]; f.concerns(&e.Selector) {
-			called = append(called, s.addEntry(&c, f, e, len(called)+1)...)
+	done := make(map[*set]bool)
+	for _, e := range entries {
+		set := in[e]
+		switch {
+		case set == nil:
+			called = append(called, s.addEntry(&c, f, &e.entry, f.addresses(f.start(), e.Selector.Src, e.Selector.Dst), e.comment(), len(called)+1)...)
+		case !done[set]:
+			// Its place is that of the first of its entries: in a segment any will do.
+			done[set] = true
+			called = append(called, s.addEntry(&c, f, &e.entry, set.match(), setWord+set.name, len(called)+1)...)
 		}
 	}
-	return append([]chain{c}, called...)
+	return append([]chain{c}, called...), &w
 }
 
 const (
@@ -201,19 +243,19 @@ func (s *side) addEncaps(c *chain, f *family, cfg *Config, encaps []Encap) {
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// addEntry adds the rules of an entry to the walk and returns the chain they call, if any.
-func (s *side) addEntry(c *chain, f *family, e *entry, number int) []chain {
+// addEntry adds the rules of an entry, or of a set of such, to the walk and returns the chain they
+// call, if any. at tests the addresses.
+func (s *side) addEntry(c *chain, f *family, e *entry, at match, comment string, number int) []chain {
 	sel := &e.Selector
-	at := f.addresses(f.start(), sel.Src, sel.Dst)
 	switch {
 	case e.admits():
-		addAdmitting(c, f, at, e)
+		addAdmitting(c, f, at, e, comment)
 	case sel.Protocol == 0 && !sel.HasPorts():
-		c.add(at.drop(s.counter), e.comment())
+		c.add(at.drop(s.counter), comment)
 	default:
 		called := dropUnlessOther(f, sel, s.counter)
 		called.name = fmt.Sprintf("%s_%d", s.familyChain(f), number)
-		c.add(at.call(called.name), e.comment())
+		c.add(at.call(called.name), comment)
 		return []chain{called}
 	}
 	return nil
@@ -221,13 +263,13 @@ func (s *side) addEntry(c *chain, f *family, e *entry, number int) []chain {
 
 // addAdmitting accepts what is seen to match. Ports of a protocol that has none to read
 // match nothing.
-func addAdmitting(c *chain, f *family, at match, e *entry) {
+func addAdmitting(c *chain, f *family, at match, e *entry, comment string) {
 	sel := &e.Selector
 	if !sel.HasPorts() {
 		if sel.Protocol != 0 {
 			at = at.upper(equal, sel.Protocol)
 		}
-		c.add(at.accept(), e.comment())
+		c.add(at.accept(), comment)
 		return
 	}
 	for _, proto := range protocolsOf(sel) {
@@ -240,7 +282,7 @@ func addAdmitting(c *chain, f *family, at match, e *entry) {
 			if !sel.DstPort.Any() {
 				m = m.port(equal, dst, sel.DstPort)
 			}
-			c.add(m.accept(), e.comment())
+			c.add(m.accept(), comment)
 		}
 	}
 }

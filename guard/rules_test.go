@@ -17,6 +17,7 @@ import (
 // would find out. It reads ports even from later fragments, as some kernels do.
 type machine struct {
 	chains map[string]*chain
+	sets   map[string]*set
 	pkt    []byte // from the network header
 	upper  int    // offset of the upper layer
 	proto  int    // -1: not known
@@ -54,6 +55,7 @@ func (m *machine) run(t *rapid.T, name string) (kind expr.VerdictKind, done bool
 
 func (m *machine) match(t *rapid.T, tests match) *expr.Verdict {
 	var value []byte
+	var registers [64]byte // from NFT_REG32_00 on
 	for _, e := range tests {
 		switch e := e.(type) {
 		case *expr.Meta:
@@ -88,6 +90,9 @@ func (m *machine) match(t *rapid.T, tests match) *expr.Verdict {
 				return nil
 			}
 			value = m.pkt[at : at+int(e.Len)]
+			if e.DestRegister >= unix.NFT_REG32_00 {
+				copy(registers[4*(e.DestRegister-unix.NFT_REG32_00):], value)
+			}
 		case *expr.Exthdr:
 			switch {
 			case e.Flags == unix.NFT_EXTHDR_F_PRESENT:
@@ -109,6 +114,17 @@ func (m *machine) match(t *rapid.T, tests match) *expr.Verdict {
 				masked[i] = value[i]&e.Mask[i] ^ e.Xor[i]
 			}
 			value = masked
+			if e.DestRegister >= unix.NFT_REG32_00 {
+				copy(registers[4*(e.DestRegister-unix.NFT_REG32_00):], value)
+			}
+		case *expr.Lookup:
+			s := m.sets[e.SetName]
+			if s == nil || e.SourceRegister != unix.NFT_REG32_00 {
+				t.Fatalf("look-up in %s from register %d", e.SetName, e.SourceRegister)
+			}
+			if s.members[key(registers[:s.keyLen()])] == nil {
+				return nil
+			}
 		case *expr.Cmp:
 			if len(value) != len(e.Data) {
 				t.Fatalf("compare %x with %x", value, e.Data)
@@ -225,16 +241,17 @@ func expected(f *flow, cfg *Config, entries []entry, encaps []Encap) bool {
 func TestRulesDoAsSpecified(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := &Config{Mark: testMark, Mask: 0xf0}
-		entries := inSPDOrder(rapid.SliceOfN(rapid.Custom(fewEntry), 0, 6).Draw(t, "entries"), nil)
+		entries := inSPDOrder(rapid.SliceOfN(rapid.Custom(fewEntry), 0, 6).Draw(t, "entries"))
 		encaps := []Encap{
 			{netip.MustParseAddrPort("10.0.0.1:22"), netip.MustParseAddrPort("10.0.0.2:135")},
 			{netip.MustParseAddrPort("[2001:db8::1]:22"), netip.MustParseAddrPort("[2001:db8::2]:135")},
 		}
-		m := machine{chains: map[string]*chain{}}
-		chains := buildChains(cfg, entries, encaps)
-		for i := range chains {
-			m.chains[chains[i].name] = &chains[i]
+		m := machine{chains: map[string]*chain{}, sets: map[string]*set{}}
+		built := build(cfg, inOrder(entries, 0), encaps, rapid.IntRange(1, 3).Draw(t, "sets from"))
+		for i := range built.chains {
+			m.chains[built.chains[i].name] = &built.chains[i]
 		}
+		built.sets(func(s *set) { m.sets[s.name] = s })
 
 		f := flow{side: rapid.SampledFrom(sides[:]).Draw(t, "side"), family: rapid.SampledFrom(families[:]).Draw(t, "family")}
 		list := few4

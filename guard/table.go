@@ -3,6 +3,7 @@ package guard
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -16,23 +17,40 @@ type drops struct{ in, out counter }
 
 type counter struct{ packets, bytes uint64 }
 
-// replaceTable are the requests that put the chains in the place of whatever the table
+// replaceTable are the requests that put a layout in the place of whatever the table
 // holds now. The counters go on from the numbers given.
-func replaceTable(device string, chains []chain, from drops) []request {
+func replaceTable(device string, l *layout, from drops) []request {
 	t := tableRequests{name: tableName(device)}
 	t.table(unix.NFT_MSG_NEWTABLE, netlink.Create) // so that there is one to delete
 	t.table(unix.NFT_MSG_DELTABLE, 0)
 	t.table(unix.NFT_MSG_NEWTABLE, netlink.Create)
 	t.counter(ingress.counter, from.in)
 	t.counter(egress.counter, from.out)
-	for i := range chains {
-		t.chain(&chains[i], device)
+	id := uint32(0)
+	l.sets(func(s *set) {
+		id++
+		t.set(s, id)
+		var all []element
+		for k, e := range s.members {
+			all = append(all, element{set: s, key: k, entry: e})
+		}
+		t.elements(all)
+	})
+	for i := range l.chains {
+		t.chain(&l.chains[i], device)
 	}
-	for i := range chains {
-		for j := range chains[i].rules {
-			t.rule(&chains[i], j)
+	for i := range l.chains {
+		for j := range l.chains[i].rules {
+			t.rule(&l.chains[i], j)
 		}
 	}
+	return t.requests
+}
+
+// changeElements are the requests that change sets in a table.
+func changeElements(device string, all []element) []request {
+	t := tableRequests{name: tableName(device)}
+	t.elements(all)
 	return t.requests
 }
 
@@ -157,9 +175,18 @@ func (c *conn) readEntries(device string) ([]entry, error) {
 			if err != nil {
 				return err
 			}
-			if table == name {
-				comments[in] = append(comments[in], comment)
+			if table != name {
+				continue
 			}
+			if set, ok := strings.CutPrefix(comment, setWord); ok {
+				elements, err := c.readElements(name, set)
+				if err != nil {
+					return err
+				}
+				comments[in] = append(comments[in], elements...)
+				continue
+			}
+			comments[in] = append(comments[in], comment)
 		}
 		return nil
 	})

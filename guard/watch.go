@@ -20,8 +20,12 @@ func watchEvents() (*netlink.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nftables: open event socket: %w", err)
 	}
+	_ = nl.SetReadBuffer(eventBuffer) // best effort: what is lost is made up for
 	return nl, nil
 }
+
+// eventBuffer has room, in bytes, for the events of some thousand policies that are added at once.
+const eventBuffer = 4 << 20
 
 // retryPause is how long Watch waits before it tries again to put the rules back.
 const retryPause = 100 * time.Millisecond
@@ -41,7 +45,7 @@ func (g *Guard) Watch(ctx context.Context, report func(error)) error {
 			return nil
 		case errors.Is(err, os.ErrClosed):
 			return err
-		case err == nil && !slices.ContainsFunc(msgs, removes):
+		case err == nil && !slices.ContainsFunc(msgs, g.removes):
 			continue
 		case err != nil && !errors.Is(err, unix.ENOBUFS):
 			pause(ctx) // not to turn in circles, should it last
@@ -51,9 +55,11 @@ func (g *Guard) Watch(ctx context.Context, report func(error)) error {
 	}
 }
 
-// removes reports whether an event takes rules away.
-func removes(m netlink.Message) bool {
+// removes reports whether an event takes rules away, or somebody else's takes elements.
+func (g *Guard) removes(m netlink.Message) bool {
 	switch m.Header.Type {
+	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM:
+		return m.Header.PID != g.conn.nl.PID()
 	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE,
 		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELCHAIN,
 		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELRULE:
@@ -82,8 +88,8 @@ func pause(ctx context.Context) {
 	}
 }
 
-// restore installs again what was in force, if rules are missing. Our own transactions remove
-// rules, too, but put others in their place in one go.
+// restore installs again what was in force, if rules or elements are missing. Our own
+// transactions remove some, too, but put others in their place in one go, or are done with them.
 func (g *Guard) restore() (restored bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -91,15 +97,33 @@ func (g *Guard) restore() (restored bool, err error) {
 		if len(g.own) == 0 && len(d.inherited) == 0 {
 			continue
 		}
-		rules, err := g.conn.countRules(d.name)
+		complete, err := d.complete(g.conn)
 		if err != nil {
 			return false, fmt.Errorf("guard %s: %w", d.name, err)
 		}
-		if rules < d.rules {
-			return true, g.install(g.own, g.encaps)
+		if !complete {
+			return true, g.install()
 		}
 	}
 	return false, nil
+}
+
+// complete reports whether a device's table holds all it is to hold.
+func (d *device) complete(c *conn) (bool, error) {
+	rules, err := c.countRules(d.name)
+	if err != nil || rules < d.found || d.layout == nil {
+		return rules >= d.found, err
+	}
+	complete := true
+	d.layout.sets(func(s *set) {
+		if err != nil || !complete {
+			return
+		}
+		var elements []string
+		elements, err = c.readElements(tableName(d.name), s.name)
+		complete = len(elements) >= len(s.members)
+	})
+	return complete, err
 }
 
 // countRules counts the rules in a device's table, 0 if there is none.

@@ -220,23 +220,26 @@ func (r *xfrmRun) connect(jobs []job) error {
 	return nil
 }
 
-// runJobs goes through the jobs one at a time, as ip does, and stops at the first failure
-// unless forced.
+// runJobs goes through the jobs in their order and stops at the first failure, as ip does, unless
+// forced. Then those that do not wait for each other go together.
 func (r *xfrmRun) runJobs(ctx context.Context, jobs []job) error {
 	var first error
-	for _, j := range jobs {
-		err := r.runJob(ctx, j)
-		if err == nil {
-			continue
+	for len(jobs) > 0 {
+		errs := r.runSome(ctx, jobs)
+		for i, err := range errs {
+			if err == nil {
+				continue
+			}
+			err = r.fail(jobs[i], engineFailure(err))
+			if !r.force || ctx.Err() != nil {
+				return err
+			}
+			fmt.Fprintln(r.stderr, err)
+			if first == nil {
+				first = &exitError{code: exitCode(err)} // it has been printed
+			}
 		}
-		err = r.fail(j, engineFailure(err))
-		if !r.force || ctx.Err() != nil {
-			return err
-		}
-		fmt.Fprintln(r.stderr, err)
-		if first == nil {
-			first = &exitError{code: exitCode(err)} // it has been printed
-		}
+		jobs = jobs[len(errs):]
 	}
 	return first
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"espalier/ipsec"
 	"espalier/xfrm"
@@ -108,15 +109,21 @@ func (r *xfrmRun) runPolicy(ctx context.Context, j job) error {
 			return err
 		}
 		return r.showPolicies(j, []*xfrm.Policy{p})
-	case xfrm.VerbList, xfrm.VerbDeleteAll:
+	case xfrm.VerbList:
+		if !r.format.isData() {
+			return r.printPolicies(j, r.policies(ctx, &j.PolicyQuery))
+		}
 		policies, err := r.listPolicies(ctx, &j.PolicyQuery)
 		if err != nil {
 			return err
 		}
-		if j.Verb == xfrm.VerbDeleteAll {
-			return r.deletePolicies(ctx, j, policies)
-		}
 		return r.showPolicies(j, policies)
+	case xfrm.VerbDeleteAll:
+		policies, err := r.listPolicies(ctx, &j.PolicyQuery)
+		if err != nil {
+			return err
+		}
+		return r.deletePolicies(ctx, j, policies)
 	case xfrm.VerbCount:
 		return r.countPolicies(ctx, j)
 	case xfrm.VerbFlush:
@@ -135,15 +142,23 @@ func (r *xfrmRun) runPolicy(ctx context.Context, j job) error {
 	return fmt.Errorf("%s %s: %w", j.Object, j.Verb, ipsec.ErrUnsupported)
 }
 
-func (r *xfrmRun) listPolicies(ctx context.Context, q *xfrm.PolicyQuery) ([]*xfrm.Policy, error) {
-	var policies []*xfrm.Policy
-	for p, err := range r.engine.Policies(ctx) {
+// policies are those a query selects, as they come.
+func (r *xfrmRun) policies(ctx context.Context, q *xfrm.PolicyQuery) iter.Seq2[*xfrm.Policy, error] {
+	return func(yield func(*xfrm.Policy, error) bool) {
+		for p, err := range r.engine.Policies(ctx) {
+			if (err != nil || q.Match(p)) && !yield(p, err) {
+				return
+			}
+		}
+	}
+}
+
+func (r *xfrmRun) listPolicies(ctx context.Context, q *xfrm.PolicyQuery) (policies []*xfrm.Policy, err error) {
+	for p, err := range r.policies(ctx, q) {
 		if err != nil {
 			return nil, err
 		}
-		if q.Match(p) {
-			policies = append(policies, p)
-		}
+		policies = append(policies, p)
 	}
 	return policies, nil
 }

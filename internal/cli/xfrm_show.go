@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"io"
+	"iter"
 
 	"espalier/xfrm"
 )
@@ -76,10 +78,24 @@ func (r *xfrmRun) showPolicies(j job, policies []*xfrm.Policy) error {
 		}
 		return writeData(r.stdout, r.format, v)
 	}
-	w := bufio.NewWriter(r.stdout)
-	for _, p := range policies {
-		if err := xfrm.FprintPolicy(w, p, r.printOptions(j)); err != nil {
-			return err
+	return r.printPolicies(j, func(yield func(*xfrm.Policy, error) bool) {
+		for _, p := range policies {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	})
+}
+
+// printPolicies prints policies as they come: there may be more of them than memory.
+func (r *xfrmRun) printPolicies(j job, policies iter.Seq2[*xfrm.Policy, error]) error {
+	w := bufio.NewWriterSize(r.stdout, 64<<10)
+	for p, err := range policies {
+		if err == nil {
+			err = xfrm.FprintPolicy(w, p, r.printOptions(j))
+		}
+		if err != nil {
+			return errors.Join(err, w.Flush())
 		}
 	}
 	return w.Flush()

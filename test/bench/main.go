@@ -1,6 +1,6 @@
 // Command bench measures espalier against its peers and prints ratios.
 //
-//	go run ./test/bench aesgcm [--quick] [--runs N] [--require] [-o json]
+//	go run ./test/bench aesgcm|sad [--quick] [--runs N] [--require] [-o json]
 //
 // It exits with 0 even if a target is not met, with 3 then under --require. What it prints
 // means something only on a machine that does nothing else.
@@ -14,6 +14,7 @@ import (
 
 	"espalier/test/bench/aesgcm"
 	"espalier/test/bench/report"
+	"espalier/test/bench/sad"
 )
 
 type subject struct {
@@ -24,6 +25,7 @@ type subject struct {
 func subjects() []subject {
 	return []subject{
 		{"aesgcm", aesgcm.Run},
+		{"sad", sad.Run},
 	}
 }
 

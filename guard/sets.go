@@ -1,0 +1,156 @@
+package guard
+
+import (
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// match tests whether the addresses of a packet are in the set.
+func (s *set) match() match {
+	f := s.family
+	m, register := f.start(), uint32(unix.NFT_REG32_00)
+	load := func(at uint32, bits uint8) {
+		if bits == 0 {
+			return
+		}
+		m = m.with(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: uint32(f.addrLen)})
+		if int(bits) < 8*f.addrLen {
+			m = m.with(&expr.Bitwise{
+				SourceRegister: register, DestRegister: register, Len: uint32(f.addrLen),
+				Mask: f.mask(int(bits)), Xor: make([]byte, f.addrLen),
+			})
+		}
+		register += uint32(f.addrLen / 4)
+	}
+	load(f.srcAt, s.shape.srcBits)
+	load(f.dstAt, s.shape.dstBits)
+	return m.with(&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.name})
+}
+
+// setWord begins the comment of a rule that looks into a set; its elements have the comments that
+// rules have otherwise.
+const setWord = "set "
+
+// keyLen is the length of the set's keys in bytes.
+func (s *set) keyLen() int {
+	n := 0
+	for _, bits := range []uint8{s.shape.srcBits, s.shape.dstBits} {
+		if bits > 0 {
+			n += s.family.addrLen
+		}
+	}
+	return n
+}
+
+// keyType is how nft prints the keys: its number for addresses of the family, one behind the
+// other with six bits each (libnftables datatype.h).
+func (s *set) keyType() uint32 {
+	const typeBits, ipv4Addr, ipv6Addr = 6, 7, 8
+	one := uint32(ipv4Addr)
+	if s.family == &ipv6 {
+		one = ipv6Addr
+	}
+	if s.keyLen() > s.family.addrLen {
+		return one<<typeBits | one
+	}
+	return one
+}
+
+// set adds an empty set.
+func (t *tableRequests) set(s *set, id uint32) {
+	t.add(unix.NFT_MSG_NEWSET, netlink.Create, "set "+s.name, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_TABLE, t.name)
+		ae.String(unix.NFTA_SET_NAME, s.name)
+		ae.Uint32(unix.NFTA_SET_FLAGS, 0)
+		ae.Uint32(unix.NFTA_SET_KEY_TYPE, s.keyType())
+		ae.Uint32(unix.NFTA_SET_KEY_LEN, uint32(s.keyLen()))
+		ae.Uint32(unix.NFTA_SET_ID, id)
+	})
+}
+
+// element is a change of a set.
+type element struct {
+	set    *set
+	key    key
+	entry  *ranked
+	remove bool
+}
+
+// elementsAtOnce is how many elements a message takes, whose list must stay below 64 KiB.
+const elementsAtOnce = 200
+
+// elements makes changes of sets, in their order.
+func (t *tableRequests) elements(all []element) {
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && n < elementsAtOnce && all[n].set == all[0].set && all[n].remove == all[0].remove {
+			n++
+		}
+		some := all[:n]
+		all = all[n:]
+		kind, flags := uint16(unix.NFT_MSG_NEWSETELEM), netlink.Create
+		if some[0].remove {
+			kind, flags = unix.NFT_MSG_DELSETELEM, 0
+		}
+		t.add(kind, flags, "elements of set "+some[0].set.name, func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
+			ae.String(unix.NFTA_SET_ELEM_LIST_SET, some[0].set.name)
+			ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(ae *netlink.AttributeEncoder) error {
+				for i := range some {
+					ae.Nested(unix.NFTA_LIST_ELEM, some[i].encode)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func (e *element) encode(ae *netlink.AttributeEncoder) error {
+	ae.Nested(unix.NFTA_SET_ELEM_KEY, func(ae *netlink.AttributeEncoder) error {
+		ae.Bytes(unix.NFTA_DATA_VALUE, []byte(e.key))
+		return nil
+	})
+	if !e.remove {
+		ae.Bytes(unix.NFTA_SET_ELEM_USERDATA, encodeUserdata(e.entry.comment()))
+	}
+	return nil
+}
+
+// readElements reads the comments of a set's elements.
+func (c *conn) readElements(table, set string) ([]string, error) {
+	r := request{kind: unix.NFT_MSG_GETSETELEM, flags: netlink.Dump, what: "set " + set, attrs: func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
+	}}
+	msgs, err := c.ask(&r)
+	if err != nil {
+		return nil, err
+	}
+	var comments []string
+	for _, m := range msgs {
+		err := attributes(m, func(ad *netlink.AttributeDecoder) {
+			if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				return
+			}
+			ad.Nested(func(ad *netlink.AttributeDecoder) error {
+				for ad.Next() {
+					comments = append(comments, "")
+					ad.Nested(func(ad *netlink.AttributeDecoder) error {
+						for ad.Next() {
+							if ad.Type() == unix.NFTA_SET_ELEM_USERDATA {
+								comments[len(comments)-1] = decodeUserdata(ad.Bytes())
+							}
+						}
+						return nil
+					})
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return comments, nil
+}
