@@ -42,7 +42,11 @@ func ParseScript(r io.Reader) ([]Line, error) {
 	if i := bytes.IndexByte(text, 0); i >= 0 {
 		return nil, &ScriptError{Line: 1 + bytes.Count(text[:i], []byte("\n")), Problem: "this is not text"}
 	}
-	s := splitter{text: bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), line: 1}
+	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
+	if i := bytes.IndexByte(text, '\r'); i >= 0 {
+		return nil, &ScriptError{Line: 1 + bytes.Count(text[:i], []byte("\n")), Problem: "there is a carriage return within the line"}
+	}
+	s := splitter{text: text, line: 1}
 	var lines []Line
 	for !s.atEnd() {
 		number := s.line

@@ -55,6 +55,7 @@ func TestParseScriptErrors(t *testing.T) {
 		"state flush \\":                   "a backslash at the end",
 		"state fl\x00ush":                  "not text",
 		"state flush '\x00'":               "not text",
+		"state \rflush\r\n":                "carriage return",
 		"state flush \\\n\\\n\nfoo":        "line 4: this is not a command",
 		"state flush 'a\nb'\n\"c\n\nd\" e": "line 3: this is not a command",
 	} {
