@@ -27,8 +27,8 @@ Usage:
   espalier xfrm [OPTIONS] state  {add|update|allocspi|delete|get|list|deleteall|flush|count} …
   espalier xfrm [OPTIONS] policy {add|update|delete|get|list|deleteall|flush|count|
                                   set|setdefault|getdefault} …
-  espalier xfrm [OPTIONS] monitor [nokeys] [all-nsid] [all|acquire|expire|SA|aevent|policy|report]…
-                            [file F]
+  espalier xfrm [OPTIONS] monitor [nokeys] [all-nsid] [file F]
+                                  [all|acquire|expire|SA|aevent|policy|report]…
   espalier xfrm [OPTIONS] -batch FILE
 
 Options:
@@ -57,12 +57,15 @@ Options:
                                    and for SAs that repeat a key: warn, as little as ip does
   -h, --help
 
-Exit codes: 130 interrupted, 0 done, 1 the words do not go together, 2 refused by the kernel or the device,
-3 --require-offload is unmet, 255 not in the grammar.
+Exit codes: 0 done, 1 the words do not go together, 2 refused by the kernel or the device, or
+beforehand, 3 --require-offload is unmet, 130 interrupted, 255 not in the grammar.
+
+The record of keys that were ever installed is in /var/lib/espalier, or where ESPALIER_STATE_DIR
+says. It holds no keys.
 
 Examples:
-  espalier xfrm --generate-key state add src 192.168.1.64 dst 192.168.1.65 proto esp spi 0x28f39549 \
-      reqid 1 mode transport aead 'rfc4106(gcm(aes))' @out.key 128 offload dev p4p1 dir out
+  espalier xfrm --generate-key state add src 192.168.1.64 dst 192.168.1.65 proto esp \
+      spi 0x28f39549 reqid 1 mode transport aead 'rfc4106(gcm(aes))' @out.key 128 offload dev p4p1 dir out
   espalier xfrm policy add src 192.168.1.64 dst 192.168.1.65 dir out \
       tmpl src 192.168.1.64 dst 192.168.1.65 proto esp reqid 1 mode transport
   espalier xfrm -s state list
