@@ -1,9 +1,11 @@
 package differential
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -43,7 +45,20 @@ var fetch = sync.OnceValues(func() (string, error) {
 	return ip, exec.Command(ip, "-V").Run()
 })
 
-const backports = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm-backports main\n"
+// backports is the source of newer packages beside the one that this machine has Debian from.
+func backports() (string, error) {
+	const suite = "bookworm"
+	out, err := exec.Command("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages").Output()
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(out)) {
+		if uri, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == suite {
+			return "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] " + uri + " " + suite + "-backports main\n", nil
+		}
+	}
+	return "", errors.New("apt has no source of Debian " + suite)
+}
 
 func download(dir string) error {
 	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
@@ -51,8 +66,12 @@ func download(dir string) error {
 			return err
 		}
 	}
+	source, err := backports()
+	if err != nil {
+		return err
+	}
 	sources := filepath.Join(dir, "sources.list")
-	if err := os.WriteFile(sources, []byte(backports), 0o644); err != nil {
+	if err := os.WriteFile(sources, []byte(source), 0o644); err != nil {
 		return err
 	}
 	script := `set -e
