@@ -3,7 +3,6 @@ package xfrm
 import (
 	"net/netip"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -138,18 +137,17 @@ func DecodeMapping(b []byte) (*Mapping, error) {
 // EncodeStateExpired returns the payload of EXPIRE: struct xfrm_user_expire and the
 // attributes the kernel sends with it. Errors wrap ipsec.ErrInvalid.
 func EncodeStateExpired(s *State, hard bool) ([]byte, error) {
-	b := make([]byte, sizeExpire)
-	if _, err := putUsersaInfo(b, s); err != nil {
+	p := newPayload(sizeExpire)
+	if _, err := putUsersaInfo(p, s); err != nil {
 		return nil, err
 	}
-	putHard(b[sizeUsersaInfo:], hard)
-	ae := netlink.NewAttributeEncoder()
-	putMarkIfID(ae, s.Mark, s.IfID)
-	if err := putDir(ae, s.Dir); err != nil {
+	putHard(p[sizeUsersaInfo:], hard)
+	putMarkIfID(&p, s.Mark, s.IfID)
+	if err := putDir(&p, s.Dir); err != nil {
 		return nil, err
 	}
-	putOptional(ae, attrPCPU, s.PCPU)
-	return withAttrs(b, ae)
+	p.optional(attrPCPU, s.PCPU)
+	return p, nil
 }
 
 // EncodePolicyExpired returns the payload of POLEXPIRE. Errors wrap ipsec.ErrInvalid.

@@ -1,7 +1,5 @@
 package xfrm
 
-import "github.com/mdlayher/netlink"
-
 // AEvent is struct xfrm_aevent_id and its attributes: replay state and lifetime of an SA, for
 // those who keep a second one ready (NEWAE). With GETAE it asks for them.
 type AEvent struct {
@@ -44,28 +42,25 @@ func EncodeAEvent(a *AEvent) ([]byte, error) {
 	if !a.ID.Dst.IsValid() {
 		return nil, invalid("no destination address")
 	}
-	b := make([]byte, sizeAEventID)
-	putUsersaID(b, &a.ID, family)
-	putAddr(b[24:], a.ID.Src)
-	host.PutUint32(b[40:], uint32(a.Flags))
-	host.PutUint32(b[44:], a.Reqid)
-	ae := netlink.NewAttributeEncoder()
-	if err := putReplay(ae, a.replayOf()); err != nil {
+	p := newPayload(sizeAEventID)
+	putUsersaID(p, &a.ID, family)
+	putAddr(p[24:], a.ID.Src)
+	host.PutUint32(p[40:], uint32(a.Flags))
+	host.PutUint32(p[44:], a.Reqid)
+	if err := putReplay(&p, a.replayOf()); err != nil {
 		return nil, err
 	}
 	if a.Current != nil {
-		current := make([]byte, 32)
-		putCurrent(current, a.Current)
-		ae.Bytes(attrLifetime, current)
+		putCurrent(p.attr(attrLifetime, sizeCurrent), a.Current)
 	}
-	putOptional(ae, attrReplayThresh, a.ReplayThresh)
-	putOptional(ae, attrTimerThresh, a.TimerThresh)
-	putMarkIfID(ae, a.ID.Mark, a.IfID)
-	putOptional(ae, attrPCPU, a.PCPU)
-	if err := putDir(ae, a.Dir); err != nil {
+	p.optional(attrReplayThresh, a.ReplayThresh)
+	p.optional(attrTimerThresh, a.TimerThresh)
+	putMarkIfID(&p, a.ID.Mark, a.IfID)
+	p.optional(attrPCPU, a.PCPU)
+	if err := putDir(&p, a.Dir); err != nil {
 		return nil, err
 	}
-	return withAttrs(b, ae)
+	return p, nil
 }
 
 // replayOf is the replay state in the shape that a State has it.

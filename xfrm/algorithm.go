@@ -62,36 +62,36 @@ const (
 	maxKeyBytes = 1<<16 - 1 - 4 - sizeAEAD
 )
 
-// algorithmBytes is a struct xfrm_algo; with a number (of bits of the ICV) between the
-// key's length and the key it is a struct xfrm_algo_aead or xfrm_algo_auth.
-func algorithmBytes(what, name string, key ipsec.Key, keyBits uint32, number ...uint32) ([]byte, error) {
+// putAlgorithm adds a struct xfrm_algo; with a number (of bits of the ICV) between the key's
+// length and the key it is a struct xfrm_algo_aead or xfrm_algo_auth.
+func putAlgorithm(p *payload, typ uint16, what, name string, key ipsec.Key, keyBits uint32, number ...uint32) error {
 	if len(name) == 0 || len(name) >= maxName {
-		return nil, invalid("%s name of %d characters: 1 to %d fit", what, len(name), maxName-1)
+		return invalid("%s name of %d characters: 1 to %d fit", what, len(name), maxName-1)
 	}
 	if strings.IndexByte(name, 0) >= 0 {
-		return nil, invalid("%s name %q holds a NUL", what, name)
+		return invalid("%s name %q holds a NUL", what, name)
 	}
 	if n := key.Len(); n > 0 {
 		if keyBits != 0 && keyBits != uint32(n)*8 {
-			return nil, invalid("%s key of %d bits said to be %d", what, n*8, keyBits)
+			return invalid("%s key of %d bits said to be %d", what, n*8, keyBits)
 		}
 		keyBits = uint32(n) * 8
 	}
 	if keyBits%8 != 0 || keyBits/8 > maxKeyBytes {
-		return nil, invalid("%s key of %d bits", what, keyBits)
+		return invalid("%s key of %d bits", what, keyBits)
 	}
 	head := sizeAlgorithm + 4*len(number)
-	b := make([]byte, head+int(keyBits/8))
+	b := p.attr(typ, head+int(keyBits/8))
 	copy(b, name)
 	host.PutUint32(b[maxName:], keyBits)
 	for i, v := range number {
 		host.PutUint32(b[sizeAlgorithm+4*i:], v)
 	}
 	copy(b[head:], key.ExposeSecretBytes())
-	return b, nil
+	return nil
 }
 
-// getAlgorithm reads what algorithmBytes writes, with the number where to is given. A key of
+// getAlgorithm reads what putAlgorithm writes, with the number where to is given. A key of
 // zeros counts as withheld.
 func getAlgorithm(what string, data []byte, number *uint32) (a Algorithm, err error) {
 	head := sizeAlgorithm

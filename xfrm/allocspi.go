@@ -1,8 +1,6 @@
 package xfrm
 
-import (
-	"github.com/mdlayher/netlink"
-)
+import ()
 
 // SPIRange is struct xfrm_userspi_info: it asks for an SPI from Min to Max, held by a larval
 // state until somebody adds the SA or it expires. Of State these count: addresses, Proto,
@@ -17,20 +15,19 @@ const sizeUserSPIInfo = sizeUsersaInfo + 8
 
 // EncodeSPIRange returns the payload of ALLOCSPI. Errors wrap ipsec.ErrInvalid.
 func EncodeSPIRange(r *SPIRange) ([]byte, error) {
-	b := make([]byte, sizeUserSPIInfo)
+	p := newPayload(sizeUserSPIInfo)
 	s := r.State
-	if _, err := putUsersaInfo(b, s); err != nil {
+	if _, err := putUsersaInfo(p, s); err != nil {
 		return nil, err
 	}
-	host.PutUint32(b[sizeUsersaInfo:], r.Min)
-	host.PutUint32(b[sizeUsersaInfo+4:], r.Max)
-	ae := netlink.NewAttributeEncoder()
-	putMarkIfID(ae, s.Mark, s.IfID)
-	if err := putDir(ae, s.Dir); err != nil {
+	host.PutUint32(p[sizeUsersaInfo:], r.Min)
+	host.PutUint32(p[sizeUsersaInfo+4:], r.Max)
+	putMarkIfID(&p, s.Mark, s.IfID)
+	if err := putDir(&p, s.Dir); err != nil {
 		return nil, err
 	}
-	putOptional(ae, attrPCPU, s.PCPU)
-	return withAttrs(b, ae)
+	p.optional(attrPCPU, s.PCPU)
+	return p, nil
 }
 
 // DecodeSPIRange reads the payload of ALLOCSPI. Errors wrap ipsec.ErrInvalid.

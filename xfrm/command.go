@@ -63,12 +63,12 @@ type Command struct {
 	SPIRange *SPIRange // state allocspi
 	Policy   *Policy   // policy add, update
 
-	StateID  StateID  // state delete, get
-	PolicyID PolicyID // policy delete, get
+	StateID  *StateID  // state delete, get
+	PolicyID *PolicyID // policy delete, get
 
-	StateFilter StateFilter // state list, deleteall
-	NoKeys      bool        // state list: asked not to be shown keys
-	PolicyQuery PolicyQuery // policy list, deleteall
+	StateFilter *StateFilter // state list, deleteall
+	NoKeys      bool         // state list: asked not to be shown keys
+	PolicyQuery *PolicyQuery // policy list, deleteall
 
 	FlushProto uint8      // state flush; 0 is every protocol
 	FlushType  PolicyType // policy flush

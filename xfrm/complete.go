@@ -29,7 +29,7 @@ func Complete(words []string, env Env) []Candidate {
 	anyKey := func(string) ([]byte, error) { return []byte("0x0"), nil }
 	c := &cursor{
 		words:  words,
-		env:    &Env{Interface: anyInterface, KeyFile: anyKey, Family: env.Family},
+		env:    Env{Interface: anyInterface, KeyFile: anyKey, Family: env.Family},
 		family: env.Family,
 		gap:    &gap{},
 	}

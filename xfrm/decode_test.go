@@ -123,6 +123,15 @@ func TestReplayForms(t *testing.T) {
 	}
 }
 
+// words lays numbers out in host byte order.
+func words(v ...uint32) []byte {
+	b := make([]byte, 0, 4*len(v))
+	for _, w := range v {
+		b = host.AppendUint32(b, w)
+	}
+	return b
+}
+
 // TestDecodeRefuses: messages that lie about themselves.
 func TestDecodeRefuses(t *testing.T) {
 	good := mustEncode(t, plainState(t, 0x1000, nil))
@@ -297,7 +306,7 @@ func TestEvents(t *testing.T) {
 	}
 	// The expiry of an ESN state carries the flag without the replay attribute.
 	esn := mustEncode(t, goldenStates(t)["state-esn"])
-	b = append(append(esn[:sizeUsersaInfo:sizeUsersaInfo], 1, 0, 0, 0, 0, 0, 0, 0), attr(attrMark, markBytes(&Mark{1, 2}))...)
+	b = append(append(esn[:sizeUsersaInfo:sizeUsersaInfo], 1, 0, 0, 0, 0, 0, 0, 0), attr(attrMark, words(1, 2))...)
 	if e := event(MsgExpire, b, nil); !e.Hard || e.State.Flags&FlagESN == 0 || *e.State.Mark != (Mark{1, 2}) {
 		t.Errorf("EXPIRE: %+v", e)
 	}

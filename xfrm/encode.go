@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"espalier/ipsec"
@@ -13,7 +13,10 @@ import (
 
 // Sizes of the fixed structs (uapi linux/xfrm.h, LP64).
 const (
+	sizeAddr          = 16
 	sizeSelector      = 56
+	sizeCurrent       = 32
+	sizeMark          = 8
 	sizeUsersaInfo    = 224
 	sizeUsersaID      = 24
 	sizePolicyInfo    = 168
@@ -53,7 +56,7 @@ func addrFamily(addrs ...netip.Addr) (uint16, error) {
 			f = unix.AF_INET
 		}
 		if family != unix.AF_UNSPEC && f != family {
-			return 0, invalid("addresses of both families (%v)", addrs)
+			return 0, invalid("addresses of both families (%v)", slices.Clone(addrs)) // addrs stays on the stack
 		}
 		family = f
 	}
@@ -70,12 +73,6 @@ func putAddr(b []byte, a netip.Addr) {
 		a16 := a.As16()
 		copy(b, a16[:])
 	}
-}
-
-func addrBytes(a netip.Addr) []byte {
-	b := make([]byte, 16)
-	putAddr(b, a)
-	return b
 }
 
 // selectorFamily is the family a selector is sent with.
@@ -148,27 +145,17 @@ func putCurrent(b []byte, c *LifetimeCurrent) {
 	}
 }
 
-// markBytes is a struct xfrm_mark.
-func markBytes(m *Mark) []byte {
-	b := make([]byte, 8)
+func putMark(b []byte, m *Mark) {
 	host.PutUint32(b[0:], m.Value)
 	host.PutUint32(b[4:], m.Mask)
-	return b
 }
 
-// offloadBytes is a struct xfrm_user_offload.
-func offloadBytes(o *Offload) []byte {
-	b := make([]byte, sizeOffload)
+// putOffload adds a struct xfrm_user_offload, if there is one.
+func putOffload(p *payload, o *Offload) {
+	if o == nil {
+		return
+	}
+	b := p.attr(attrOffload, sizeOffload)
 	host.PutUint32(b[0:], uint32(o.Ifindex))
 	b[4] = uint8(o.Flags)
-	return b
-}
-
-// withAttrs appends what ae holds to a fixed struct.
-func withAttrs(b []byte, ae *netlink.AttributeEncoder) ([]byte, error) {
-	attrs, err := ae.Encode()
-	if err != nil {
-		return nil, invalid("%v", err)
-	}
-	return append(b, attrs...), nil
 }

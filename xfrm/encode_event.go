@@ -1,49 +1,34 @@
 package xfrm
 
-import (
-	"github.com/mdlayher/netlink"
-)
-
 // EncodeStateDeleted returns the payload of the DELSA notification: struct xfrm_usersa_id,
 // the state nested in XFRMA_SA, and its attributes. Errors wrap ipsec.ErrInvalid.
 func EncodeStateDeleted(s *State) ([]byte, error) {
-	info := make([]byte, sizeUsersaInfo)
-	family, err := putUsersaInfo(info, s)
+	p := newPayload(sizeUsersaID)
+	family, err := putUsersaInfo(p.attr(attrSA, sizeUsersaInfo), s)
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, sizeUsersaID)
-	putUsersaID(b, &StateID{Dst: s.Dst, Proto: s.Proto, SPI: s.SPI}, family)
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(attrSA, info)
-	if b, err = withAttrs(b, ae); err != nil {
+	putUsersaID(p, &StateID{Dst: s.Dst, Proto: s.Proto, SPI: s.SPI}, family)
+	if err := putStateAttrs(&p, s, family); err != nil {
+		clear(p) // a key may be in there
 		return nil, err
 	}
-	attrs, err := stateAttrs(s, family)
-	if err != nil {
-		return nil, err
-	}
-	b = append(b, attrs...)
-	clear(attrs)
-	return b, nil
+	return p, nil
 }
 
 // EncodePolicyDeleted returns the payload of the DELPOLICY notification: struct
 // xfrm_userpolicy_id, the policy nested in XFRMA_POLICY, and its attributes. Errors wrap
 // ipsec.ErrInvalid.
-func EncodePolicyDeleted(p *Policy) ([]byte, error) {
-	whole, err := EncodePolicy(p)
-	if err != nil {
+func EncodePolicyDeleted(pol *Policy) ([]byte, error) {
+	p := newPayload(sizePolicyID)
+	if err := putPolicyID(p, &PolicyID{Sel: pol.Sel, Dir: pol.Dir}); err != nil {
 		return nil, err
 	}
-	b := make([]byte, sizePolicyID)
-	if err := putPolicyID(b, &PolicyID{Sel: p.Sel, Dir: p.Dir}); err != nil {
+	if err := putPolicyInfo(p.attr(attrPolicy, sizePolicyInfo), pol); err != nil {
 		return nil, err
 	}
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(attrPolicy, whole[:sizePolicyInfo])
-	if b, err = withAttrs(b, ae); err != nil {
+	if err := putPolicyAttrs(&p, pol); err != nil {
 		return nil, err
 	}
-	return append(b, whole[sizePolicyInfo:]...), nil
+	return p, nil
 }

@@ -1,7 +1,5 @@
 package xfrm
 
-import "github.com/mdlayher/netlink"
-
 // SADInfo is the answer to GETSADINFO: the number of SAs, and the hash table's size.
 type SADInfo struct {
 	Count                uint32
@@ -30,46 +28,44 @@ type Threshold struct {
 
 // EncodeInfoRequest returns the payload of GETSADINFO and GETSPDINFO: 32 flag bits that
 // mean nothing and that iproute2 sends set.
-func EncodeInfoRequest() []byte { return words(1<<32 - 1) }
+func EncodeInfoRequest() []byte {
+	p := newPayload(sizeInfoFlags)
+	host.PutUint32(p, 1<<32-1)
+	return p
+}
+
+// sizeInfoFlags is that of the flag bits, which mean nothing, in front of the attributes.
+const sizeInfoFlags = 4
 
 // EncodeSADInfo returns the payload of NEWSADINFO.
 func EncodeSADInfo(i SADInfo) ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.Uint32(attrSADCount, i.Count)
-	ae.Bytes(attrSADHash, words(i.HashBuckets, i.HashMax))
-	return withAttrs(words(0), ae)
+	p := newPayload(sizeInfoFlags)
+	p.uint32(attrSADCount, i.Count)
+	p.uint32s(attrSADHash, i.HashBuckets, i.HashMax)
+	return p, nil
 }
 
 // EncodeSPDInfo returns the payload of NEWSPDINFO.
 func EncodeSPDInfo(i SPDInfo) ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(attrSPDInfo, words(i.In, i.Out, i.Fwd, i.SocketIn, i.SocketOut, i.SocketFwd))
-	ae.Bytes(attrSPDHash, words(i.HashBuckets, i.HashMax))
-	putThresholds(ae, i.Thresholds)
-	return withAttrs(words(0), ae)
+	p := newPayload(sizeInfoFlags)
+	p.uint32s(attrSPDInfo, i.In, i.Out, i.Fwd, i.SocketIn, i.SocketOut, i.SocketFwd)
+	p.uint32s(attrSPDHash, i.HashBuckets, i.HashMax)
+	putThresholds(&p, i.Thresholds)
+	return p, nil
 }
 
 // EncodeThresholds returns the payload of NEWSPDINFO as a request, which sets them.
 func EncodeThresholds(t Thresholds) ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
-	putThresholds(ae, t)
-	return withAttrs(EncodeInfoRequest(), ae)
+	p := payload(EncodeInfoRequest())
+	putThresholds(&p, t)
+	return p, nil
 }
 
-func putThresholds(ae *netlink.AttributeEncoder, t Thresholds) {
+func putThresholds(p *payload, t Thresholds) {
 	if h := t.IPv4; h != nil {
-		ae.Bytes(attrSPDThresh4, []byte{h.Local, h.Remote})
+		p.bytes(attrSPDThresh4, []byte{h.Local, h.Remote})
 	}
 	if h := t.IPv6; h != nil {
-		ae.Bytes(attrSPDThresh6, []byte{h.Local, h.Remote})
+		p.bytes(attrSPDThresh6, []byte{h.Local, h.Remote})
 	}
-}
-
-// words lays numbers out in host byte order.
-func words(v ...uint32) []byte {
-	b := make([]byte, 0, 4*len(v))
-	for _, w := range v {
-		b = host.AppendUint32(b, w)
-	}
-	return b
 }

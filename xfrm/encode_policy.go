@@ -3,7 +3,6 @@ package xfrm
 import (
 	"fmt"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,29 +11,30 @@ const maxTmpls = 6
 
 // EncodePolicy returns the payload of NEWPOLICY and UPDPOLICY: struct xfrm_userpolicy_info
 // and its attributes. Errors wrap ipsec.ErrInvalid.
-func EncodePolicy(p *Policy) ([]byte, error) {
-	b := make([]byte, sizePolicyInfo)
-	if err := putPolicyInfo(b, p); err != nil {
+func EncodePolicy(pol *Policy) ([]byte, error) {
+	p := newPayload(sizePolicyInfo)
+	if err := putPolicyInfo(p, pol); err != nil {
 		return nil, err
 	}
-	ae := netlink.NewAttributeEncoder()
-	putPolicyType(ae, p.Type)
-	if len(p.Tmpls) > 0 {
-		tmpls, err := tmplBytes(p.Tmpls)
-		if err != nil {
-			return nil, err
-		}
-		ae.Bytes(attrTmpl, tmpls)
-	}
-	putMarkIfID(ae, p.Mark, p.IfID)
-	if err := putSecCtx(ae, p.SecCtx); err != nil {
+	if err := putPolicyAttrs(&p, pol); err != nil {
 		return nil, err
 	}
-	putOptional(ae, attrPCPU, p.PCPU)
-	if p.Offload != nil {
-		ae.Bytes(attrOffload, offloadBytes(p.Offload))
+	return p, nil
+}
+
+// putPolicyAttrs adds the attributes behind a struct xfrm_userpolicy_info.
+func putPolicyAttrs(p *payload, pol *Policy) error {
+	putPolicyType(p, pol.Type)
+	if err := putTmpls(p, pol.Tmpls); err != nil {
+		return err
 	}
-	return withAttrs(b, ae)
+	putMarkIfID(p, pol.Mark, pol.IfID)
+	if err := putSecCtx(p, pol.SecCtx); err != nil {
+		return err
+	}
+	p.optional(attrPCPU, pol.PCPU)
+	putOffload(p, pol.Offload)
+	return nil
 }
 
 // putPolicyInfo writes a struct xfrm_userpolicy_info.
@@ -54,34 +54,35 @@ func putPolicyInfo(b []byte, p *Policy) error {
 }
 
 // putPolicyType adds XFRMA_POLICY_TYPE unless the type is main, which none means.
-func putPolicyType(ae *netlink.AttributeEncoder, t PolicyType) {
+func putPolicyType(p *payload, t PolicyType) {
 	if t == PolicyMain {
 		return
 	}
-	b := make([]byte, sizePolicyType)
-	b[0] = uint8(t)
-	ae.Bytes(attrPolicyType, b)
+	p.attr(attrPolicyType, sizePolicyType)[0] = uint8(t)
 }
 
-func putMarkIfID(ae *netlink.AttributeEncoder, m *Mark, ifID uint32) {
+func putMarkIfID(p *payload, m *Mark, ifID uint32) {
 	if m != nil {
-		ae.Bytes(attrMark, markBytes(m))
+		putMark(p.attr(attrMark, sizeMark), m)
 	}
-	putNonzero(ae, attrIfID, ifID)
+	p.nonzero(attrIfID, ifID)
 }
 
-// tmplBytes is an array of struct xfrm_user_tmpl.
-func tmplBytes(tmpls []Tmpl) ([]byte, error) {
-	if len(tmpls) > maxTmpls {
-		return nil, invalid("%d templates: at most %d", len(tmpls), maxTmpls)
+// putTmpls adds an array of struct xfrm_user_tmpl, if there are any.
+func putTmpls(p *payload, tmpls []Tmpl) error {
+	if len(tmpls) == 0 {
+		return nil
 	}
-	b := make([]byte, sizeTmpl*len(tmpls))
+	if len(tmpls) > maxTmpls {
+		return invalid("%d templates: at most %d", len(tmpls), maxTmpls)
+	}
+	b := p.attr(attrTmpl, sizeTmpl*len(tmpls))
 	for i := range tmpls {
 		if err := putTmpl(b[sizeTmpl*i:], &tmpls[i]); err != nil {
-			return nil, fmt.Errorf("template %d: %w", i+1, err)
+			return fmt.Errorf("template %d: %w", i+1, err)
 		}
 	}
-	return b, nil
+	return nil
 }
 
 // putTmpl writes a struct xfrm_user_tmpl. A template that names neither family nor
@@ -118,17 +119,16 @@ func putTmpl(b []byte, t *Tmpl) error {
 // EncodePolicyID returns the payload of GETPOLICY and DELPOLICY. Errors wrap
 // ipsec.ErrInvalid.
 func EncodePolicyID(id *PolicyID) ([]byte, error) {
-	b := make([]byte, sizePolicyID)
-	if err := putPolicyID(b, id); err != nil {
+	p := newPayload(sizePolicyID)
+	if err := putPolicyID(p, id); err != nil {
 		return nil, err
 	}
-	ae := netlink.NewAttributeEncoder()
-	putPolicyType(ae, id.Type)
-	putMarkIfID(ae, id.Mark, id.IfID)
-	if err := putSecCtx(ae, id.SecCtx); err != nil {
+	putPolicyType(&p, id.Type)
+	putMarkIfID(&p, id.Mark, id.IfID)
+	if err := putSecCtx(&p, id.SecCtx); err != nil {
 		return nil, err
 	}
-	return withAttrs(b, ae)
+	return p, nil
 }
 
 // putPolicyID writes a struct xfrm_userpolicy_id.
@@ -143,7 +143,7 @@ func putPolicyID(b []byte, id *PolicyID) error {
 
 // EncodeFlushPolicies returns the payload of FLUSHPOLICY.
 func EncodeFlushPolicies(t PolicyType) ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
-	putPolicyType(ae, t)
-	return withAttrs(nil, ae)
+	p := newPayload(0)
+	putPolicyType(&p, t)
+	return p, nil
 }

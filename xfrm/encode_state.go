@@ -3,7 +3,6 @@ package xfrm
 import (
 	"fmt"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"espalier/ipsec"
@@ -25,18 +24,16 @@ const (
 //
 // Errors wrap ipsec.ErrInvalid.
 func EncodeState(s *State) ([]byte, error) {
-	b := make([]byte, sizeUsersaInfo)
-	family, err := putUsersaInfo(b, s)
+	p := newPayload(sizeUsersaInfo)
+	family, err := putUsersaInfo(p, s)
 	if err != nil {
 		return nil, err
 	}
-	attrs, err := stateAttrs(s, family)
-	if err != nil {
+	if err := putStateAttrs(&p, s, family); err != nil {
+		clear(p) // a key may be in there
 		return nil, err
 	}
-	b = append(b, attrs...)
-	clear(attrs) // the key is in there
-	return b, nil
+	return p, nil
 }
 
 // putUsersaInfo writes a struct xfrm_usersa_info and returns the SA's address family.
@@ -82,74 +79,56 @@ func (s *State) wideReplay() bool {
 	return r != nil && (r.SeqHi != 0 || r.OSeqHi != 0 || len(r.Bitmap) > 1)
 }
 
-// stateAttrs are the attributes behind a struct xfrm_usersa_info. They hold keys.
-func stateAttrs(s *State, family uint16) ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
-	if s.Encap != nil {
-		b, err := encapBytes(s.Encap, family)
-		if err != nil {
-			return nil, err
-		}
-		ae.Bytes(attrEncap, b)
+// putStateAttrs adds the attributes behind a struct xfrm_usersa_info. They hold keys.
+func putStateAttrs(p *payload, s *State, family uint16) error {
+	if err := putEncap(p, s.Encap, family); err != nil {
+		return err
 	}
-	wipe, err := putAlgorithms(ae, s)
-	defer wipe()
-	if err != nil {
-		return nil, err
+	if err := putAlgorithms(p, s); err != nil {
+		return err
 	}
 	if s.CoAddr.IsValid() {
 		if f, err := addrFamily(s.CoAddr); err != nil || f != family {
-			return nil, invalid("care-of address %s is not of the SA's family", s.CoAddr)
+			return invalid("care-of address %s is not of the SA's family", s.CoAddr)
 		}
-		ae.Bytes(attrCoAddr, addrBytes(s.CoAddr))
+		putAddr(p.attr(attrCoAddr, sizeAddr), s.CoAddr)
 	}
-	if err := putSecCtx(ae, s.SecCtx); err != nil {
-		return nil, err
+	if err := putSecCtx(p, s.SecCtx); err != nil {
+		return err
 	}
-	if s.Offload != nil {
-		ae.Bytes(attrOffload, offloadBytes(s.Offload))
+	putOffload(p, s.Offload)
+	if err := putReplay(p, s); err != nil {
+		return err
 	}
-	if err := putReplay(ae, s); err != nil {
-		return nil, err
-	}
-	putNonzero(ae, attrExtraFlags, s.ExtraFlags)
-	if s.Mark != nil {
-		ae.Bytes(attrMark, markBytes(s.Mark))
-	}
-	putNonzero(ae, attrIfID, s.IfID)
-	putNonzero(ae, attrTFCPad, s.TFCPad)
+	p.nonzero(attrExtraFlags, s.ExtraFlags)
+	putMarkIfID(p, s.Mark, s.IfID)
+	p.nonzero(attrTFCPad, s.TFCPad)
 	if m := s.OutputMark; m != nil {
-		ae.Uint32(attrSetMark, m.Value)
+		p.uint32(attrSetMark, m.Value)
 		if m.Mask != 1<<32-1 { // what no mask means
-			ae.Uint32(attrSetMarkMask, m.Mask)
+			p.uint32(attrSetMarkMask, m.Mask)
 		}
 	}
-	if err := putDir(ae, s.Dir); err != nil {
-		return nil, err
+	if err := putDir(p, s.Dir); err != nil {
+		return err
 	}
-	putNonzero(ae, attrMappingThresh, s.MappingThresh)
-	putNonzero(ae, attrNATKeepalive, s.NATKeepalive)
-	putOptional(ae, attrReplayThresh, s.ReplayThresh)
-	putOptional(ae, attrTimerThresh, s.TimerThresh)
-	putOptional(ae, attrPCPU, s.PCPU)
-	putIPTFS(ae, s.IPTFS)
+	p.nonzero(attrMappingThresh, s.MappingThresh)
+	p.nonzero(attrNATKeepalive, s.NATKeepalive)
+	p.optional(attrReplayThresh, s.ReplayThresh)
+	p.optional(attrTimerThresh, s.TimerThresh)
+	p.optional(attrPCPU, s.PCPU)
+	putIPTFS(p, s.IPTFS)
 	if s.LastUsed != 0 {
-		ae.Uint64(attrLastUsed, s.LastUsed)
+		p.uint64(attrLastUsed, s.LastUsed)
 	}
-	return ae.Encode()
+	return nil
 }
 
-// putAlgorithms adds the algorithms. wipe overwrites the keys once they are encoded.
-func putAlgorithms(ae *netlink.AttributeEncoder, s *State) (wipe func(), err error) {
-	var secrets [][]byte
+// putAlgorithms adds the algorithms with their keys.
+func putAlgorithms(p *payload, s *State) (err error) {
 	put := func(typ uint16, what, name string, key ipsec.Key, bits uint32, number ...uint32) {
-		if err != nil {
-			return
-		}
-		var b []byte
-		if b, err = algorithmBytes(what, name, key, bits, number...); err == nil {
-			secrets = append(secrets, b)
-			ae.Bytes(typ, b)
+		if err == nil {
+			err = putAlgorithm(p, typ, what, name, key, bits, number...)
 		}
 	}
 	if a := s.Crypt; a != nil {
@@ -167,100 +146,82 @@ func putAlgorithms(ae *netlink.AttributeEncoder, s *State) (wipe func(), err err
 	if a := s.Comp; a != nil {
 		put(attrAlgComp, "comp", a.Name, a.Key, a.KeyBits)
 	}
-	return func() {
-		for _, b := range secrets {
-			clear(b)
-		}
-	}, err
+	return err
 }
 
 // putReplay adds the replay state in the struct that has room for it.
-func putReplay(ae *netlink.AttributeEncoder, s *State) error {
+func putReplay(p *payload, s *State) error {
 	switch {
 	case s.wideReplay():
-		b, err := replayESNBytes(s)
-		if err != nil {
-			return err
-		}
-		ae.Bytes(attrReplayESN, b)
+		return putReplayESN(p, s)
 	case s.Replay != nil:
-		ae.Bytes(attrReplayVal, replayBytes(s.Replay))
+		r := s.Replay
+		b := p.attr(attrReplayVal, sizeReplay)
+		host.PutUint32(b[0:], r.OSeq)
+		host.PutUint32(b[4:], r.Seq)
+		if len(r.Bitmap) > 0 {
+			host.PutUint32(b[8:], r.Bitmap[0])
+		}
 	}
 	return nil
 }
 
-func putDir(ae *netlink.AttributeEncoder, d StateDir) error {
+func putDir(p *payload, d StateDir) error {
 	switch d {
 	case 0:
 	case StateDirIn, StateDirOut:
-		ae.Uint8(attrSADir, uint8(d))
+		p.uint8(attrSADir, uint8(d))
 	default:
 		return invalid("direction %d", d)
 	}
 	return nil
 }
 
-func putNonzero(ae *netlink.AttributeEncoder, typ uint16, v uint32) {
-	if v != 0 {
-		ae.Uint32(typ, v)
+// putEncap adds a struct xfrm_encap_tmpl, if there is one. An original address of 0.0.0.0 is none
+// in IPv6, too: that is what people write there, and ip takes it.
+func putEncap(p *payload, e *EncapTmpl, family uint16) error {
+	if e == nil {
+		return nil
 	}
-}
-
-func putOptional(ae *netlink.AttributeEncoder, typ uint16, v *uint32) {
-	if v != nil {
-		ae.Uint32(typ, *v)
-	}
-}
-
-// encapBytes is a struct xfrm_encap_tmpl. An original address of 0.0.0.0 is none in IPv6, too:
-// that is what people write there, and ip takes it.
-func encapBytes(e *EncapTmpl, family uint16) ([]byte, error) {
 	if f, err := addrFamily(e.OA); err != nil {
-		return nil, fmt.Errorf("encap: %w", err)
+		return fmt.Errorf("encap: %w", err)
 	} else if f != unix.AF_UNSPEC && f != family && !e.OA.IsUnspecified() {
-		return nil, invalid("encap: original address %s is not of the SA's family", e.OA)
+		return invalid("encap: original address %s is not of the SA's family", e.OA)
 	}
-	b := make([]byte, sizeEncap)
+	b := p.attr(attrEncap, sizeEncap)
 	host.PutUint16(b[0:], uint16(e.Type))
 	putPort(b[2:], e.SrcPort)
 	putPort(b[4:], e.DstPort)
 	putAddr(b[8:], e.OA)
-	return b, nil
+	return nil
 }
 
-// replayBytes is a struct xfrm_replay_state.
-func replayBytes(r *ReplayState) []byte {
-	b := make([]byte, sizeReplay)
-	host.PutUint32(b[0:], r.OSeq)
-	host.PutUint32(b[4:], r.Seq)
-	if len(r.Bitmap) > 0 {
-		host.PutUint32(b[8:], r.Bitmap[0])
-	}
-	return b
-}
-
-// replayESNBytes is a struct xfrm_replay_state_esn, its bitmap as long as the window needs;
-// a bitmap of zeros is only announced, which engines take for the same.
-func replayESNBytes(s *State) ([]byte, error) {
+// putReplayESN adds a struct xfrm_replay_state_esn, its bitmap as long as the window needs; a
+// bitmap of zeros is only announced, which engines take for the same.
+func putReplayESN(p *payload, s *State) error {
 	var r ReplayState
 	if s.Replay != nil {
 		r = *s.Replay
 	}
 	words := max(len(r.Bitmap), int(s.ReplayWindow+31)/32)
 	if words > maxBitmap {
-		return nil, invalid("replay bitmap of %d words: at most %d", words, maxBitmap)
-	}
-	b := make([]byte, sizeReplayESN+4*words)
-	for i, v := range [...]uint32{uint32(words), r.OSeq, r.Seq, r.OSeqHi, r.SeqHi, s.ReplayWindow} {
-		host.PutUint32(b[4*i:], v)
+		return invalid("replay bitmap of %d words: at most %d", words, maxBitmap)
 	}
 	if allZeroWords(r.Bitmap) {
-		return b[:sizeReplayESN], nil
+		r.Bitmap = nil
+	}
+	size := sizeReplayESN
+	if r.Bitmap != nil {
+		size += 4 * words
+	}
+	b := p.attr(attrReplayESN, size)
+	for i, v := range [...]uint32{uint32(words), r.OSeq, r.Seq, r.OSeqHi, r.SeqHi, s.ReplayWindow} {
+		host.PutUint32(b[4*i:], v)
 	}
 	for i, v := range r.Bitmap {
 		host.PutUint32(b[sizeReplayESN+4*i:], v)
 	}
-	return b, nil
+	return nil
 }
 
 // EncodeStateID returns the payload of GETSA and DELSA: struct xfrm_usersa_id,
@@ -274,14 +235,11 @@ func EncodeStateID(id *StateID) ([]byte, error) {
 	if !id.Dst.IsValid() {
 		return nil, invalid("no destination address")
 	}
-	b := make([]byte, sizeUsersaID)
-	putUsersaID(b, id, family)
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(attrSrcAddr, addrBytes(id.Src))
-	if id.Mark != nil {
-		ae.Bytes(attrMark, markBytes(id.Mark))
-	}
-	return withAttrs(b, ae)
+	p := newPayload(sizeUsersaID)
+	putUsersaID(p, id, family)
+	putAddr(p.attr(attrSrcAddr, sizeAddr), id.Src)
+	putMarkIfID(&p, id.Mark, 0)
+	return p, nil
 }
 
 // putUsersaID writes a struct xfrm_usersa_id.

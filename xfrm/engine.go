@@ -23,7 +23,7 @@ func (s *State) RequestedSA() (ipsec.SA, error) {
 // EngineSA translates what an engine reads back. A state without any algorithm is a larval SA.
 // Errors are those of SA.
 func (s *State) EngineSA() (ipsec.SA, error) {
-	if !s.larval() {
+	if s.Proto != unix.IPPROTO_ESP || !s.IsLarval() {
 		return s.RequestedSA()
 	}
 	mode, err := modeToIPsec(s.Mode)
@@ -42,10 +42,6 @@ func (s *State) EngineSA() (ipsec.SA, error) {
 	}
 	s.addLife(&sa)
 	return sa, s.convertLimits(&sa)
-}
-
-func (s *State) larval() bool {
-	return s.Proto == unix.IPPROTO_ESP && s.AEAD == nil && s.Crypt == nil && s.Auth == nil && s.AuthTrunc == nil
 }
 
 // addLife fills in what State.SA leaves out.

@@ -3,7 +3,6 @@ package xfrm
 import (
 	"net/netip"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"espalier/ipsec"
@@ -66,18 +65,17 @@ func EncodeStateFilter(f *StateFilter) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ae := netlink.NewAttributeEncoder()
+	p := newPayload(0)
 	if f.Proto != 0 {
-		ae.Uint8(attrProto, f.Proto)
+		p.uint8(attrProto, f.Proto)
 	}
-	b := make([]byte, sizeAddressFilter) // of AF_UNSPEC it selects everything
+	b := p.attr(attrAddressFilter, sizeAddressFilter) // of AF_UNSPEC it selects everything
 	putAddr(b[0:], f.Src.Addr())
 	putAddr(b[16:], f.Dst.Addr())
 	host.PutUint16(b[32:], family)
 	b[34] = uint8(max(f.Src.Bits(), 0))
 	b[35] = uint8(max(f.Dst.Bits(), 0))
-	ae.Bytes(attrAddressFilter, b)
-	return withAttrs(nil, ae)
+	return p, nil
 }
 
 // DecodeStateFilter reads the payload of a GETSA dump. Errors wrap ipsec.ErrInvalid.

@@ -1,7 +1,5 @@
 package xfrm
 
-import "github.com/mdlayher/netlink"
-
 // IPTFS holds what belongs to ModeIPTFS (RFC 9347): XFRMA_IPTFS_*. nil is not set.
 type IPTFS struct {
 	DropTime      *uint32 // inbound: microseconds to wait for a missing packet
@@ -12,20 +10,20 @@ type IPTFS struct {
 	PacketSize    *uint32 // outbound: bytes; 0 is the path MTU
 }
 
-func putIPTFS(ae *netlink.AttributeEncoder, t *IPTFS) {
+func putIPTFS(p *payload, t *IPTFS) {
 	if t == nil {
 		return
 	}
-	putOptional(ae, attrIPTFSDropTime, t.DropTime)
+	p.optional(attrIPTFSDropTime, t.DropTime)
 	if t.ReorderWindow != nil {
-		ae.Uint16(attrIPTFSReorderWindow, *t.ReorderWindow)
+		p.uint16(attrIPTFSReorderWindow, *t.ReorderWindow)
 	}
 	if t.DontFragment {
-		ae.Flag(attrIPTFSDontFragment, true)
+		p.attr(attrIPTFSDontFragment, 0)
 	}
-	putOptional(ae, attrIPTFSInitDelay, t.InitDelay)
-	putOptional(ae, attrIPTFSMaxQueue, t.MaxQueue)
-	putOptional(ae, attrIPTFSPacketSize, t.PacketSize)
+	p.optional(attrIPTFSInitDelay, t.InitDelay)
+	p.optional(attrIPTFSMaxQueue, t.MaxQueue)
+	p.optional(attrIPTFSPacketSize, t.PacketSize)
 }
 
 func getIPTFS(s *State, typ uint16, data []byte) (err error) {

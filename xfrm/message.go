@@ -99,6 +99,9 @@ func Messages(b []byte) iter.Seq2[netlink.Message, error] {
 	}
 }
 
+// MessageLen is how many bytes AppendMessage appends for a message with a payload of so many.
+func MessageLen(payload int) int { return headerLen + (payload+3)&^3 }
+
 // AppendMessage appends m to a datagram, padded to four bytes. The header's length is
 // computed.
 func AppendMessage(b []byte, m netlink.Message) []byte {

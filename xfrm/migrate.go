@@ -3,7 +3,6 @@ package xfrm
 import (
 	"net/netip"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,21 +37,19 @@ const (
 
 // EncodeMigration returns the payload of MIGRATE. Errors wrap ipsec.ErrInvalid.
 func EncodeMigration(m *Migration) ([]byte, error) {
-	b := make([]byte, sizePolicyID)
-	if err := putPolicyID(b, &m.ID); err != nil {
+	p := newPayload(sizePolicyID)
+	if err := putPolicyID(p, &m.ID); err != nil {
 		return nil, err
 	}
-	ae := netlink.NewAttributeEncoder()
 	if m.KM != nil {
-		km := make([]byte, sizeKMAddress)
 		family, err := addrFamily(m.KM.Local, m.KM.Remote)
 		if err != nil {
 			return nil, err
 		}
+		km := p.attr(attrKMAddress, sizeKMAddress)
 		putAddr(km[0:], m.KM.Local)
 		putAddr(km[16:], m.KM.Remote)
 		host.PutUint16(km[36:], family)
-		ae.Bytes(attrKMAddress, km)
 	}
 	var encapFamily uint16
 	var moves []byte
@@ -66,22 +63,16 @@ func EncodeMigration(m *Migration) ([]byte, error) {
 	if len(m.Moves) > maxTmpls {
 		return nil, invalid("%d moves: at most %d", len(m.Moves), maxTmpls)
 	}
-	if m.Encap != nil {
-		encap, err := encapBytes(m.Encap, encapFamily)
-		if err != nil {
-			return nil, err
-		}
-		ae.Bytes(attrEncap, encap)
+	if err := putEncap(&p, m.Encap, encapFamily); err != nil {
+		return nil, err
 	}
-	putPolicyType(ae, m.ID.Type)
+	putPolicyType(&p, m.ID.Type)
 	if len(moves) > 0 {
-		ae.Bytes(attrMigrate, moves)
+		p.bytes(attrMigrate, moves)
 	}
-	putMarkIfID(ae, m.ID.Mark, m.ID.IfID)
-	if m.Offload != nil {
-		ae.Bytes(attrOffload, offloadBytes(m.Offload))
-	}
-	return withAttrs(b, ae)
+	putMarkIfID(&p, m.ID.Mark, m.ID.IfID)
+	putOffload(&p, m.Offload)
+	return p, nil
 }
 
 func moveBytes(m *Move) ([]byte, uint16, error) {

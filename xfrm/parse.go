@@ -2,7 +2,9 @@ package xfrm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // Env is what a command refers to but does not contain.
@@ -21,26 +23,35 @@ type Env struct {
 // and defaults of iproute2 7.1 (documented in ip-xfrm(8)), and in addition for a key
 // `@FILE`, `-` and `--generate-key`. Errors are a *SyntaxError or a *SemanticError.
 func Parse(words []string, env Env) (*Command, error) {
-	c := &cursor{words: words, env: &env, family: env.Family}
+	c := cursors.Get().(*cursor)
+	defer func() {
+		*c = cursor{}
+		cursors.Put(c)
+	}()
+	c.words, c.env, c.family = words, env, env.Family
+	c.inner = c.innerRoom[:0]
 	return c.command()
 }
 
+// cursors are zero values for the next commands: a batch has thousands.
+var cursors = sync.Pool{New: func() any { return new(cursor) }}
+
 func (c *cursor) command() (*Command, error) {
-	object, err := c.object()
+	object, err := c.readObject()
 	if err != nil {
 		return nil, err
 	}
 	cmd := &Command{Object: object}
-	c.context = object.String()
-	if cmd.Verb, err = c.verb(object); err != nil {
+	c.object = object.String()
+	if cmd.Verb, err = c.readVerb(object); err != nil {
 		return nil, err
 	}
 	switch object {
 	case ObjectState:
-		c.context += " " + cmd.Verb.String()
+		c.verb = cmd.Verb.String()
 		err = c.stateCommand(cmd)
 	case ObjectPolicy:
-		c.context += " " + cmd.Verb.String()
+		c.verb = cmd.Verb.String()
 		err = c.policyCommand(cmd)
 	case ObjectMonitor:
 		err = c.monitorCommand(cmd)
@@ -73,14 +84,18 @@ var policyVerbs = []verbName{
 	{"getdefault", VerbGetDefault},
 }
 
-func (c *cursor) object() (Object, error) {
+func objectNames() []string {
 	var names []string
 	for _, o := range objects {
 		names = append(names, o.String())
 	}
+	return names
+}
+
+func (c *cursor) readObject() (Object, error) {
 	if !c.more() {
-		c.offer(names...)
-		return 0, &SyntaxError{Problem: "nothing to do", Expected: names}
+		c.offer(objectNames()...)
+		return 0, &SyntaxError{Problem: "nothing to do", Expected: objectNames()}
 	}
 	word := c.next()
 	for _, o := range objects {
@@ -88,10 +103,21 @@ func (c *cursor) object() (Object, error) {
 			return o, nil
 		}
 	}
-	return 0, c.wrong("is not something xfrm knows", names...)
+	return 0, c.wrong("is not something xfrm knows", objectNames()...)
 }
 
-func (c *cursor) verb(object Object) (Verb, error) {
+// verbNames leaves out aliases.
+func verbNames(verbs []verbName) []string {
+	var names []string
+	for _, v := range verbs {
+		if v.name == v.verb.String() {
+			names = append(names, v.name)
+		}
+	}
+	return names
+}
+
+func (c *cursor) readVerb(object Object) (Verb, error) {
 	verbs := stateVerbs
 	switch object {
 	case ObjectPolicy:
@@ -99,14 +125,8 @@ func (c *cursor) verb(object Object) (Verb, error) {
 	case ObjectMonitor:
 		return VerbMonitor, nil
 	}
-	var names []string
-	for _, v := range verbs {
-		if v.name == v.verb.String() {
-			names = append(names, v.name)
-		}
-	}
 	if c.atGap() { // without a verb there are no further words
-		c.offer(names...)
+		c.offer(verbNames(verbs)...)
 		return 0, c.wrong("needs a command after it")
 	}
 	if !c.more() {
@@ -118,24 +138,27 @@ func (c *cursor) verb(object Object) (Verb, error) {
 			return v.verb, nil
 		}
 	}
-	return 0, c.wrong("is not a command", names...)
+	return 0, c.wrong("is not a command", verbNames(verbs)...)
 }
 
 func isAbbreviation(word, of string) bool { return word != "" && strings.HasPrefix(of, word) }
 
 // cursor walks over the words of a command.
 type cursor struct {
-	words   []string
-	pos     int // of the next word
-	context string
-	env     *Env
+	words        []string
+	pos          int    // of the next word
+	object, verb string // read so far
+	env          Env
 	// family is that of the addresses to come, 0 for any: what was asked for, else that of
 	// the first.
 	family uint16
-	// inner are the words that the grammar just left would have taken at pos. They are
-	// offered as well when nobody takes the word there.
-	inner    []string
-	innerPos int
+	// inner are the vocabularies just left, which would have taken their words at innerPos,
+	// the innermost first.
+	inner     []vocabulary
+	innerPos  int
+	innerRoom [4]vocabulary // enough for most
+	policy    policyBuilder // room for the one in the making
+	tmpl      tmplBuilder
 	// gap is behind the last word when the next one is asked for, else nil.
 	gap *gap
 }
@@ -154,9 +177,16 @@ func (c *cursor) next() string {
 	return c.words[c.pos-1]
 }
 
-// value is the word after the keyword just read: one of words, or what the caller says it is.
-func (c *cursor) value(what string, words ...string) (string, error) {
-	c.offer(words...)
+// context is the command being read, for errors.
+func (c *cursor) context() string {
+	if c.verb == "" {
+		return c.object
+	}
+	return c.object + " " + c.verb
+}
+
+// value is the word after the keyword just read, what the caller says it is.
+func (c *cursor) value(what string) (string, error) {
 	c.want(what)
 	if !c.more() {
 		return "", c.wrong("needs a value")
@@ -170,7 +200,7 @@ func (c *cursor) wrong(problem string, expected ...string) error {
 }
 
 func (c *cursor) wrongAt(index int, problem string, expected ...string) error {
-	e := &SyntaxError{Index: index, Context: c.context, Problem: problem, Expected: expected}
+	e := &SyntaxError{Index: index, Context: c.context(), Problem: problem, Expected: expected}
 	if index < 0 || index >= len(c.words) {
 		return e
 	}
@@ -192,7 +222,7 @@ func mayBeKey(word string) bool {
 }
 
 func (c *cursor) semantic(problem string) error {
-	return &SemanticError{Context: c.context, Problem: problem}
+	return &SemanticError{Context: c.context(), Problem: problem}
 }
 
 // semanticWord is an error about the word just read that ip counts as semantic.
@@ -203,6 +233,32 @@ func (c *cursor) semanticWord(problem string) error {
 	}
 	return c.semantic(e.Problem)
 }
+
+// vocabulary is what may stand in one place.
+type vocabulary interface {
+	names() []string
+}
+
+// leave notes that the next word is none of v's. They are expected as well when nobody takes it.
+func (c *cursor) leave(v vocabulary) {
+	if c.innerPos != c.pos {
+		c.inner, c.innerPos = c.inner[:0], c.pos
+	}
+	c.inner = append(c.inner, v)
+}
+
+// innerAt are the words that vocabularies just left would have taken at pos.
+func (c *cursor) innerAt(pos int) (words []string) {
+	if c.innerPos == pos {
+		for _, v := range slices.Backward(c.inner) {
+			words = append(words, v.names()...)
+		}
+	}
+	return words
+}
+
+// maxWords is how many keywords a grammar has at most.
+const maxWords = 64
 
 // grammar is the table of the keywords that may stand in one place; T is what they fill
 // in.
@@ -227,30 +283,34 @@ type keyword[T any] struct {
 // parse reads keywords up to the first word that is not in the table, and tells how many
 // it read.
 func (g *grammar[T]) parse(c *cursor, t T) (int, error) {
-	seen := map[string]bool{}
+	var seen [maxWords]bool
 	n := 0
 	for ; c.more(); n++ {
-		k := g.find(c.peek())
-		if k == nil || k.over != nil && k.over(t) {
+		i := g.find(c.peek())
+		if i < 0 {
+			break
+		}
+		k := &g.words[i]
+		if k.over != nil && k.over(t) {
 			break
 		}
 		c.pos++
-		if k.once && seen[k.name] {
+		if k.once && seen[i] {
 			return n, c.wrong("is given twice")
 		}
-		seen[k.name] = true
+		seen[i] = true
 		if err := k.parse(c, t); err != nil {
 			return n, err
 		}
 	}
-	for i := range g.words {
+	for i := 0; c.atGap() && i < len(g.words); i++ {
 		k := &g.words[i]
-		if k.once && seen[k.name] || k.over != nil && k.over(t) || k.taken != nil && k.taken(t) {
+		if k.once && seen[i] || k.over != nil && k.over(t) || k.taken != nil && k.taken(t) {
 			continue
 		}
 		c.offer(k.name)
 	}
-	c.inner, c.innerPos = append(g.names(), c.innerAt(c.pos)...), c.pos
+	c.leave(g)
 	return n, nil
 }
 
@@ -261,28 +321,22 @@ func (g *grammar[T]) parseAll(c *cursor, t T) error {
 	}
 	if c.more() {
 		c.pos++
-		if k := g.find(c.words[c.pos-1]); k != nil {
-			return c.wrong("comes too late: the words of " + k.group + " must stand together")
+		if i := g.find(c.words[c.pos-1]); i >= 0 {
+			return c.wrong("comes too late: the words of " + g.words[i].group + " must stand together")
 		}
 		return c.wrong("is not a word here", c.innerAt(c.pos-1)...)
 	}
 	return nil
 }
 
-func (c *cursor) innerAt(pos int) []string {
-	if c.innerPos == pos {
-		return c.inner
-	}
-	return nil
-}
-
-func (g *grammar[T]) find(name string) *keyword[T] {
+// find is the index of a keyword, -1 if it is none.
+func (g *grammar[T]) find(name string) int {
 	for i := range g.words {
 		if g.words[i].name == name {
-			return &g.words[i]
+			return i
 		}
 	}
-	return nil
+	return -1
 }
 
 func (g *grammar[T]) names() []string {

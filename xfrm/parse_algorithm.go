@@ -60,38 +60,30 @@ func (b *stateBuilder) algorithm(c *cursor, what string, to **Algorithm) error {
 
 // parseAuthTrunc reads NAME KEY BITS.
 func parseAuthTrunc(c *cursor, b *stateBuilder) error {
-	const what = "auth-trunc"
-	if err := b.free(c, what); err != nil {
-		return err
-	}
-	name, k, err := b.nameAndKey(c, what)
+	a, bits, err := b.withICV(c, "auth-trunc")
 	if err != nil {
 		return err
 	}
-	bits, err := icvBits(c, what)
-	if err != nil {
-		return err
-	}
-	b.AuthTrunc = &AuthTrunc{Name: name, Key: k, KeyBits: uint32(k.Len() * 8), TruncBits: bits}
+	b.AuthTrunc = &AuthTrunc{Name: a.Name, Key: a.Key, KeyBits: a.KeyBits, TruncBits: bits}
 	return nil
 }
 
 // parseAEAD reads NAME KEY ICVBITS.
 func parseAEAD(c *cursor, b *stateBuilder) error {
-	const what = "aead"
-	if err := b.free(c, what); err != nil {
-		return err
-	}
-	name, k, err := b.nameAndKey(c, what)
+	a, bits, err := b.withICV(c, "aead")
 	if err != nil {
 		return err
 	}
-	bits, err := icvBits(c, what)
-	if err != nil {
-		return err
-	}
-	b.AEAD = &AEAD{Name: name, Key: k, KeyBits: uint32(k.Len() * 8), ICVBits: bits}
+	b.AEAD = &AEAD{Name: a.Name, Key: a.Key, KeyBits: a.KeyBits, ICVBits: bits}
 	return nil
+}
+
+// withICV reads NAME KEY BITS.
+func (b *stateBuilder) withICV(c *cursor, what string) (a *Algorithm, bits uint32, err error) {
+	if err = b.algorithm(c, what, &a); err == nil {
+		bits, err = icvBits(c, what)
+	}
+	return a, bits, err
 }
 
 // parseComp reads NAME.
@@ -130,14 +122,15 @@ var algorithmNames = map[string][]string{
 }
 
 func algorithmName(c *cursor, what, example string) (string, error) {
-	name, err := c.value("the name of an algorithm", algorithmNames[what]...)
+	c.offer(algorithmNames[what]...)
+	name, err := c.value("the name of an algorithm")
 	if err != nil {
 		return "", err
 	}
 	// The kernel's structs have room for 63 bytes and a zero. No name begins with 0x, but a
 	// key in its place does.
 	if name == "" || len(name) >= maxName || strings.HasPrefix(name, "0x") {
-		return "", &SyntaxError{Index: c.pos - 1, Context: c.context,
+		return "", &SyntaxError{Index: c.pos - 1, Context: c.context(),
 			Problem: fmt.Sprintf("word %d is not the name of an algorithm; %s", c.pos, example)}
 	}
 	return name, nil
@@ -151,12 +144,12 @@ func icvBits(c *cursor, what string) (uint32, error) {
 			c.offer("128", "96", "64")
 		}
 		c.want("a number of bits")
-		return 0, &SyntaxError{Index: c.pos, Context: c.context,
+		return 0, &SyntaxError{Index: c.pos, Context: c.context(),
 			Problem: what + " needs the length of the ICV in bits after the key, such as 128"}
 	}
 	bits, err := parseNumber(c.next(), 32)
 	if err != nil {
-		return 0, &SyntaxError{Index: c.pos - 1, Context: c.context,
+		return 0, &SyntaxError{Index: c.pos - 1, Context: c.context(),
 			Problem: fmt.Sprintf("the ICV length of %s (word %d) is not a number of bits, such as 128", what, c.pos)}
 	}
 	return uint32(bits), nil

@@ -76,7 +76,8 @@ func (c *cursor) policyCommand(cmd *Command) error {
 }
 
 func (c *cursor) policyAdd(cmd *Command) error {
-	b := &policyBuilder{Policy: &Policy{Limits: NoLimits}, cmd: cmd}
+	b := &c.policy
+	b.Policy, b.cmd = &Policy{Limits: NoLimits}, cmd
 	if err := policyGrammar.parseAll(c, b); err != nil {
 		return err
 	}
@@ -109,12 +110,13 @@ func (b *policyBuilder) finish(c *cursor) error {
 
 // policyIdentity reads what delete and get take: a selector or an index.
 func (c *cursor) policyIdentity(cmd *Command) error {
-	b := &policyBuilder{Policy: &Policy{}, cmd: cmd}
+	b := &c.policy
+	b.Policy, b.cmd = &Policy{}, cmd
 	if err := policyIDGrammar.parseAll(c, b); err != nil {
 		return err
 	}
 	if b.sel.given && b.index != nil && b.dir != nil {
-		return &SyntaxError{Index: len(c.words), Context: c.context, Problem: "a selector and an index name two policies; give one"}
+		return &SyntaxError{Index: len(c.words), Context: c.context(), Problem: "a selector and an index name two policies; give one"}
 	}
 	if err := b.finish(c); err != nil {
 		return err
@@ -122,7 +124,7 @@ func (c *cursor) policyIdentity(cmd *Command) error {
 	if !b.sel.given && b.index == nil {
 		return c.semantic("which one? a selector or an index is missing")
 	}
-	cmd.PolicyID = PolicyID{Sel: b.Sel, Dir: b.Dir, Type: b.Type, Mark: b.Mark, IfID: b.IfID, SecCtx: b.SecCtx}
+	cmd.PolicyID = &PolicyID{Sel: b.Sel, Dir: b.Dir, Type: b.Type, Mark: b.Mark, IfID: b.IfID, SecCtx: b.SecCtx}
 	if b.index != nil {
 		cmd.PolicyID.Index = *b.index
 	}
@@ -163,7 +165,8 @@ var tmplGrammar = grammar[*tmplBuilder]{
 func parseTmpl(c *cursor, b *policyBuilder) error {
 	all := ^uint32(0)
 	family := c.family
-	t := &tmplBuilder{Tmpl: Tmpl{AAlgos: all, EAlgos: all, CAlgos: all}}
+	t := &c.tmpl
+	*t = tmplBuilder{Tmpl: Tmpl{AAlgos: all, EAlgos: all, CAlgos: all}}
 	if !c.more() && !c.atGap() {
 		return c.wrong("needs a template", tmplGrammar.names()...)
 	}
@@ -198,7 +201,7 @@ var policyFlushGrammar = grammar[*Command]{
 
 // policyQueryBuilder is a `policy list` in the making.
 type policyQueryBuilder struct {
-	PolicyQuery
+	*PolicyQuery
 	sel selection
 }
 
@@ -225,8 +228,8 @@ var policyQueryGrammar = grammar[*policyQueryBuilder]{
 }
 
 func (c *cursor) policyQuery(cmd *Command) error {
-	q := policyQueryBuilder{PolicyQuery: PolicyQuery{Family: c.env.Family}}
-	if err := policyQueryGrammar.parseAll(c, &q); err != nil {
+	q := &policyQueryBuilder{PolicyQuery: &PolicyQuery{Family: c.env.Family}}
+	if err := policyQueryGrammar.parseAll(c, q); err != nil {
 		return err
 	}
 	q.Sel = q.sel.sel

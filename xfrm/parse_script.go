@@ -1,9 +1,10 @@
 package xfrm
 
 import (
-	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
+	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -31,38 +32,72 @@ const maxScript = 64 << 20
 // continued lines and comments as a shell does, and refuses what only a shell can do:
 // variables, several commands on a line, redirection. Parentheses need no quotes, as in
 // `ip -batch`. The words are not checked further. An error is a *ScriptError or r's.
-func ParseScript(r io.Reader) ([]Line, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxScript+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxScript {
-		return nil, fmt.Errorf("the script is longer than %d MiB", maxScript>>20)
-	}
-	if i := bytes.IndexByte(text, 0); i >= 0 {
-		return nil, &ScriptError{Line: 1 + bytes.Count(text[:i], []byte("\n")), Problem: "this is not text"}
-	}
-	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
-	if i := bytes.IndexByte(text, '\r'); i >= 0 {
-		return nil, &ScriptError{Line: 1 + bytes.Count(text[:i], []byte("\n")), Problem: "there is a carriage return within the line"}
-	}
-	s := splitter{text: text, line: 1}
-	var lines []Line
-	for !s.atEnd() {
-		number := s.line
-		words, err := s.command()
+func ParseScript(r io.Reader) (lines []Line, err error) {
+	for line, err := range Lines(r) {
 		if err != nil {
 			return nil, err
 		}
-		if len(words) == 0 {
-			continue
-		}
-		if words, err = afterXfrm(words, number); err != nil {
-			return nil, err
-		}
-		lines = append(lines, Line{Number: number, Words: words})
+		line.Words = slices.Clone(line.Words)
+		lines = append(lines, line)
 	}
 	return lines, nil
+}
+
+// Lines is ParseScript for long scripts: it yields line by line, and each line's Words only until
+// the next. An error is the last it yields.
+func Lines(r io.Reader) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		text, err := readScript(r)
+		if err != nil {
+			yield(Line{}, err)
+			return
+		}
+		s := splitter{text: text, line: 1}
+		for !s.atEnd() {
+			number := s.line
+			words, err := s.command()
+			if err == nil && len(words) == 0 {
+				continue
+			}
+			if err == nil {
+				words, err = afterXfrm(words, number)
+			}
+			if err != nil {
+				yield(Line{}, err)
+				return
+			}
+			if !yield(Line{Number: number, Words: words}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func readScript(r io.Reader) (string, error) {
+	var b strings.Builder
+	if file, ok := r.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		if info, err := file.Stat(); err == nil {
+			b.Grow(int(min(info.Size(), maxScript)) + 1)
+		}
+	}
+	if _, err := io.Copy(&b, io.LimitReader(r, maxScript+1)); err != nil {
+		return "", err
+	}
+	if b.Len() > maxScript {
+		return "", fmt.Errorf("the script is longer than %d MiB", maxScript>>20)
+	}
+	text := b.String()
+	bad := func(at int, problem string) (string, error) {
+		return "", &ScriptError{Line: 1 + strings.Count(text[:at], "\n"), Problem: problem}
+	}
+	if i := strings.IndexByte(text, 0); i >= 0 {
+		return bad(i, "this is not text")
+	}
+	text = strings.ReplaceAll(text, "\r\n", "\n")
+	if i := strings.IndexByte(text, '\r'); i >= 0 {
+		return bad(i, "there is a carriage return within the line")
+	}
+	return text, nil
 }
 
 // afterXfrm takes off the program in front of the command.
@@ -98,9 +133,10 @@ func afterXfrm(words []string, number int) ([]string, error) {
 
 // splitter cuts a text into words by the rules of a shell.
 type splitter struct {
-	text []byte
-	pos  int
-	line int
+	text  string
+	pos   int
+	line  int
+	words []string // of this line
 }
 
 func (s *splitter) atEnd() bool { return s.pos >= len(s.text) }
@@ -115,71 +151,92 @@ func (s *splitter) take() byte {
 	return b
 }
 
+// special are the bytes that mean more than themselves within a word.
+var special = [256]bool{
+	'\n': true, ' ': true, '\t': true, '\\': true, '\'': true, '"': true, '$': true, '`': true,
+	';': true, '&': true, '|': true, '<': true, '>': true,
+}
+
+// plain reads what stands up to the next special byte.
+func (s *splitter) plain() string {
+	start := s.pos
+	for !s.atEnd() && !special[s.text[s.pos]] {
+		s.pos++
+	}
+	return s.text[start:s.pos]
+}
+
 func (s *splitter) fail(problem string) error {
 	return &ScriptError{Line: s.line, Problem: problem}
 }
 
-// command reads the words up to the end of the line.
+// command reads the words up to the end of the line. They are good until the next line is read; a
+// word without quotes is a part of the text, not a copy.
 func (s *splitter) command() ([]string, error) {
-	var words []string
-	var word []byte
-	inWord := false
+	s.words = s.words[:0]
+	word, inWord := "", false
 	end := func() {
 		if inWord {
-			words = append(words, string(word))
+			s.words = append(s.words, word)
 		}
-		word, inWord = word[:0], false
+		word, inWord = "", false
 	}
+line:
 	for !s.atEnd() {
-		switch b := s.take(); b {
-		case '\n':
-			end()
-			return words, nil
-		case ' ', '\t':
-			end()
-		case '#':
-			if inWord {
-				word = append(word, b)
+		if !special[s.text[s.pos]] {
+			if s.text[s.pos] == '#' && !inWord {
+				s.comment()
 				continue
 			}
-			for !s.atEnd() && s.text[s.pos] != '\n' {
-				s.pos++
-			}
+			word, inWord = word+s.plain(), true
+			continue
+		}
+		switch b := s.take(); b {
+		case '\n':
+			break line
+		case ' ', '\t':
+			end()
 		case '\\':
 			if s.atEnd() {
 				return nil, s.fail("a backslash at the end of the script has nothing to continue")
 			}
-			if c := s.take(); c != '\n' { // a continued line is one line
-				word, inWord = append(word, c), true
+			if s.take() != '\n' { // a continued line is one line
+				word, inWord = word+s.text[s.pos-1:s.pos], true
 			}
 		case '\'', '"':
-			var err error
-			if word, err = s.quoted(b, word); err != nil {
+			quoted, err := s.quoted(b)
+			if err != nil {
 				return nil, err
 			}
-			inWord = true
+			word, inWord = word+quoted, true
 		case '$', '`':
 			return nil, s.fail("variables and substitutions are not expanded: write the value itself")
-		case ';', '&', '|', '<', '>':
-			return nil, s.fail(fmt.Sprintf("%q is for a shell: one command per line goes here", b))
 		default:
-			word, inWord = append(word, b), true
+			return nil, s.fail(fmt.Sprintf("%q is for a shell: one command per line goes here", b))
 		}
 	}
 	end()
-	return words, nil
+	return s.words, nil
 }
 
-// quoted appends what stands up to the closing quote.
-func (s *splitter) quoted(quote byte, word []byte) ([]byte, error) {
+// comment skips the rest of the line.
+func (s *splitter) comment() {
+	for !s.atEnd() && s.text[s.pos] != '\n' {
+		s.pos++
+	}
+}
+
+// quoted reads what stands up to the closing quote.
+func (s *splitter) quoted(quote byte) (string, error) {
 	opened := s.line
+	var word []byte
 	for !s.atEnd() {
 		b := s.take()
 		switch {
 		case b == quote:
-			return word, nil
+			return string(word), nil
 		case quote == '"' && (b == '$' || b == '`'):
-			return nil, s.fail("variables and substitutions are not expanded: write the value itself")
+			return "", s.fail("variables and substitutions are not expanded: write the value itself")
 		case quote == '"' && b == '\\' && !s.atEnd() && strings.IndexByte("\"\\$`\n", s.text[s.pos]) >= 0:
 			if c := s.take(); c != '\n' {
 				word = append(word, c)
@@ -188,5 +245,5 @@ func (s *splitter) quoted(quote byte, word []byte) ([]byte, error) {
 			word = append(word, b)
 		}
 	}
-	return nil, &ScriptError{Line: opened, Problem: "a quote is not closed"}
+	return "", &ScriptError{Line: opened, Problem: "a quote is not closed"}
 }

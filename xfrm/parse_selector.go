@@ -82,7 +82,7 @@ func (id *identity) parse(c *cursor) error {
 }
 
 func (c *cursor) protoMissing() error {
-	return &SyntaxError{Index: len(c.words), Context: c.context, Problem: "proto is missing", Expected: protoNames.names()}
+	return &SyntaxError{Index: len(c.words), Context: c.context(), Problem: "proto is missing", Expected: protoNames.names()}
 }
 
 // require refuses a command that does not say which SA it is about.
@@ -111,7 +111,7 @@ func mixedFamilies(a, b netip.Prefix) bool {
 }
 
 func (c *cursor) mixedFamilies(src, dst netip.Prefix) error {
-	return &SyntaxError{Index: c.pos - 1, Context: c.context,
+	return &SyntaxError{Index: c.pos - 1, Context: c.context(),
 		Problem: fmt.Sprintf("src %s and dst %s are of different address families", src.Addr(), dst.Addr())}
 }
 
@@ -206,7 +206,10 @@ func (s *selection) parseUpper(c *cursor) error {
 }
 
 func upperProtocol(c *cursor, dst *uint8) error {
-	word, err := c.value("an IP protocol", append(ipProtocolNames.names(), "any")...)
+	if c.atGap() {
+		c.offer(append(ipProtocolNames.names(), "any")...)
+	}
+	word, err := c.value("an IP protocol")
 	if err != nil {
 		return err
 	}

@@ -93,11 +93,11 @@ func (b *stateBuilder) finish(c *cursor) error {
 	}
 	s.Dir = b.dir
 	if s.ReplayWindow > maxWindow {
-		return &SyntaxError{Index: len(c.words), Context: c.context,
+		return &SyntaxError{Index: len(c.words), Context: c.context(),
 			Problem: fmt.Sprintf("replay-window %d is too long: %d packets are the most", s.ReplayWindow, maxWindow)}
 	}
 	if s.Flags&FlagESN != 0 && s.ReplayWindow == 0 && s.Dir != StateDirOut {
-		return &SyntaxError{Index: len(c.words), Context: c.context,
+		return &SyntaxError{Index: len(c.words), Context: c.context(),
 			Problem: "flag esn needs a replay-window, such as replay-window 64 (only an SA with dir out goes without)"}
 	}
 	if err := b.checkAlgorithms(c); err != nil {
@@ -213,12 +213,19 @@ var limitFields = []struct {
 	{"packet-hard", func(l *LifetimeConfig) *uint64 { return &l.HardPackets }},
 }
 
-func limit(c *cursor, l *LifetimeConfig) error {
+func limitNames() []string {
 	var names []string
 	for _, f := range limitFields {
 		names = append(names, f.name)
 	}
-	word, err := c.value("", names...)
+	return names
+}
+
+func limit(c *cursor, l *LifetimeConfig) error {
+	if c.atGap() {
+		c.offer(limitNames()...)
+	}
+	word, err := c.value("")
 	if err != nil {
 		return err
 	}
@@ -227,7 +234,7 @@ func limit(c *cursor, l *LifetimeConfig) error {
 			return number(c, f.field(l), 64, "a limit")
 		}
 	}
-	return c.wrong("is not a limit", names...)
+	return c.wrong("is not a limit", limitNames()...)
 }
 
 // parseEncap reads TYPE SPORT DPORT OADDR.

@@ -21,7 +21,7 @@ func (c *cursor) stateIdentity(cmd *Command) error {
 		return err
 	}
 	src, dst := i.id.addrs(c)
-	cmd.StateID = StateID{Src: src, Dst: dst, Proto: i.id.proto, SPI: i.id.spi, Mark: i.mark}
+	cmd.StateID = &StateID{Src: src, Dst: dst, Proto: i.id.proto, SPI: i.id.spi, Mark: i.mark}
 	return nil
 }
 
@@ -52,11 +52,11 @@ var stateListGrammar = grammar[*stateListCommand]{
 }
 
 func (c *cursor) stateList(cmd *Command) error {
-	l := stateListCommand{StateFilter: &cmd.StateFilter, cmd: cmd, id: identity{loose: true}}
-	l.Family = c.env.Family
-	if err := stateListGrammar.parseAll(c, &l); err != nil {
+	l := &stateListCommand{StateFilter: &StateFilter{Family: c.env.Family}, cmd: cmd, id: identity{loose: true}}
+	if err := stateListGrammar.parseAll(c, l); err != nil {
 		return err
 	}
 	l.Src, l.Dst, l.Proto, l.SPI = l.id.src, l.id.dst, l.id.proto, l.id.spi
+	cmd.StateFilter = l.StateFilter
 	return nil
 }

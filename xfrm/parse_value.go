@@ -55,7 +55,10 @@ func optionalNumber(c *cursor, dst **uint32, what string) error {
 
 // named reads one of the names of a table.
 func named[N ~uint8 | ~uint16 | ~uint32](c *cursor, dst *N, names nameTable, what string) error {
-	word, err := c.value("", names.names()...)
+	if c.atGap() {
+		c.offer(names.names()...)
+	}
+	word, err := c.value("")
 	if err != nil {
 		return err
 	}
@@ -83,8 +86,8 @@ func namedBool(c *cursor, dst *bool, names nameTable, what string) error {
 // replaces what came before. The word behind must be one of the grammar around, so that a
 // word that is neither is an error there.
 func flags[N ~uint8 | ~uint32](c *cursor, dst *N, names nameTable, bits int) error {
-	c.offer(names.names()...)
 	if !c.more() {
+		c.offer(names.names()...)
 		c.want("a set of flags")
 		return c.wrong("needs a value", names.names()...)
 	}
@@ -94,13 +97,15 @@ func flags[N ~uint8 | ~uint32](c *cursor, dst *N, names nameTable, bits int) err
 	for c.more() {
 		v, ok := names.value(c.peek())
 		if !ok {
-			c.inner, c.innerPos = append(names.names(), c.innerAt(c.pos)...), c.pos
+			c.leave(names)
 			break
 		}
 		*dst |= N(v)
 		c.pos++
 	}
-	c.offer(names.names()...)
+	if c.atGap() {
+		c.offer(names.names()...)
+	}
 	return nil
 }
 
@@ -216,12 +221,13 @@ func parsePrefix(word string) (netip.Prefix, error) {
 
 // parseAddr also takes the short IPv4 forms of ip: 10.1 is 10.1.0.0, unlike in inet_aton.
 func parseAddr(name string) (netip.Addr, error) {
-	if name != "" && len(name) <= 15 && strings.Trim(name, "0123456789.") == "" {
+	addr, err := netip.ParseAddr(name)
+	if err != nil && name != "" && len(name) <= 15 && strings.Trim(name, "0123456789.") == "" {
 		for strings.Count(name, ".") < 3 {
 			name += ".0"
 		}
+		addr, err = netip.ParseAddr(name)
 	}
-	addr, err := netip.ParseAddr(name)
 	if err != nil {
 		return addr, errors.New("IPv4 and IPv6 addresses go here, with /LENGTH or without")
 	}
@@ -286,7 +292,7 @@ func key(c *cursor, cmd *Command, what string) (ipsec.Key, error) {
 	word := c.next()
 	where := fmt.Sprintf("the key of %s (word %d)", what, c.pos)
 	bad := func(problem string) error {
-		return &SyntaxError{Index: c.pos - 1, Context: c.context, Problem: where + " " + problem}
+		return &SyntaxError{Index: c.pos - 1, Context: c.context(), Problem: where + " " + problem}
 	}
 	if word == generateKey {
 		if what != "aead" {

@@ -24,27 +24,27 @@ type PrintOptions struct {
 
 // printer lays out one object. Lines end in \n until flush.
 type printer struct {
-	bytes.Buffer
+	text []byte
 	PrintOptions
 }
 
-func (p *printer) f(format string, args ...any) { fmt.Fprintf(p, format, args...) }
+func (p *printer) f(format string, args ...any) { p.text = fmt.Appendf(p.text, format, args...) }
 
 // s, n, address and prefix print what every object has without a detour by fmt: lists may be long.
 func (p *printer) s(parts ...string) {
 	for _, s := range parts {
-		p.WriteString(s)
+		p.text = append(p.text, s...)
 	}
 }
 
-func (p *printer) n(v uint32) { p.Write(strconv.AppendUint(p.AvailableBuffer(), uint64(v), 10)) }
+func (p *printer) n(v uint32) { p.text = strconv.AppendUint(p.text, uint64(v), 10) }
 
 func (p *printer) address(a netip.Addr, family uint16) {
 	if !a.IsValid() {
 		p.s(addressOf(a, family))
 		return
 	}
-	p.Write(a.AppendTo(p.AvailableBuffer()))
+	p.text = a.AppendTo(p.text)
 }
 
 func (p *printer) prefix(prefix netip.Prefix, family uint16) {
@@ -52,12 +52,12 @@ func (p *printer) prefix(prefix netip.Prefix, family uint16) {
 		p.s(addressOf(netip.Addr{}, family), "/0")
 		return
 	}
-	p.Write(prefix.AppendTo(p.AvailableBuffer()))
+	p.text = prefix.AppendTo(p.text)
 }
 
 // flush writes the object in one Write.
 func (p *printer) flush(w io.Writer) error {
-	out := p.Bytes()
+	out := p.text
 	if p.OneLine {
 		out = append(bytes.ReplaceAll(out, []byte("\n"), []byte("\\")), '\n')
 	}

@@ -4,19 +4,24 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 )
 
 // FprintPolicy prints pol in the layout of `ip xfrm policy` (iproute2 7.1). The only error
 // is w's.
 func FprintPolicy(w io.Writer, pol *Policy, opt PrintOptions) error {
-	p := &printer{PrintOptions: opt}
-	p.Grow(policyText)
+	p := policyPrinters.Get().(*printer)
+	defer func() {
+		*p = printer{text: p.text[:0]}
+		policyPrinters.Put(p)
+	}()
+	p.PrintOptions = opt
 	p.policy(pol, "")
 	return p.flush(w)
 }
 
-// policyText is as long as most policies are, in bytes.
-const policyText = 256
+// policyPrinters have room for the next policies: a list has thousands. Policies hold no secrets.
+var policyPrinters = sync.Pool{New: func() any { return new(printer) }}
 
 // policy prints most of its lines under indent, as ip does.
 func (p *printer) policy(pol *Policy, indent string) {

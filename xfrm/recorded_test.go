@@ -127,13 +127,13 @@ func encodeCommand(cmd *Command) (MsgType, []byte, error) {
 		}
 		return MsgNewPolicy, b, err
 	case kind{ObjectState, VerbDelete}, kind{ObjectState, VerbGet}:
-		b, err := EncodeStateID(&cmd.StateID)
+		b, err := EncodeStateID(cmd.StateID)
 		if cmd.Verb == VerbGet {
 			return MsgGetSA, b, err
 		}
 		return MsgDelSA, b, err
 	case kind{ObjectPolicy, VerbDelete}, kind{ObjectPolicy, VerbGet}:
-		b, err := EncodePolicyID(&cmd.PolicyID)
+		b, err := EncodePolicyID(cmd.PolicyID)
 		if cmd.Verb == VerbGet {
 			return MsgGetPolicy, b, err
 		}
@@ -144,7 +144,7 @@ func encodeCommand(cmd *Command) (MsgType, []byte, error) {
 		b, err := EncodeFlushPolicies(cmd.FlushType)
 		return MsgFlushPolicy, b, err
 	case kind{ObjectState, VerbList}:
-		b, err := EncodeStateFilter(&cmd.StateFilter)
+		b, err := EncodeStateFilter(cmd.StateFilter)
 		return MsgGetSA, b, err
 	case kind{ObjectPolicy, VerbList}:
 		return MsgGetPolicy, nil, nil

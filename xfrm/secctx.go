@@ -1,7 +1,5 @@
 package xfrm
 
-import "github.com/mdlayher/netlink"
-
 // SecCtx is struct xfrm_user_sec_ctx: what a Linux security module calls the traffic.
 type SecCtx struct {
 	DOI     uint8  // domain of interpretation: 1 is the LSMs' own
@@ -12,7 +10,7 @@ type SecCtx struct {
 // sizeSecCtx is without the context itself.
 const sizeSecCtx = 8
 
-func putSecCtx(ae *netlink.AttributeEncoder, c *SecCtx) error {
+func putSecCtx(p *payload, c *SecCtx) error {
 	if c == nil {
 		return nil
 	}
@@ -20,13 +18,12 @@ func putSecCtx(ae *netlink.AttributeEncoder, c *SecCtx) error {
 	if n > 4096 { // a page is the kernel's limit
 		return invalid("security context of %d bytes", len(c.Context))
 	}
-	b := make([]byte, n)
+	b := p.attr(attrSecCtx, n)
 	host.PutUint16(b[0:], uint16(n))
 	host.PutUint16(b[2:], attrSecCtx)
 	b[4], b[5] = c.Alg, c.DOI
 	host.PutUint16(b[6:], uint16(len(c.Context)+1))
 	copy(b[sizeSecCtx:], c.Context)
-	ae.Bytes(attrSecCtx, b)
 	return nil
 }
 

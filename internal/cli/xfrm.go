@@ -139,8 +139,7 @@ func (o *xfrmOptions) asksForUsage(words []string) bool {
 // job is one command to carry out.
 type job struct {
 	*xfrm.Command
-	place string // FILE:LINE of a batch, or empty
-	line  int    // of a batch, or 0
+	line int // of a batch, or 0
 }
 
 func (r *xfrmRun) run(ctx context.Context, words []string) error {
@@ -260,8 +259,21 @@ func (r *xfrmRun) fail(j job, err error) error {
 			return err
 		}
 	}
-	if j.place != "" {
-		return &exitError{code, fmt.Errorf("%s: %w", j.place, err)}
+	place := r.place(j)
+	if place == "" {
+		place = "xfrm: "
 	}
-	return &exitError{code, fmt.Errorf("xfrm: %w", err)}
+	return &exitError{code, fmt.Errorf("%s%w", place, err)}
+}
+
+// place is "FILE:LINE: " for a job of a batch, else nothing.
+func (r *xfrmRun) place(j job) string {
+	if j.line == 0 {
+		return ""
+	}
+	name := r.batch
+	if name == "-" {
+		name = "stdin"
+	}
+	return fmt.Sprintf("%s:%d: ", name, j.line)
 }

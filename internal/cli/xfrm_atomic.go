@@ -43,7 +43,7 @@ func (r *xfrmRun) checkAtomic(ctx context.Context, jobs []job) error {
 		switch {
 		case i >= last:
 			// What can be known to fail should do so now.
-			if _, missing := r.engine.GetState(ctx, j.StateID); missing != nil {
+			if _, missing := r.engine.GetState(ctx, *j.StateID); missing != nil {
 				err = engineFailure(missing)
 			}
 		case deletesSA(j):
@@ -99,7 +99,7 @@ func (r *xfrmRun) undoOf(ctx context.Context, j job) (undo func(context.Context)
 		}
 		return func(ctx context.Context) error { return r.engine.DeletePolicy(ctx, id) }, nil
 	case j.Object == xfrm.ObjectPolicy && j.Verb == xfrm.VerbDelete:
-		old, err := r.engine.GetPolicy(ctx, j.PolicyID)
+		old, err := r.engine.GetPolicy(ctx, *j.PolicyID)
 		if err != nil {
 			return nil, err
 		}

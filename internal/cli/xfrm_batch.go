@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"espalier/xfrm"
@@ -15,26 +16,25 @@ func (r *xfrmRun) batchJobs(words []string) ([]job, error) {
 	if len(words) > 0 {
 		return nil, r.fail(job{}, &exitError{exitXfrmSyntax, errors.New("with -batch the commands come from the file, not from the command line")})
 	}
-	name, script, err := r.openBatch()
+	script, err := r.openBatch()
 	if err != nil {
 		return nil, r.fail(job{}, &exitError{exitXfrmSemantic, err})
 	}
 	defer script.Close()
-	lines, err := xfrm.ParseScript(script)
-	var bad *xfrm.ScriptError
-	if errors.As(err, &bad) {
-		j := job{line: bad.Line, place: fmt.Sprintf("%s:%d", name, bad.Line)}
-		return nil, r.fail(j, &exitError{exitXfrmSyntax, errors.New(bad.Problem)})
-	}
-	if err != nil {
-		return nil, r.fail(job{}, fmt.Errorf("read %s: %w", name, err))
-	}
+	debug.SetGCPercent(batchGCPercent)
 	var jobs []job
 	var failures []string
 	code := 0
 	env := r.env()
-	for _, line := range lines {
-		j := job{line: line.Number, place: fmt.Sprintf("%s:%d", name, line.Number)}
+	for line, err := range xfrm.Lines(script) {
+		var bad *xfrm.ScriptError
+		if errors.As(err, &bad) {
+			return nil, r.fail(job{line: bad.Line}, &exitError{exitXfrmSyntax, errors.New(bad.Problem)})
+		}
+		if err != nil {
+			return nil, r.fail(job{}, fmt.Errorf("read %s: %w", r.batch, err))
+		}
+		j := job{line: line.Number}
 		if j.Command, err = xfrm.Parse(line.Words, env); err != nil {
 			err = r.fail(j, parseFailure(err))
 			failures = append(failures, err.Error())
@@ -49,19 +49,22 @@ func (r *xfrmRun) batchJobs(words []string) ([]job, error) {
 	return jobs, nil
 }
 
+// batchGCPercent trades memory for time: most of what a batch makes it needs until its end, soon.
+const batchGCPercent = 400
+
 // openBatch opens the script, and warns if it holds keys for all to see.
-func (r *xfrmRun) openBatch() (string, io.ReadCloser, error) {
+func (r *xfrmRun) openBatch() (io.ReadCloser, error) {
 	if r.batch == "-" {
-		return "stdin", io.NopCloser(r.stdin), nil
+		return io.NopCloser(r.stdin), nil
 	}
 	f, err := os.Open(r.batch)
 	if err != nil {
-		return "", nil, plainPathError(err)
+		return nil, plainPathError(err)
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return "", nil, errors.Join(plainPathError(err), f.Close())
+		return nil, errors.Join(plainPathError(err), f.Close())
 	}
 	r.batchIsOpen = info.Mode().Perm()&0o077 != 0
-	return r.batch, f, nil
+	return f, nil
 }

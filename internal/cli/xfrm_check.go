@@ -17,10 +17,7 @@ func (r *xfrmRun) warn(j job) {
 }
 
 func (r *xfrmRun) warning(j job, text string) {
-	if j.place != "" {
-		text = j.place + ": " + text
-	}
-	fmt.Fprintf(r.stderr, "warning: %s\n", text)
+	fmt.Fprintf(r.stderr, "warning: %s%s\n", r.place(j), text)
 }
 
 func (r *xfrmRun) warnings(j job) []string {
@@ -99,10 +96,7 @@ func (r *xfrmRun) showJobs(jobs []job) error {
 			return err
 		}
 		for _, b := range bad {
-			if j.place != "" {
-				b = j.place + ": " + b
-			}
-			failures = append(failures, "would be refused: "+b)
+			failures = append(failures, "would be refused: "+r.place(j)+b)
 		}
 	}
 	if failures != nil {

@@ -20,11 +20,7 @@ func (r *xfrmRun) readBack(ctx context.Context, j job) error {
 		return fmt.Errorf("the SA is in, but could not be read back to see if it is offloaded: %w", err)
 	}
 	granted, text := r.offloadVerdict(j, back)
-	if j.place != "" {
-		fmt.Fprintf(r.stderr, "%s: %s\n", j.place, text)
-	} else {
-		fmt.Fprintln(r.stderr, text)
-	}
+	fmt.Fprintf(r.stderr, "%s%s\n", r.place(j), text)
 	if !granted && r.requireOffload {
 		if err := r.engine.DeleteState(ctx, id); err != nil {
 			return &exitError{exitXfrmUnmet, fmt.Errorf("--require-offload is unmet, and the SA could not be taken out again: %w", err)}

@@ -12,12 +12,15 @@ type batcher interface {
 	Batch(context.Context, []client.Request) []error
 }
 
+// jobsAtOnce bounds the messages that wait to be sent.
+const jobsAtOnce = 512
+
 // runSome carries out the first jobs, and returns an error or nil for each. It is one job, or if
 // failures do not matter all those at the beginning that are one message each.
 func (r *xfrmRun) runSome(ctx context.Context, jobs []job) []error {
 	engine, many := r.engine.(batcher)
-	var requests []client.Request
-	for i := 0; i < len(jobs) && many && r.force; i++ {
+	requests := make([]client.Request, 0, min(len(jobs), jobsAtOnce))
+	for i := 0; i < len(jobs) && i < jobsAtOnce && many && r.force; i++ {
 		request, ok := requestOf(&jobs[i])
 		if !ok {
 			break
@@ -43,9 +46,9 @@ func requestOf(j *job) (client.Request, bool) {
 	case j.Object == xfrm.ObjectPolicy && j.Verb == xfrm.VerbUpdate:
 		return client.UpdatePolicy(j.Policy), true
 	case j.Object == xfrm.ObjectPolicy && j.Verb == xfrm.VerbDelete:
-		return client.DeletePolicy(j.PolicyID), true
+		return client.DeletePolicy(*j.PolicyID), true
 	case j.Object == xfrm.ObjectState && j.Verb == xfrm.VerbDelete:
-		return client.DeleteState(j.StateID), true
+		return client.DeleteState(*j.StateID), true
 	}
 	return client.Request{}, false
 }

@@ -40,15 +40,15 @@ func (r *xfrmRun) runState(ctx context.Context, j job) error {
 		}
 		return r.showStates(j, []*xfrm.State{s})
 	case xfrm.VerbDelete:
-		return r.done(j, r.engine.DeleteState(ctx, j.StateID))
+		return r.done(j, r.engine.DeleteState(ctx, *j.StateID))
 	case xfrm.VerbGet:
-		s, err := r.engine.GetState(ctx, j.StateID)
+		s, err := r.engine.GetState(ctx, *j.StateID)
 		if err != nil {
 			return err
 		}
 		return r.showStates(j, []*xfrm.State{s})
 	case xfrm.VerbList, xfrm.VerbDeleteAll:
-		states, err := r.listStates(ctx, j.StateFilter)
+		states, err := r.listStates(ctx, *j.StateFilter)
 		if err != nil {
 			return err
 		}
@@ -102,24 +102,24 @@ func (r *xfrmRun) runPolicy(ctx context.Context, j job) error {
 	case xfrm.VerbUpdate:
 		return r.done(j, r.engine.UpdatePolicy(ctx, j.Policy))
 	case xfrm.VerbDelete:
-		return r.done(j, r.engine.DeletePolicy(ctx, j.PolicyID))
+		return r.done(j, r.engine.DeletePolicy(ctx, *j.PolicyID))
 	case xfrm.VerbGet:
-		p, err := r.engine.GetPolicy(ctx, j.PolicyID)
+		p, err := r.engine.GetPolicy(ctx, *j.PolicyID)
 		if err != nil {
 			return err
 		}
 		return r.showPolicies(j, []*xfrm.Policy{p})
 	case xfrm.VerbList:
 		if !r.format.isData() {
-			return r.printPolicies(j, r.policies(ctx, &j.PolicyQuery))
+			return r.printPolicies(j, r.policies(ctx, j.PolicyQuery))
 		}
-		policies, err := r.listPolicies(ctx, &j.PolicyQuery)
+		policies, err := r.listPolicies(ctx, j.PolicyQuery)
 		if err != nil {
 			return err
 		}
 		return r.showPolicies(j, policies)
 	case xfrm.VerbDeleteAll:
-		policies, err := r.listPolicies(ctx, &j.PolicyQuery)
+		policies, err := r.listPolicies(ctx, j.PolicyQuery)
 		if err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func apply(ctx context.Context, c *client.Client, cmd *xfrm.Command) error {
 	case cmd.Object == xfrm.ObjectState && cmd.Verb == xfrm.VerbAdd:
 		return c.AddState(ctx, cmd.State)
 	case cmd.Object == xfrm.ObjectState && cmd.Verb == xfrm.VerbDelete:
-		return c.DeleteState(ctx, cmd.StateID)
+		return c.DeleteState(ctx, *cmd.StateID)
 	case cmd.Object == xfrm.ObjectState && cmd.Verb == xfrm.VerbFlush:
 		return c.FlushStates(ctx, cmd.FlushProto)
 	case cmd.Object == xfrm.ObjectPolicy && cmd.Verb == xfrm.VerbAdd:

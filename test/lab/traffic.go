@@ -28,7 +28,7 @@ func Exchange(from, to *Host, dst netip.AddrPort, size int) error {
 	}
 	defer listener.Close()
 	listener.SetDeadline(time.Now().Add(stall))
-	there, back := pattern(size, 3), pattern(size, 5)
+	there, back := Pattern(size, 3), Pattern(size, 5)
 	served := make(chan error, 1)
 	go func() {
 		conn, err := listener.Accept()
@@ -64,8 +64,8 @@ func (l *Lab) MustExchange(t testing.TB, a, b netip.Addr, size int) {
 	}
 }
 
-// pattern does not repeat with any power of two, so that lost or doubled segments show.
-func pattern(size, seed int) []byte {
+// Pattern does not repeat with any power of two, so that lost or doubled segments show.
+func Pattern(size, seed int) []byte {
 	b := make([]byte, size)
 	for i := range b {
 		b[i] = byte(i%251 + i/251*seed)

@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"espalier/xfrm"
 )
 
 const (
@@ -52,33 +57,86 @@ func (c *Client) Batch(ctx context.Context, requests []Request) []error {
 // sendSome carries out the first n requests, those that fit into one send.
 func (c *Client) sendSome(ctx context.Context, requests []Request, errs []error) (n int, err error) {
 	err = c.exchange(ctx, func(conn *netlink.Conn) error {
-		var messages []netlink.Message
-		var of []int // which request each message is
-		limit := batchLimit(conn)
-		n = 0
-		for size := 0; n < len(requests) && len(messages) < limit; n++ {
-			r := &requests[n]
-			if errs[n] = r.err; r.err != nil {
-				continue
-			}
-			if size += len(r.payload); size > batchBytes && len(messages) > 0 {
-				break
-			}
-			m := r.message()
-			m.Header.Flags &^= netlink.Acknowledge
-			messages, of = append(messages, m), append(of, n)
+		var last, size int
+		n, last, size = fitting(requests, batchLimit(conn))
+		for i := range requests[:n] {
+			errs[i] = requests[i].err
 		}
-		if len(messages) == 0 {
+		if size == 0 {
 			return nil
 		}
-		messages[len(messages)-1].Header.Flags |= netlink.Acknowledge
-		sent, err := conn.SendMessages(messages)
-		if err != nil {
+		if cap(c.datagram) < size {
+			c.datagram = make([]byte, 0, size)
+		}
+		b := c.datagram[:0]
+		defer func() { clear(b) }() // keys may be in there
+		first := c.sequences(n)
+		for i := range requests[:last+1] {
+			if requests[i].err != nil {
+				continue
+			}
+			m := requests[i].message()
+			m.Header.Sequence = first + uint32(i)
+			if i != last {
+				m.Header.Flags &^= netlink.Acknowledge
+			}
+			b = xfrm.AppendMessage(b, m)
+		}
+		if err := send(conn, b); err != nil {
 			return err
 		}
-		return receiveAnswers(conn, sent, func(i int, err error) { errs[of[i]] = requests[of[i]].fail(err) })
+		return receiveAnswers(conn, first, first+uint32(last), func(i int, err error) { errs[i] = requests[i].fail(err) })
 	})
 	return n, err
+}
+
+// sequences sets aside n sequence numbers for messages, and returns the first. 0 is not one: it
+// tells a failure to receive from an answer.
+func (c *Client) sequences(n int) (first uint32) {
+	if c.sequence == 0 || c.sequence > math.MaxUint32-uint32(n) {
+		c.sequence = 1
+	}
+	first = c.sequence
+	c.sequence += uint32(n)
+	return first
+}
+
+// fitting tells how many requests fit into one send, which is the last that is to be sent, and how
+// many bytes they are.
+func fitting(requests []Request, limit int) (n, last, size int) {
+	for messages := 0; n < len(requests) && messages < limit; n++ {
+		r := &requests[n]
+		if r.err != nil {
+			continue
+		}
+		more := xfrm.MessageLen(len(r.payload))
+		if size+more > batchBytes && size > 0 {
+			break
+		}
+		messages, last, size = messages+1, n, size+more
+	}
+	return n, last, size
+}
+
+// send sends a datagram of messages as it is, for the engine to answer.
+func send(conn *netlink.Conn, b []byte) error {
+	fail := func(err error) error { return &netlink.OpError{Op: "send", Err: os.NewSyscallError("sendmsg", err)} }
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return fail(err)
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) (done bool) {
+		failed = unix.Sendmsg(int(fd), b, nil, nil, 0)
+		return failed != unix.EAGAIN
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return nil
 }
 
 // batchLimit is how many answers the connection can hold: none may be lost.
@@ -90,9 +148,9 @@ func batchLimit(conn *netlink.Conn) int {
 	return max(1, min(batchRequests, room/answerBytes))
 }
 
-// receiveAnswers receives until the last message is answered, and tells which were refused.
-func receiveAnswers(conn *netlink.Conn, sent []netlink.Message, refused func(i int, err error)) error {
-	first, last := sent[0].Header.Sequence, sent[len(sent)-1].Header.Sequence
+// receiveAnswers receives until the last message is answered, and tells which were refused, by
+// their distance from the first.
+func receiveAnswers(conn *netlink.Conn, first, last uint32, refused func(i int, err error)) error {
 	for {
 		messages, err := conn.Receive()
 		at := uint32(0)

@@ -15,10 +15,12 @@ type Client struct {
 	name   string
 	engine engine
 
-	turn chan struct{}   // holds a token while a request is under way
-	conn *netlink.Conn   // of requests; nil until the next one; guarded by turn
-	life context.Context // ends when the client is closed
-	end  context.CancelFunc
+	turn     chan struct{}   // holds a token while a request is under way
+	conn     *netlink.Conn   // of requests; nil until the next one; guarded by turn
+	datagram []byte          // room for the next batch; guarded by turn
+	sequence uint32          // of the next message of a batch; guarded by turn
+	life     context.Context // ends when the client is closed
+	end      context.CancelFunc
 }
 
 // engine is where a Client's sockets lead.

@@ -26,15 +26,7 @@ func (s *Server) allocateSPI(ctx context.Context, m netlink.Message) ([]netlink.
 		return nil, err
 	}
 	s.log.Debug("SPI allocated", "sa", sa.ID().String())
-	state, err := stateWithoutKey(&sa)
-	if err != nil {
-		return nil, err
-	}
-	data, err := xfrm.EncodeState(state)
-	if err != nil {
-		return nil, err
-	}
-	return []netlink.Message{reply(m, netlink.HeaderType(xfrm.MsgNewSA), 0, data)}, nil
+	return stateReply(m, &sa)
 }
 
 func spiRequest(r *xfrm.SPIRange) (ipsec.SPIRequest, error) {

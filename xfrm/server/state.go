@@ -123,7 +123,12 @@ func (s *Server) getState(ctx context.Context, m netlink.Message) ([]netlink.Mes
 	if err != nil {
 		return nil, err
 	}
-	state, err := stateWithoutKey(&sa)
+	return stateReply(m, &sa)
+}
+
+// stateReply answers a request with one SA.
+func stateReply(m netlink.Message, sa *ipsec.SA) ([]netlink.Message, error) {
+	state, err := stateWithoutKey(sa)
 	if err != nil {
 		return nil, err
 	}

@@ -152,12 +152,3 @@ func pathMTU(conn syscall.Conn, v6 bool) (mtu int, err error) {
 	}
 	return mtu, err
 }
-
-// pattern does not repeat with any power of two, so that lost or doubled pieces show.
-func pattern(size int) []byte {
-	b := make([]byte, size)
-	for i := range b {
-		b[i] = byte(i%251 + i/251*3)
-	}
-	return b
-}

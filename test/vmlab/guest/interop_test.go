@@ -171,7 +171,7 @@ func (c *cell) stream(t *testing.T, s *station, halfway func()) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
-	data, got := pattern(size), make([]byte, size)
+	data, got := lab.Pattern(size, 3), make([]byte, size)
 	go conn.Write(data)
 	if _, err := io.ReadFull(conn, got[:size/2]); err != nil {
 		t.Fatalf("TCP, first half: %v", err)
@@ -278,7 +278,7 @@ func (c *cell) datagrams(t *testing.T, s *station) {
 // echo has a datagram sent back.
 func echo(t *testing.T, conn net.Conn, size int) {
 	t.Helper()
-	data, buf := pattern(size), make([]byte, 1<<16)
+	data, buf := lab.Pattern(size, 3), make([]byte, 1<<16)
 	conn.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conn.Write(data); err != nil {
 		t.Errorf("%d bytes: %v", size, err)
