@@ -15,10 +15,11 @@ const (
 	ObjectMonitor
 )
 
+var objectWords = [...]string{"state", "policy", "monitor"}
+
 func (o Object) String() string {
-	names := [...]string{"state", "policy", "monitor"}
-	if int(o) < len(names) {
-		return names[o]
+	if int(o) < len(objectWords) {
+		return objectWords[o]
 	}
 	return "?"
 }
@@ -42,13 +43,14 @@ const (
 	VerbMonitor // the only one of ObjectMonitor
 )
 
+var verbWords = [...]string{
+	"add", "update", "delete", "get", "list", "deleteall", "flush", "count",
+	"allocspi", "set", "setdefault", "getdefault", "monitor",
+}
+
 func (v Verb) String() string {
-	names := [...]string{
-		"add", "update", "delete", "get", "list", "deleteall", "flush", "count",
-		"allocspi", "set", "setdefault", "getdefault", "monitor",
-	}
-	if int(v) < len(names) {
-		return names[v]
+	if int(v) < len(verbWords) {
+		return verbWords[v]
 	}
 	return "?"
 }
@@ -76,7 +78,7 @@ type Command struct {
 	Thresholds Thresholds // policy set
 	Defaults   Defaults   // policy setdefault
 
-	Monitor Monitor // monitor
+	Monitor *Monitor // monitor
 
 	Device   string // interface name after `offload dev`, for messages
 	KeyTyped bool   // a key itself stood among the words

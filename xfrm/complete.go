@@ -48,6 +48,9 @@ func (c *cursor) atGap() bool { return c.gap != nil && !c.more() }
 
 // offer says that any of words may come next. It does nothing but at the gap.
 func (c *cursor) offer(words ...string) {
+	if !c.atGap() {
+		return
+	}
 	for _, w := range words {
 		c.candidate(Candidate{Word: w})
 	}
@@ -55,13 +58,13 @@ func (c *cursor) offer(words ...string) {
 
 // want says that a value may come next. It does nothing but at the gap.
 func (c *cursor) want(what string) {
-	if what != "" {
+	if what != "" && c.atGap() {
 		c.candidate(Candidate{Value: what})
 	}
 }
 
 func (c *cursor) candidate(candidate Candidate) {
-	if c.atGap() && !slices.Contains(c.gap.candidates, candidate) {
+	if !slices.Contains(c.gap.candidates, candidate) {
 		c.gap.candidates = append(c.gap.candidates, candidate)
 	}
 }

@@ -11,13 +11,18 @@ const maxTmpls = 6
 
 // EncodePolicy returns the payload of NEWPOLICY and UPDPOLICY: struct xfrm_userpolicy_info
 // and its attributes. Errors wrap ipsec.ErrInvalid.
-func EncodePolicy(pol *Policy) ([]byte, error) {
-	p := newPayload(sizePolicyInfo)
-	if err := putPolicyInfo(p, pol); err != nil {
-		return nil, err
+func EncodePolicy(pol *Policy) ([]byte, error) { return AppendPolicy(room(sizePolicyInfo), pol) }
+
+// AppendPolicy appends what EncodePolicy returns to b, a multiple of four bytes. After an error
+// there is nothing more in what it returns than in b.
+func AppendPolicy(b []byte, pol *Policy) ([]byte, error) {
+	p := payload(b)
+	err := putPolicyInfo(p.fixed(sizePolicyInfo), pol)
+	if err == nil {
+		err = putPolicyAttrs(&p, pol)
 	}
-	if err := putPolicyAttrs(&p, pol); err != nil {
-		return nil, err
+	if err != nil {
+		return p.undo(len(b)), err
 	}
 	return p, nil
 }
@@ -118,15 +123,18 @@ func putTmpl(b []byte, t *Tmpl) error {
 
 // EncodePolicyID returns the payload of GETPOLICY and DELPOLICY. Errors wrap
 // ipsec.ErrInvalid.
-func EncodePolicyID(id *PolicyID) ([]byte, error) {
-	p := newPayload(sizePolicyID)
-	if err := putPolicyID(p, id); err != nil {
-		return nil, err
+func EncodePolicyID(id *PolicyID) ([]byte, error) { return AppendPolicyID(room(sizePolicyID), id) }
+
+// AppendPolicyID appends what EncodePolicyID returns, as AppendPolicy does.
+func AppendPolicyID(b []byte, id *PolicyID) ([]byte, error) {
+	p := payload(b)
+	if err := putPolicyID(p.fixed(sizePolicyID), id); err != nil {
+		return p.undo(len(b)), err
 	}
 	putPolicyType(&p, id.Type)
 	putMarkIfID(&p, id.Mark, id.IfID)
 	if err := putSecCtx(&p, id.SecCtx); err != nil {
-		return nil, err
+		return p.undo(len(b)), err
 	}
 	return p, nil
 }

@@ -23,15 +23,18 @@ const (
 // bits, as engines do that keep keys to themselves.
 //
 // Errors wrap ipsec.ErrInvalid.
-func EncodeState(s *State) ([]byte, error) {
-	p := newPayload(sizeUsersaInfo)
-	family, err := putUsersaInfo(p, s)
-	if err != nil {
-		return nil, err
+func EncodeState(s *State) ([]byte, error) { return AppendState(room(sizeUsersaInfo), s) }
+
+// AppendState appends what EncodeState returns to b, a multiple of four bytes; if it has to move
+// to a larger array it wipes b. After an error there is nothing more in what it returns than in b.
+func AppendState(b []byte, s *State) ([]byte, error) {
+	p := payload(b)
+	family, err := putUsersaInfo(p.fixed(sizeUsersaInfo), s)
+	if err == nil {
+		err = putStateAttrs(&p, s, family)
 	}
-	if err := putStateAttrs(&p, s, family); err != nil {
-		clear(p) // a key may be in there
-		return nil, err
+	if err != nil {
+		return p.undo(len(b)), err
 	}
 	return p, nil
 }
@@ -227,16 +230,19 @@ func putReplayESN(p *payload, s *State) error {
 // EncodeStateID returns the payload of GETSA and DELSA: struct xfrm_usersa_id,
 // XFRMA_SRCADDR (all zero where no source is given, as iproute2 does) and XFRMA_MARK.
 // Errors wrap ipsec.ErrInvalid.
-func EncodeStateID(id *StateID) ([]byte, error) {
+func EncodeStateID(id *StateID) ([]byte, error) { return AppendStateID(room(sizeUsersaID), id) }
+
+// AppendStateID appends what EncodeStateID returns, as AppendState does.
+func AppendStateID(b []byte, id *StateID) ([]byte, error) {
 	family, err := addrFamily(id.Dst, id.Src)
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	if !id.Dst.IsValid() {
-		return nil, invalid("no destination address")
+		return b, invalid("no destination address")
 	}
-	p := newPayload(sizeUsersaID)
-	putUsersaID(p, id, family)
+	p := payload(b)
+	putUsersaID(p.fixed(sizeUsersaID), id, family)
 	putAddr(p.attr(attrSrcAddr, sizeAddr), id.Src)
 	putMarkIfID(&p, id.Mark, 0)
 	return p, nil

@@ -99,17 +99,20 @@ func Messages(b []byte) iter.Seq2[netlink.Message, error] {
 	}
 }
 
-// MessageLen is how many bytes AppendMessage appends for a message with a payload of so many.
-func MessageLen(payload int) int { return headerLen + (payload+3)&^3 }
+// AppendHeader appends a header to a datagram, for a payload to be appended behind it.
+func AppendHeader(b []byte, h netlink.Header) []byte {
+	b = binary.NativeEndian.AppendUint32(b, h.Length)
+	b = binary.NativeEndian.AppendUint16(b, uint16(h.Type))
+	b = binary.NativeEndian.AppendUint16(b, uint16(h.Flags))
+	b = binary.NativeEndian.AppendUint32(b, h.Sequence)
+	return binary.NativeEndian.AppendUint32(b, h.PID)
+}
 
 // AppendMessage appends m to a datagram, padded to four bytes. The header's length is
 // computed.
 func AppendMessage(b []byte, m netlink.Message) []byte {
-	b = binary.NativeEndian.AppendUint32(b, uint32(headerLen+len(m.Data)))
-	b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Type))
-	b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Flags))
-	b = binary.NativeEndian.AppendUint32(b, m.Header.Sequence)
-	b = binary.NativeEndian.AppendUint32(b, m.Header.PID)
+	m.Header.Length = uint32(headerLen + len(m.Data))
+	b = AppendHeader(b, m.Header)
 	b = append(b, m.Data...)
 	for len(b)%4 != 0 {
 		b = append(b, 0)

@@ -264,6 +264,15 @@ const maxWords = 64
 // in.
 type grammar[T any] struct {
 	words []keyword[T]
+	index map[string]int // of words, by name
+}
+
+func newGrammar[T any](words ...[]keyword[T]) grammar[T] {
+	g := grammar[T]{words: slices.Concat(words...), index: make(map[string]int)}
+	for i := range g.words {
+		g.index[g.words[i].name] = i
+	}
+	return g
 }
 
 type keyword[T any] struct {
@@ -331,10 +340,8 @@ func (g *grammar[T]) parseAll(c *cursor, t T) error {
 
 // find is the index of a keyword, -1 if it is none.
 func (g *grammar[T]) find(name string) int {
-	for i := range g.words {
-		if g.words[i].name == name {
-			return i
-		}
+	if i, ok := g.index[name]; ok {
+		return i
 	}
 	return -1
 }

@@ -7,22 +7,20 @@ type allocBuilder struct {
 	min, max *uint32
 }
 
-var allocGrammar = grammar[*allocBuilder]{
-	words: append(together(&identityGrammar, keyword[*allocBuilder]{
-		group: groupID,
-		over:  func(a *allocBuilder) bool { return a.id.given },
-		parse: parseAllocID,
-	}), []keyword[*allocBuilder]{
-		{name: "mode", parse: func(c *cursor, a *allocBuilder) error { return named(c, &a.Mode, modeNames, "a mode") }},
-		{name: "mark", parse: func(c *cursor, a *allocBuilder) error { return mark(c, &a.Mark) }},
-		{name: "reqid", parse: func(c *cursor, a *allocBuilder) error { return number(c, &a.Reqid, 32, ValueReqid) }},
-		{name: "dir", parse: func(c *cursor, a *allocBuilder) error { return named(c, &a.Dir, stateDirNames, "a direction") }},
-		{name: "seq", parse: func(c *cursor, a *allocBuilder) error { return parseSeq(c, a.State) }},
-		{name: "min", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.min, ValueSPI) }},
-		{name: "max", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.max, ValueSPI) }},
-		{name: "pcpu-num", parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.PCPU, "a CPU") }},
-	}...),
-}
+var allocGrammar = newGrammar(together(&identityGrammar, keyword[*allocBuilder]{
+	group: groupID,
+	over:  func(a *allocBuilder) bool { return a.id.given },
+	parse: parseAllocID,
+}), []keyword[*allocBuilder]{
+	{name: "mode", parse: func(c *cursor, a *allocBuilder) error { return named(c, &a.Mode, modeNames, "a mode") }},
+	{name: "mark", parse: func(c *cursor, a *allocBuilder) error { return mark(c, &a.Mark) }},
+	{name: "reqid", parse: func(c *cursor, a *allocBuilder) error { return number(c, &a.Reqid, 32, ValueReqid) }},
+	{name: "dir", parse: func(c *cursor, a *allocBuilder) error { return named(c, &a.Dir, stateDirNames, "a direction") }},
+	{name: "seq", parse: func(c *cursor, a *allocBuilder) error { return parseSeq(c, a.State) }},
+	{name: "min", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.min, ValueSPI) }},
+	{name: "max", once: true, parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.max, ValueSPI) }},
+	{name: "pcpu-num", parse: func(c *cursor, a *allocBuilder) error { return optionalNumber(c, &a.PCPU, "a CPU") }},
+})
 
 func parseAllocID(c *cursor, a *allocBuilder) error {
 	if err := a.id.parse(c); err != nil {

@@ -1,10 +1,10 @@
 package xfrm
 
 // policySetGrammar is of `policy set`: from which prefix lengths on policies are hashed.
-var policySetGrammar = grammar[*Command]{words: []keyword[*Command]{
+var policySetGrammar = newGrammar([]keyword[*Command]{
 	{name: "hthresh4", once: true, parse: func(c *cursor, cmd *Command) error { return threshold(c, &cmd.Thresholds.IPv4, 32) }},
 	{name: "hthresh6", once: true, parse: func(c *cursor, cmd *Command) error { return threshold(c, &cmd.Thresholds.IPv6, 128) }},
-}}
+})
 
 // threshold reads LBITS RBITS.
 func threshold(c *cursor, dst **Threshold, max uint8) error {
@@ -22,11 +22,11 @@ func threshold(c *cursor, dst **Threshold, max uint8) error {
 }
 
 // defaultsGrammar is of `policy setdefault`.
-var defaultsGrammar = grammar[*Command]{words: []keyword[*Command]{
+var defaultsGrammar = newGrammar([]keyword[*Command]{
 	{name: "in", once: true, parse: func(c *cursor, cmd *Command) error { return defaultAction(c, &cmd.Defaults.In) }},
 	{name: "fwd", once: true, parse: func(c *cursor, cmd *Command) error { return defaultAction(c, &cmd.Defaults.Fwd) }},
 	{name: "out", once: true, parse: func(c *cursor, cmd *Command) error { return defaultAction(c, &cmd.Defaults.Out) }},
-}}
+})
 
 func defaultAction(c *cursor, dst *DefaultAction) error {
 	return named(c, dst, defaultActionNames, "a default")

@@ -15,7 +15,8 @@ var monitorGroups = []struct {
 // monitorCommand reads [nokeys] [all-nsid] [all | GROUP…] [file FILE]. Groups that are named
 // are all there is, whatever `all` says.
 func (c *cursor) monitorCommand(cmd *Command) error {
-	m := &cmd.Monitor
+	m := &Monitor{}
+	cmd.Monitor = m
 	for c.more() {
 		switch word := c.next(); {
 		case isAbbreviation(word, "file"):

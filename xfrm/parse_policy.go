@@ -1,8 +1,6 @@
 package xfrm
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -13,6 +11,7 @@ type policyBuilder struct {
 	sel   selection
 	dir   *PolicyDir
 	index *uint32
+	only  Policy // the Policy of a command that is about the identity of one
 }
 
 func selectionOf(b *policyBuilder) *selection { return &b.sel }
@@ -37,25 +36,23 @@ func indexWord(once bool) keyword[*policyBuilder] {
 	}}
 }
 
-var policyGrammar = grammar[*policyBuilder]{
-	words: slices.Concat(policyKeyWords, []keyword[*policyBuilder]{
-		indexWord(false),
-		{name: "action", parse: func(c *cursor, b *policyBuilder) error {
-			return named(c, &b.Action, policyActionNames, "an action")
-		}},
-		{name: "priority", parse: func(c *cursor, b *policyBuilder) error {
-			return number(c, &b.Priority, 32, "a priority")
-		}},
-		{name: "flag", parse: func(c *cursor, b *policyBuilder) error {
-			return flags(c, &b.Flags, policyFlagNames, 8)
-		}},
-		{name: "limit", parse: func(c *cursor, b *policyBuilder) error { return limit(c, &b.Limits) }},
-		{name: "offload", parse: parsePolicyOffload},
-		{name: "tmpl", parse: parseTmpl},
-	}),
-}
+var policyGrammar = newGrammar(policyKeyWords, []keyword[*policyBuilder]{
+	indexWord(false),
+	{name: "action", parse: func(c *cursor, b *policyBuilder) error {
+		return named(c, &b.Action, policyActionNames, "an action")
+	}},
+	{name: "priority", parse: func(c *cursor, b *policyBuilder) error {
+		return number(c, &b.Priority, 32, "a priority")
+	}},
+	{name: "flag", parse: func(c *cursor, b *policyBuilder) error {
+		return flags(c, &b.Flags, policyFlagNames, 8)
+	}},
+	{name: "limit", parse: func(c *cursor, b *policyBuilder) error { return limit(c, &b.Limits) }},
+	{name: "offload", parse: parsePolicyOffload},
+	{name: "tmpl", parse: parseTmpl},
+})
 
-var policyIDGrammar = grammar[*policyBuilder]{words: append(slices.Clone(policyKeyWords), indexWord(true))}
+var policyIDGrammar = newGrammar(policyKeyWords, []keyword[*policyBuilder]{indexWord(true)})
 
 func (c *cursor) policyCommand(cmd *Command) error {
 	switch cmd.Verb {
@@ -77,7 +74,9 @@ func (c *cursor) policyCommand(cmd *Command) error {
 
 func (c *cursor) policyAdd(cmd *Command) error {
 	b := &c.policy
-	b.Policy, b.cmd = &Policy{Limits: NoLimits}, cmd
+	own := &policyAndTmpl{Policy: Policy{Limits: NoLimits}}
+	own.Tmpls = own.tmpl[:0]
+	b.Policy, b.cmd = &own.Policy, cmd
 	if err := policyGrammar.parseAll(c, b); err != nil {
 		return err
 	}
@@ -87,8 +86,17 @@ func (c *cursor) policyAdd(cmd *Command) error {
 	if b.index != nil {
 		b.Index = *b.index
 	}
+	if len(b.Tmpls) == 0 {
+		b.Tmpls = nil
+	}
 	cmd.Policy = b.Policy
 	return nil
+}
+
+// policyAndTmpl is allocated at once: most policies have one template.
+type policyAndTmpl struct {
+	Policy
+	tmpl [1]Tmpl
 }
 
 // finish settles direction and selector. A selector without addresses is one of IPv4.
@@ -111,7 +119,7 @@ func (b *policyBuilder) finish(c *cursor) error {
 // policyIdentity reads what delete and get take: a selector or an index.
 func (c *cursor) policyIdentity(cmd *Command) error {
 	b := &c.policy
-	b.Policy, b.cmd = &Policy{}, cmd
+	b.Policy, b.cmd = &b.only, cmd
 	if err := policyIDGrammar.parseAll(c, b); err != nil {
 		return err
 	}
@@ -151,15 +159,13 @@ type tmplBuilder struct {
 	id identity
 }
 
-var tmplGrammar = grammar[*tmplBuilder]{
-	words: append(idWords(func(t *tmplBuilder) *identity { return &t.id }), []keyword[*tmplBuilder]{
-		{name: "mode", parse: func(c *cursor, t *tmplBuilder) error { return named(c, &t.Mode, modeNames, "a mode") }},
-		{name: "reqid", parse: func(c *cursor, t *tmplBuilder) error { return number(c, &t.Reqid, 32, ValueReqid) }},
-		{name: "level", parse: func(c *cursor, t *tmplBuilder) error {
-			return namedBool(c, &t.Optional, levelNames, "a level")
-		}},
-	}...),
-}
+var tmplGrammar = newGrammar(idWords(func(t *tmplBuilder) *identity { return &t.id }), []keyword[*tmplBuilder]{
+	{name: "mode", parse: func(c *cursor, t *tmplBuilder) error { return named(c, &t.Mode, modeNames, "a mode") }},
+	{name: "reqid", parse: func(c *cursor, t *tmplBuilder) error { return number(c, &t.Reqid, 32, ValueReqid) }},
+	{name: "level", parse: func(c *cursor, t *tmplBuilder) error {
+		return namedBool(c, &t.Optional, levelNames, "a level")
+	}},
+})
 
 // parseTmpl reads ID [mode][reqid][level]. Every algorithm is acceptable, as with ip.
 func parseTmpl(c *cursor, b *policyBuilder) error {
@@ -193,11 +199,9 @@ func parseTmpl(c *cursor, b *policyBuilder) error {
 	return nil
 }
 
-var policyFlushGrammar = grammar[*Command]{
-	words: []keyword[*Command]{{name: "ptype", once: true, parse: func(c *cursor, cmd *Command) error {
-		return named(c, &cmd.FlushType, policyTypeNames, "a policy type")
-	}}},
-}
+var policyFlushGrammar = newGrammar([]keyword[*Command]{{name: "ptype", once: true, parse: func(c *cursor, cmd *Command) error {
+	return named(c, &cmd.FlushType, policyTypeNames, "a policy type")
+}}})
 
 // policyQueryBuilder is a `policy list` in the making.
 type policyQueryBuilder struct {
@@ -205,27 +209,25 @@ type policyQueryBuilder struct {
 	sel selection
 }
 
-var policyQueryGrammar = grammar[*policyQueryBuilder]{
-	words: append(selectorWords(func(q *policyQueryBuilder) *selection { return &q.sel }), []keyword[*policyQueryBuilder]{
-		{name: "nosock", parse: func(_ *cursor, q *policyQueryBuilder) error { q.NoSockets = true; return nil }},
-		{name: "dir", parse: func(c *cursor, q *policyQueryBuilder) error {
-			return optionalNamed(c, &q.Dir, policyDirNames, "a direction")
-		}},
-		{name: "index", parse: func(c *cursor, q *policyQueryBuilder) error { return optionalNumber(c, &q.Index, ValueIndex) }},
-		{name: "ptype", parse: func(c *cursor, q *policyQueryBuilder) error {
-			return optionalNamed(c, &q.Type, policyTypeNames, "a policy type")
-		}},
-		{name: "action", parse: func(c *cursor, q *policyQueryBuilder) error {
-			return optionalNamed(c, &q.Action, policyActionNames, "an action")
-		}},
-		{name: "priority", parse: func(c *cursor, q *policyQueryBuilder) error {
-			return optionalNumber(c, &q.Priority, "a priority")
-		}},
-		{name: "flag", parse: func(c *cursor, q *policyQueryBuilder) error {
-			return flags(c, &q.Flags, policyFlagNames, 8)
-		}},
-	}...),
-}
+var policyQueryGrammar = newGrammar(selectorWords(func(q *policyQueryBuilder) *selection { return &q.sel }), []keyword[*policyQueryBuilder]{
+	{name: "nosock", parse: func(_ *cursor, q *policyQueryBuilder) error { q.NoSockets = true; return nil }},
+	{name: "dir", parse: func(c *cursor, q *policyQueryBuilder) error {
+		return optionalNamed(c, &q.Dir, policyDirNames, "a direction")
+	}},
+	{name: "index", parse: func(c *cursor, q *policyQueryBuilder) error { return optionalNumber(c, &q.Index, ValueIndex) }},
+	{name: "ptype", parse: func(c *cursor, q *policyQueryBuilder) error {
+		return optionalNamed(c, &q.Type, policyTypeNames, "a policy type")
+	}},
+	{name: "action", parse: func(c *cursor, q *policyQueryBuilder) error {
+		return optionalNamed(c, &q.Action, policyActionNames, "an action")
+	}},
+	{name: "priority", parse: func(c *cursor, q *policyQueryBuilder) error {
+		return optionalNumber(c, &q.Priority, "a priority")
+	}},
+	{name: "flag", parse: func(c *cursor, q *policyQueryBuilder) error {
+		return flags(c, &q.Flags, policyFlagNames, 8)
+	}},
+})
 
 func (c *cursor) policyQuery(cmd *Command) error {
 	q := &policyQueryBuilder{PolicyQuery: &PolicyQuery{Family: c.env.Family}}

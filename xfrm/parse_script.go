@@ -159,11 +159,12 @@ var special = [256]bool{
 
 // plain reads what stands up to the next special byte.
 func (s *splitter) plain() string {
-	start := s.pos
-	for !s.atEnd() && !special[s.text[s.pos]] {
-		s.pos++
+	rest, n := s.text[s.pos:], 0
+	for n < len(rest) && !special[rest[n]] {
+		n++
 	}
-	return s.text[start:s.pos]
+	s.pos += n
+	return rest[:n]
 }
 
 func (s *splitter) fail(problem string) error {
@@ -173,29 +174,30 @@ func (s *splitter) fail(problem string) error {
 // command reads the words up to the end of the line. They are good until the next line is read; a
 // word without quotes is a part of the text, not a copy.
 func (s *splitter) command() ([]string, error) {
-	s.words = s.words[:0]
+	words := s.words[:0]
 	word, inWord := "", false
-	end := func() {
-		if inWord {
-			s.words = append(s.words, word)
-		}
-		word, inWord = "", false
-	}
 line:
 	for !s.atEnd() {
-		if !special[s.text[s.pos]] {
-			if s.text[s.pos] == '#' && !inWord {
-				s.comment()
+		if b := s.text[s.pos]; !special[b] && (b != '#' || inWord) {
+			part := s.plain()
+			if !inWord && s.atBlank() { // most words are all plain
+				words = append(words, part)
 				continue
 			}
-			word, inWord = word+s.plain(), true
+			word, inWord = word+part, true
 			continue
 		}
 		switch b := s.take(); b {
-		case '\n':
-			break line
-		case ' ', '\t':
-			end()
+		case '\n', ' ', '\t':
+			if inWord {
+				words = append(words, word)
+			}
+			word, inWord = "", false
+			if b == '\n' {
+				break line
+			}
+		case '#':
+			s.comment()
 		case '\\':
 			if s.atEnd() {
 				return nil, s.fail("a backslash at the end of the script has nothing to continue")
@@ -215,8 +217,16 @@ line:
 			return nil, s.fail(fmt.Sprintf("%q is for a shell: one command per line goes here", b))
 		}
 	}
-	end()
-	return s.words, nil
+	if inWord {
+		words = append(words, word)
+	}
+	s.words = words
+	return words, nil
+}
+
+// atBlank reports whether a plain word would end here.
+func (s *splitter) atBlank() bool {
+	return s.atEnd() || s.text[s.pos] == ' ' || s.text[s.pos] == '\n' || s.text[s.pos] == '\t'
 }
 
 // comment skips the rest of the line.

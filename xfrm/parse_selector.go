@@ -49,12 +49,12 @@ func together[T, U any](inner *grammar[U], like keyword[T]) []keyword[T] {
 	return words
 }
 
-var identityGrammar = grammar[*identity]{words: []keyword[*identity]{
+var identityGrammar = newGrammar([]keyword[*identity]{
 	{name: "src", parse: func(c *cursor, id *identity) error { return address(c, &id.src) }},
 	{name: "dst", parse: func(c *cursor, id *identity) error { return address(c, &id.dst) }},
 	{name: "proto", parse: func(c *cursor, id *identity) error { return named(c, &id.proto, protoNames, "an IPsec protocol") }},
 	{name: "spi", parse: func(c *cursor, id *identity) error { return number(c, &id.spi, 32, ValueSPI) }},
-}}
+})
 
 func (id *identity) parse(c *cursor) error {
 	id.given = true
@@ -132,7 +132,7 @@ func selectorWords[T any](get func(T) *selection) []keyword[T] {
 	})
 }
 
-var selectionGrammar = grammar[*selection]{words: append([]keyword[*selection]{
+var selectionGrammar = newGrammar([]keyword[*selection]{
 	{name: "src", parse: func(c *cursor, s *selection) error { return address(c, &s.sel.Src) }},
 	{name: "dst", parse: func(c *cursor, s *selection) error { return address(c, &s.sel.Dst) }},
 	{name: "dev", parse: parseSelectorDevice},
@@ -140,18 +140,18 @@ var selectionGrammar = grammar[*selection]{words: append([]keyword[*selection]{
 	group: "the upper protocol",
 	over:  func(s *selection) bool { return s.upper },
 	parse: func(c *cursor, s *selection) error { return s.parseUpper(c) },
-})...)}
+}))
 
 // upperGrammar is UPSPEC: the upper protocol and what it has of ports. Its words stand
 // together, too.
-var upperGrammar = grammar[*selection]{words: []keyword[*selection]{
+var upperGrammar = newGrammar([]keyword[*selection]{
 	{name: "proto", parse: func(c *cursor, s *selection) error { return upperProtocol(c, &s.sel.Protocol) }},
 	{name: "sport", parse: func(c *cursor, s *selection) error { s.ports = true; return port(c, &s.sel.SrcPort) }},
 	{name: "dport", parse: func(c *cursor, s *selection) error { s.ports = true; return port(c, &s.sel.DstPort) }},
 	{name: "type", parse: func(c *cursor, s *selection) error { s.types = true; return icmp(c, &s.sel.SrcPort, "an ICMP type") }},
 	{name: "code", parse: func(c *cursor, s *selection) error { s.types = true; return icmp(c, &s.sel.DstPort, "an ICMP code") }},
 	{name: "key", parse: func(c *cursor, s *selection) error { s.greKey = true; return greKey(c, &s.sel) }},
-}}
+})
 
 func (s *selection) parse(c *cursor) error {
 	s.given = true

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // stateBuilder is a `state add` in the making.
@@ -19,35 +18,33 @@ type stateBuilder struct {
 	replay              ReplayState
 }
 
-var stateGrammar = grammar[*stateBuilder]{
-	words: slices.Concat(idWords(func(b *stateBuilder) *identity { return &b.id }), algorithmWords, []keyword[*stateBuilder]{
-		{name: "mode", parse: func(c *cursor, b *stateBuilder) error {
-			b.modeGiven = true
-			return named(c, &b.Mode, modeNames, "a mode")
-		}},
-		{name: "mark", parse: func(c *cursor, b *stateBuilder) error { return mark(c, &b.Mark) }},
-		{name: "reqid", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.Reqid, 32, ValueReqid) }},
-		{name: "dir", parse: func(c *cursor, b *stateBuilder) error { return named(c, &b.dir, stateDirNames, "a direction") }},
-		{name: "seq", parse: func(c *cursor, b *stateBuilder) error { return parseSeq(c, b.State) }},
-		{name: "replay-window", parse: parseWindow},
-		{name: "replay-seq", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.Seq })},
-		{name: "replay-seq-hi", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.SeqHi })},
-		{name: "replay-oseq", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.OSeq })},
-		{name: "replay-oseq-hi", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.OSeqHi })},
-		{name: "flag", parse: func(c *cursor, b *stateBuilder) error { return flags(c, &b.Flags, stateFlagNames, 8) }},
-		{name: "extra-flag", parse: func(c *cursor, b *stateBuilder) error { return flags(c, &b.ExtraFlags, extraFlagNames, 32) }},
-		{name: "sel", parse: parseStateSelector},
-		{name: "limit", parse: func(c *cursor, b *stateBuilder) error { return limit(c, &b.Limits) }},
-		{name: "encap", parse: parseEncap},
-		{name: "coa", once: true, parse: parseCoA},
-		{name: "ctx", once: true, parse: func(c *cursor, b *stateBuilder) error { return secCtx(c, &b.SecCtx) }},
-		{name: "offload", parse: parseStateOffload},
-		{name: "output-mark", parse: func(c *cursor, b *stateBuilder) error { return outputMark(c, &b.OutputMark) }},
-		{name: "if_id", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.IfID, 32, "an if_id") }},
-		{name: "tfcpad", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.TFCPad, 32, "a length") }},
-		{name: "pcpu-num", parse: func(c *cursor, b *stateBuilder) error { return optionalNumber(c, &b.PCPU, "a CPU") }},
-	}),
-}
+var stateGrammar = newGrammar(idWords(func(b *stateBuilder) *identity { return &b.id }), algorithmWords, []keyword[*stateBuilder]{
+	{name: "mode", parse: func(c *cursor, b *stateBuilder) error {
+		b.modeGiven = true
+		return named(c, &b.Mode, modeNames, "a mode")
+	}},
+	{name: "mark", parse: func(c *cursor, b *stateBuilder) error { return mark(c, &b.Mark) }},
+	{name: "reqid", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.Reqid, 32, ValueReqid) }},
+	{name: "dir", parse: func(c *cursor, b *stateBuilder) error { return named(c, &b.dir, stateDirNames, "a direction") }},
+	{name: "seq", parse: func(c *cursor, b *stateBuilder) error { return parseSeq(c, b.State) }},
+	{name: "replay-window", parse: parseWindow},
+	{name: "replay-seq", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.Seq })},
+	{name: "replay-seq-hi", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.SeqHi })},
+	{name: "replay-oseq", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.OSeq })},
+	{name: "replay-oseq-hi", parse: replayNumber(func(r *ReplayState) *uint32 { return &r.OSeqHi })},
+	{name: "flag", parse: func(c *cursor, b *stateBuilder) error { return flags(c, &b.Flags, stateFlagNames, 8) }},
+	{name: "extra-flag", parse: func(c *cursor, b *stateBuilder) error { return flags(c, &b.ExtraFlags, extraFlagNames, 32) }},
+	{name: "sel", parse: parseStateSelector},
+	{name: "limit", parse: func(c *cursor, b *stateBuilder) error { return limit(c, &b.Limits) }},
+	{name: "encap", parse: parseEncap},
+	{name: "coa", once: true, parse: parseCoA},
+	{name: "ctx", once: true, parse: func(c *cursor, b *stateBuilder) error { return secCtx(c, &b.SecCtx) }},
+	{name: "offload", parse: parseStateOffload},
+	{name: "output-mark", parse: func(c *cursor, b *stateBuilder) error { return outputMark(c, &b.OutputMark) }},
+	{name: "if_id", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.IfID, 32, "an if_id") }},
+	{name: "tfcpad", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.TFCPad, 32, "a length") }},
+	{name: "pcpu-num", parse: func(c *cursor, b *stateBuilder) error { return optionalNumber(c, &b.PCPU, "a CPU") }},
+})
 
 func (c *cursor) stateCommand(cmd *Command) error {
 	switch cmd.Verb {

@@ -6,11 +6,9 @@ type idCommand struct {
 	mark *Mark
 }
 
-var stateIDGrammar = grammar[*idCommand]{
-	words: append(idWords(func(i *idCommand) *identity { return &i.id }), keyword[*idCommand]{
-		name: "mark", parse: func(c *cursor, i *idCommand) error { return mark(c, &i.mark) },
-	}),
-}
+var stateIDGrammar = newGrammar(idWords(func(i *idCommand) *identity { return &i.id }), []keyword[*idCommand]{
+	{name: "mark", parse: func(c *cursor, i *idCommand) error { return mark(c, &i.mark) }},
+})
 
 func (c *cursor) stateIdentity(cmd *Command) error {
 	var i idCommand
@@ -25,11 +23,9 @@ func (c *cursor) stateIdentity(cmd *Command) error {
 	return nil
 }
 
-var stateFlushGrammar = grammar[*Command]{
-	words: []keyword[*Command]{{name: "proto", once: true, parse: func(c *cursor, cmd *Command) error {
-		return named(c, &cmd.FlushProto, protoNames, "an IPsec protocol")
-	}}},
-}
+var stateFlushGrammar = newGrammar([]keyword[*Command]{{name: "proto", once: true, parse: func(c *cursor, cmd *Command) error {
+	return named(c, &cmd.FlushProto, protoNames, "an IPsec protocol")
+}}})
 
 // stateListCommand is a `state list` or `deleteall` in the making.
 type stateListCommand struct {
@@ -38,18 +34,16 @@ type stateListCommand struct {
 	id  identity
 }
 
-var stateListGrammar = grammar[*stateListCommand]{
-	words: append(idWords(func(l *stateListCommand) *identity { return &l.id }), []keyword[*stateListCommand]{
-		{name: "nokeys", parse: func(_ *cursor, l *stateListCommand) error { l.cmd.NoKeys = true; return nil }},
-		{name: "mode", parse: func(c *cursor, l *stateListCommand) error {
-			return optionalNamed(c, &l.Mode, modeNames, "a mode")
-		}},
-		{name: "reqid", parse: func(c *cursor, l *stateListCommand) error { return number(c, &l.Reqid, 32, ValueReqid) }},
-		{name: "flag", parse: func(c *cursor, l *stateListCommand) error {
-			return flags(c, &l.Flags, stateFlagNames, 8)
-		}},
-	}...),
-}
+var stateListGrammar = newGrammar(idWords(func(l *stateListCommand) *identity { return &l.id }), []keyword[*stateListCommand]{
+	{name: "nokeys", parse: func(_ *cursor, l *stateListCommand) error { l.cmd.NoKeys = true; return nil }},
+	{name: "mode", parse: func(c *cursor, l *stateListCommand) error {
+		return optionalNamed(c, &l.Mode, modeNames, "a mode")
+	}},
+	{name: "reqid", parse: func(c *cursor, l *stateListCommand) error { return number(c, &l.Reqid, 32, ValueReqid) }},
+	{name: "flag", parse: func(c *cursor, l *stateListCommand) error {
+		return flags(c, &l.Flags, stateFlagNames, 8)
+	}},
+})
 
 func (c *cursor) stateList(cmd *Command) error {
 	l := &stateListCommand{StateFilter: &StateFilter{Family: c.env.Family}, cmd: cmd, id: identity{loose: true}}

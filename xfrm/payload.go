@@ -10,7 +10,23 @@ type payload []byte
 const payloadRoom = 160
 
 // newPayload begins with a fixed struct of so many bytes, all zero.
-func newPayload(fixed int) payload { return make(payload, fixed, fixed+payloadRoom) }
+func newPayload(fixed int) payload { return room(fixed)[:fixed] }
+
+// room is for a payload with such a struct.
+func room(fixed int) payload { return make(payload, 0, fixed+payloadRoom) }
+
+// fixed appends the fixed struct of n bytes and returns it, all zero.
+func (p *payload) fixed(n int) []byte {
+	at := len(*p)
+	p.extend(n)
+	return (*p)[at:]
+}
+
+// undo takes off all behind the first n bytes, and wipes it.
+func (p *payload) undo(n int) []byte {
+	clear((*p)[n:])
+	return (*p)[:n]
+}
 
 // attr appends an attribute of n bytes and returns them, all zero, to be filled in. No
 // attribute there is comes near the 65,531 bytes that one can have.
@@ -28,6 +44,7 @@ func (p *payload) extend(n int) {
 	size := len(*p) + n
 	if size <= cap(*p) {
 		*p = (*p)[:size]
+		clear((*p)[size-n:])
 		return
 	}
 	larger := make(payload, size, 2*size)

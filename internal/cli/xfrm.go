@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -116,6 +117,7 @@ type xfrmRun struct {
 	stdout, stderr io.Writer
 	open           func(sadChoice) (engine, error)
 
+	asking      sync.Mutex // for parsers that ask for names and keys
 	names       interfaceNames
 	batchIsOpen bool // others can read the batch file
 	stdinIsRead bool // a key was there
@@ -163,7 +165,7 @@ func (r *xfrmRun) run(ctx context.Context, words []string) error {
 	if len(jobs) == 0 {
 		return nil
 	}
-	readsFile := func(j job) bool { return j.Monitor.File != "" }
+	readsFile := func(j job) bool { return j.Monitor != nil && j.Monitor.File != "" }
 	if slices.IndexFunc(jobs, func(j job) bool { return !readsFile(j) }) >= 0 {
 		if err := r.connect(jobs); err != nil {
 			return r.fail(jobs[0], err)

@@ -25,23 +25,22 @@ func (r *xfrmRun) batchJobs(words []string) ([]job, error) {
 	var jobs []job
 	var failures []string
 	code := 0
-	env := r.env()
-	for line, err := range xfrm.Lines(script) {
-		var bad *xfrm.ScriptError
-		if errors.As(err, &bad) {
-			return nil, r.fail(job{line: bad.Line}, &exitError{exitXfrmSyntax, errors.New(bad.Problem)})
+	err = r.parseScript(script, func(line int, cmd *xfrm.Command, err error) {
+		j := job{Command: cmd, line: line}
+		if err == nil {
+			jobs = append(jobs, j)
+			return
 		}
-		if err != nil {
-			return nil, r.fail(job{}, fmt.Errorf("read %s: %w", r.batch, err))
-		}
-		j := job{line: line.Number}
-		if j.Command, err = xfrm.Parse(line.Words, env); err != nil {
-			err = r.fail(j, parseFailure(err))
-			failures = append(failures, err.Error())
-			code = max(code, exitCode(err)) // a syntax error before a semantic one
-			continue
-		}
-		jobs = append(jobs, j)
+		err = r.fail(j, parseFailure(err))
+		failures = append(failures, err.Error())
+		code = max(code, exitCode(err)) // a syntax error before a semantic one
+	})
+	var bad *xfrm.ScriptError
+	if errors.As(err, &bad) {
+		return nil, r.fail(job{line: bad.Line}, &exitError{exitXfrmSyntax, errors.New(bad.Problem)})
+	}
+	if err != nil {
+		return nil, r.fail(job{}, fmt.Errorf("read %s: %w", r.batch, err))
 	}
 	if failures != nil {
 		return nil, &exitError{code, fmt.Errorf("%s\nnothing was sent", strings.Join(failures, "\n"))}

@@ -15,8 +15,21 @@ import (
 	"espalier/xfrm"
 )
 
+// env is for parsers, of which there may be several at work.
 func (r *xfrmRun) env() xfrm.Env {
-	return xfrm.Env{Interface: r.names.index, KeyFile: r.keyFile, Family: r.family}
+	return xfrm.Env{
+		Interface: func(name string) (int, error) {
+			r.asking.Lock()
+			defer r.asking.Unlock()
+			return r.names.index(name)
+		},
+		KeyFile: func(path string) ([]byte, error) {
+			r.asking.Lock()
+			defer r.asking.Unlock()
+			return r.keyFile(path)
+		},
+		Family: r.family,
+	}
 }
 
 // interfaceNames remembers the interfaces looked up, in both directions.

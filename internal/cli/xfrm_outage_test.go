@@ -44,13 +44,13 @@ func TestShowOutage(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		r := &xfrmRun{xfrmOptions: tt.opt, stdout: &out}
-		if err := r.showOutage(job{Command: &xfrm.Command{}}, &tt.outage, now); err != nil || out.String() != tt.want {
+		if err := r.showOutage(job{Command: &xfrm.Command{Monitor: &xfrm.Monitor{}}}, &tt.outage, now); err != nil || out.String() != tt.want {
 			t.Errorf("%s: %v, got\n%swant\n%s", tt.name, err, out.String(), tt.want)
 		}
 	}
 	var out bytes.Buffer
 	r := &xfrmRun{xfrmOptions: xfrmOptions{timestamp: timestampShort}, stdout: &out}
-	r.showOutage(job{Command: &xfrm.Command{Monitor: xfrm.Monitor{AllNSID: true}}}, &down, now)
+	r.showOutage(job{Command: &xfrm.Command{Monitor: &xfrm.Monitor{AllNSID: true}}}, &down, now)
 	if text := out.String(); !strings.HasPrefix(text, "[1970-01-01T") || !strings.Contains(text, "] [nsid current]Offloaded SAs lost") {
 		t.Errorf("with a timestamp: %s", text)
 	}
@@ -64,7 +64,7 @@ func TestOutageWarns(t *testing.T) {
 	}{{unix.ENOBUFS, "see whether the SAs are still there"}, {ipsec.ErrInvalid, "warning: " + ipsec.ErrInvalid.Error()}} {
 		var out, errs bytes.Buffer
 		r := &xfrmRun{stdout: &out, stderr: &errs}
-		r.outage(job{Command: &xfrm.Command{}}, &outage.Outage{}, tt.err)
+		r.outage(job{Command: &xfrm.Command{Monitor: &xfrm.Monitor{}}}, &outage.Outage{}, tt.err)
 		if out.Len() != 0 || !strings.Contains(errs.String(), tt.want) {
 			t.Errorf("%v: %s%s", tt.err, out.String(), errs.String())
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"espalier/xfrm"
 	"espalier/xfrm/client"
@@ -12,20 +13,13 @@ type batcher interface {
 	Batch(context.Context, []client.Request) []error
 }
 
-// jobsAtOnce bounds the messages that wait to be sent.
-const jobsAtOnce = 512
-
 // runSome carries out the first jobs, and returns an error or nil for each. It is one job, or if
 // failures do not matter all those at the beginning that are one message each.
 func (r *xfrmRun) runSome(ctx context.Context, jobs []job) []error {
 	engine, many := r.engine.(batcher)
-	requests := make([]client.Request, 0, min(len(jobs), jobsAtOnce))
-	for i := 0; i < len(jobs) && i < jobsAtOnce && many && r.force; i++ {
-		request, ok := requestOf(&jobs[i])
-		if !ok {
-			break
-		}
-		requests = append(requests, request)
+	var requests []client.Request
+	if many && r.force {
+		requests = requestsOf(jobs)
 	}
 	if len(requests) == 0 {
 		return []error{r.runJob(ctx, jobs[0])}
@@ -37,18 +31,40 @@ func (r *xfrmRun) runSome(ctx context.Context, jobs []job) []error {
 	return errs
 }
 
-// requestOf is the message that a job is, if it is no more than that. An SA is more: its key is
-// looked at before, and its offload behind.
-func requestOf(j *job) (client.Request, bool) {
+// requestsOf are the messages that the jobs at the beginning are, as far as they are no more than
+// that. An SA is more: its key is looked at before, and its offload behind.
+func requestsOf(jobs []job) []client.Request {
+	n := slices.IndexFunc(jobs, func(j job) bool { return messageOf(&j) == 0 })
+	if n < 0 {
+		n = len(jobs)
+	}
+	requests := make([]client.Request, n)
+	for i := range requests {
+		switch j := &jobs[i]; messageOf(j) {
+		case xfrm.MsgNewPolicy:
+			requests[i] = client.AddPolicy(j.Policy)
+		case xfrm.MsgUpdPolicy:
+			requests[i] = client.UpdatePolicy(j.Policy)
+		case xfrm.MsgDelPolicy:
+			requests[i] = client.DeletePolicy(*j.PolicyID)
+		case xfrm.MsgDelSA:
+			requests[i] = client.DeleteState(*j.StateID)
+		}
+	}
+	return requests
+}
+
+// messageOf is the type of the message that a job is, 0 if it is more.
+func messageOf(j *job) xfrm.MsgType {
 	switch {
 	case j.Object == xfrm.ObjectPolicy && j.Verb == xfrm.VerbAdd:
-		return client.AddPolicy(j.Policy), true
+		return xfrm.MsgNewPolicy
 	case j.Object == xfrm.ObjectPolicy && j.Verb == xfrm.VerbUpdate:
-		return client.UpdatePolicy(j.Policy), true
+		return xfrm.MsgUpdPolicy
 	case j.Object == xfrm.ObjectPolicy && j.Verb == xfrm.VerbDelete:
-		return client.DeletePolicy(*j.PolicyID), true
+		return xfrm.MsgDelPolicy
 	case j.Object == xfrm.ObjectState && j.Verb == xfrm.VerbDelete:
-		return client.DeleteState(*j.StateID), true
+		return xfrm.MsgDelSA
 	}
-	return client.Request{}, false
+	return 0
 }

@@ -72,11 +72,17 @@ type Header struct {
 func (h *Header) IsFragment() bool { return h.MoreFragments || h.FragOffset != 0 }
 
 // Parse reads the headers of pkt up to the upper layer.
-func Parse(pkt []byte) (Header, error) {
+func Parse(pkt []byte) (h Header, err error) {
+	err = h.Parse(pkt)
+	return h, err
+}
+
+// Parse sets all of h from the headers of pkt. It saves copying a Header, which is large.
+func (h *Header) Parse(pkt []byte) error {
+	*h = Header{}
 	if len(pkt) == 0 {
-		return Header{}, ErrTruncated
+		return ErrTruncated
 	}
-	var h Header
 	var err error
 	switch pkt[0] >> 4 {
 	case 4:
@@ -84,12 +90,12 @@ func Parse(pkt []byte) (Header, error) {
 	case 6:
 		err = h.parse6(pkt)
 	default:
-		return h, ErrVersion
+		return ErrVersion
 	}
 	if err == nil {
 		h.readPorts(pkt)
 	}
-	return h, err
+	return err
 }
 
 func (h *Header) parse4(pkt []byte) error {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -14,9 +15,11 @@ import (
 )
 
 const (
-	// batchBytes is how many bytes of requests one send carries at most; a netlink socket and a
-	// device take some more.
+	// batchBytes is how many bytes of requests one send carries at most, unless it is one request;
+	// a netlink socket and a device take some more.
 	batchBytes = 128 << 10
+	// requestBytes is more than most requests have.
+	requestBytes = 512
 	// batchRequests is how many requests one send carries at most.
 	batchRequests = 512
 	// answerBytes is the room that the kernel's answer to one request takes in a receive
@@ -33,14 +36,9 @@ const (
 // of them have that error.
 //
 // The engine acknowledges only the last request of a send: it answers in order, so that what was
-// not refused until then is done. Batch wipes the requests.
+// not refused until then is done.
 func (c *Client) Batch(ctx context.Context, requests []Request) []error {
 	errs := make([]error, len(requests))
-	defer func() {
-		for i := range requests {
-			clear(requests[i].payload)
-		}
-	}()
 	for done := 0; done < len(requests); {
 		n, err := c.sendSome(ctx, requests[done:], errs[done:])
 		if err != nil {
@@ -57,37 +55,51 @@ func (c *Client) Batch(ctx context.Context, requests []Request) []error {
 // sendSome carries out the first n requests, those that fit into one send.
 func (c *Client) sendSome(ctx context.Context, requests []Request, errs []error) (n int, err error) {
 	err = c.exchange(ctx, func(conn *netlink.Conn) error {
-		var last, size int
-		n, last, size = fitting(requests, batchLimit(conn))
-		for i := range requests[:n] {
-			errs[i] = requests[i].err
-		}
-		if size == 0 {
+		requests := requests[:min(len(requests), batchLimit(conn))]
+		first := c.sequences(len(requests))
+		defer func() { clear(c.datagram) }() // keys may be in there
+		var last int
+		if n, last = c.lay(requests, first, errs); last < 0 {
 			return nil
 		}
-		if cap(c.datagram) < size {
-			c.datagram = make([]byte, 0, size)
-		}
-		b := c.datagram[:0]
-		defer func() { clear(b) }() // keys may be in there
-		first := c.sequences(n)
-		for i := range requests[:last+1] {
-			if requests[i].err != nil {
-				continue
-			}
-			m := requests[i].message()
-			m.Header.Sequence = first + uint32(i)
-			if i != last {
-				m.Header.Flags &^= netlink.Acknowledge
-			}
-			b = xfrm.AppendMessage(b, m)
-		}
-		if err := send(conn, b); err != nil {
+		if err := send(conn, c.datagram); err != nil {
 			return err
 		}
 		return receiveAnswers(conn, first, first+uint32(last), func(i int, err error) { errs[i] = requests[i].fail(err) })
 	})
 	return n, err
+}
+
+// lay makes a datagram of the first n requests, those that fit, but for those that cannot be
+// encoded: errs tells why. last is the last of them, which is to be acknowledged, or -1.
+func (c *Client) lay(requests []Request, first uint32, errs []error) (n, last int) {
+	if c.datagram == nil {
+		c.datagram = make([]byte, 0, min(requestBytes*len(requests), batchBytes))
+	}
+	b, lastAt := c.datagram[:0], 0
+	for last = -1; n < len(requests); n++ {
+		r := &requests[n]
+		at := len(b)
+		b = xfrm.AppendHeader(b, netlink.Header{Type: netlink.HeaderType(r.typ), Flags: netlink.Request, Sequence: first + uint32(n)})
+		if b, errs[n] = r.appendTo(b); errs[n] != nil {
+			errs[n] = r.fail(errs[n])
+			b = b[:at]
+			continue
+		}
+		if len(b) > batchBytes && at > 0 { // it goes with the next
+			clear(b[at:])
+			b = b[:at]
+			break
+		}
+		binary.NativeEndian.PutUint32(b[at:], uint32(len(b)-at))
+		last, lastAt = n, at
+	}
+	if last >= 0 {
+		flags := b[lastAt+6:]
+		binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|uint16(netlink.Acknowledge))
+	}
+	c.datagram = b
+	return n, last
 }
 
 // sequences sets aside n sequence numbers for messages, and returns the first. 0 is not one: it
@@ -99,23 +111,6 @@ func (c *Client) sequences(n int) (first uint32) {
 	first = c.sequence
 	c.sequence += uint32(n)
 	return first
-}
-
-// fitting tells how many requests fit into one send, which is the last that is to be sent, and how
-// many bytes they are.
-func fitting(requests []Request, limit int) (n, last, size int) {
-	for messages := 0; n < len(requests) && messages < limit; n++ {
-		r := &requests[n]
-		if r.err != nil {
-			continue
-		}
-		more := xfrm.MessageLen(len(r.payload))
-		if size+more > batchBytes && size > 0 {
-			break
-		}
-		messages, last, size = messages+1, n, size+more
-	}
-	return n, last, size
 }
 
 // send sends a datagram of messages as it is, for the engine to answer.

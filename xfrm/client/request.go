@@ -10,70 +10,109 @@ import (
 	"espalier/xfrm"
 )
 
-// Request is one change of the SAD or SPD, ready to be sent by [Client.Batch], once. It may hold
-// a key.
+// Request is one change of the SAD or SPD, for [Client.Batch]. What it was made of must stay as it
+// is until it has been sent.
 type Request struct {
-	call
-	err error // why it cannot be sent
+	op   string
+	typ  xfrm.MsgType
+	what subject
 }
+
+// subject is what a request is about.
+type subject interface {
+	fmt.Stringer
+	appendTo(b []byte) ([]byte, error) // the payload
+}
+
+type (
+	stateSubject    xfrm.State
+	stateIDSubject  xfrm.StateID
+	policySubject   xfrm.Policy
+	policyIDSubject xfrm.PolicyID
+)
 
 // AddState installs a state (NEWSA). A state whose key is withheld is refused: the engine
 // would take it for a key of zeros.
-func AddState(s *xfrm.State) Request {
-	if s.AEAD != nil && s.AEAD.Key.Len() == 0 {
-		return Request{err: fmt.Errorf("add SA %s: no key: %w", s.ID(), ipsec.ErrInvalid)}
-	}
-	return ofState("add SA", xfrm.MsgNewSA, s)
-}
+func AddState(s *xfrm.State) Request { return Request{"add SA", xfrm.MsgNewSA, (*stateSubject)(s)} }
 
 // UpdateState changes a live state (UPDSA). Linux changes encapsulation, limits, marks and
 // if_id; key, selector and offload stay what they were, without an error.
-func UpdateState(s *xfrm.State) Request { return ofState("update SA", xfrm.MsgUpdSA, s) }
-
-func ofState(op string, typ xfrm.MsgType, s *xfrm.State) Request {
-	payload, err := xfrm.EncodeState(s)
-	return change(op, typ, func() string { return s.ID().String() }, payload, err)
+func UpdateState(s *xfrm.State) Request {
+	return Request{"update SA", xfrm.MsgUpdSA, (*stateSubject)(s)}
 }
 
 // DeleteState takes a state out (DELSA).
 func DeleteState(id xfrm.StateID) Request {
-	payload, err := xfrm.EncodeStateID(&id)
-	return change("delete SA", xfrm.MsgDelSA, id.String, payload, err)
+	return Request{"delete SA", xfrm.MsgDelSA, (*stateIDSubject)(&id)}
 }
 
 // AddPolicy installs a policy (NEWPOLICY).
-func AddPolicy(p *xfrm.Policy) Request { return ofPolicy("add policy", xfrm.MsgNewPolicy, p) }
+func AddPolicy(p *xfrm.Policy) Request {
+	return Request{"add policy", xfrm.MsgNewPolicy, (*policySubject)(p)}
+}
 
 // UpdatePolicy installs a policy in place of the one with the same selector and direction,
 // if there is one (UPDPOLICY).
-func UpdatePolicy(p *xfrm.Policy) Request { return ofPolicy("update policy", xfrm.MsgUpdPolicy, p) }
-
-func ofPolicy(op string, typ xfrm.MsgType, p *xfrm.Policy) Request {
-	payload, err := xfrm.EncodePolicy(p)
-	return change(op, typ, func() string { return p.ID().String() }, payload, err)
+func UpdatePolicy(p *xfrm.Policy) Request {
+	return Request{"update policy", xfrm.MsgUpdPolicy, (*policySubject)(p)}
 }
 
 // DeletePolicy takes a policy out (DELPOLICY).
 func DeletePolicy(id xfrm.PolicyID) Request {
-	payload, err := xfrm.EncodePolicyID(&id)
-	return change("delete policy", xfrm.MsgDelPolicy, id.String, payload, err)
+	return Request{"delete policy", xfrm.MsgDelPolicy, (*policyIDSubject)(&id)}
 }
 
-func change(op string, typ xfrm.MsgType, object func() string, payload []byte, err error) Request {
-	r := Request{call: call{op: op, object: object, typ: typ, flags: netlink.Acknowledge, payload: payload}}
-	if err != nil {
-		r.err = r.fail(err)
+func (s *stateSubject) String() string    { return (*xfrm.State)(s).ID().String() }
+func (s *stateIDSubject) String() string  { return (*xfrm.StateID)(s).String() }
+func (s *policySubject) String() string   { return (*xfrm.Policy)(s).ID().String() }
+func (s *policyIDSubject) String() string { return (*xfrm.PolicyID)(s).String() }
+
+func (s *stateSubject) appendTo(b []byte) ([]byte, error) {
+	return xfrm.AppendState(b, (*xfrm.State)(s))
+}
+
+func (s *stateIDSubject) appendTo(b []byte) ([]byte, error) {
+	return xfrm.AppendStateID(b, (*xfrm.StateID)(s))
+}
+
+func (s *policySubject) appendTo(b []byte) ([]byte, error) {
+	return xfrm.AppendPolicy(b, (*xfrm.Policy)(s))
+}
+
+func (s *policyIDSubject) appendTo(b []byte) ([]byte, error) {
+	return xfrm.AppendPolicyID(b, (*xfrm.PolicyID)(s))
+}
+
+// appendTo appends the payload to b. It may hold a key.
+func (r *Request) appendTo(b []byte) ([]byte, error) {
+	if s, ok := r.what.(*stateSubject); ok && r.typ == xfrm.MsgNewSA && s.AEAD != nil && s.AEAD.Key.Len() == 0 {
+		return b, fmt.Errorf("no key: %w", ipsec.ErrInvalid)
 	}
-	return r
+	return r.what.appendTo(b)
 }
 
-// do sends one request, and wipes it.
+// call is the request to be sent alone, or to be found fault with. Its payload is to be wiped.
+func (r *Request) call() (q call, err error) {
+	q = call{op: r.op, object: r.what.String, typ: r.typ, flags: netlink.Acknowledge}
+	q.payload, err = r.appendTo(nil)
+	return q, err
+}
+
+// fail words an error of the request.
+func (r *Request) fail(err error) error {
+	q, _ := r.call()
+	defer clear(q.payload)
+	return q.fail(err)
+}
+
+// do sends one request.
 func (c *Client) do(ctx context.Context, r Request) error {
-	if r.err != nil {
-		return r.err
+	q, err := r.call()
+	if err != nil {
+		return q.fail(err)
 	}
-	defer clear(r.payload)
-	_, err := c.request(ctx, r.call)
+	defer clear(q.payload)
+	_, err = c.request(ctx, q)
 	return err
 }
 
