@@ -65,7 +65,7 @@ func DecodeAcquire(b []byte) (*Acquire, error) {
 			Dst: getAddr(b[0:16], family), SPI: getSPI(b[16:]), Proto: b[20],
 			Src: getAddr(b[24:40], family), Mark: p.Mark,
 		},
-		Sel: sel, Policy: p,
+		Sel: sel, Policy: &p.Policy,
 	}
 	return a, getWords("xfrm_user_acquire", b[264:], &a.AAlgos, &a.EAlgos, &a.CAlgos, &a.Seq)
 }

@@ -136,18 +136,20 @@ func (e *Event) getPolicyDeleted(b []byte) error {
 		return err
 	}
 	e.PolicyID = &id
+	var p *roomyPolicy
 	err = eachAttr(b[sizePolicyID:], func(typ uint16, data []byte) (err error) {
 		if typ == attrPolicy {
-			e.Policy, err = getPolicyInfo(data)
+			p, err = getPolicyInfo(data)
 		}
 		return err
 	})
-	if err != nil || e.Policy == nil {
+	if err != nil || p == nil {
 		return err
 	}
-	if err := getPolicyAttrs(e.Policy, b[sizePolicyID:]); err != nil {
+	if err := getPolicyAttrs(p, b[sizePolicyID:]); err != nil {
 		return err
 	}
+	e.Policy = &p.Policy
 	id.Type, id.Mark, id.IfID, id.SecCtx = e.Policy.Type, e.Policy.Mark, e.Policy.IfID, e.Policy.SecCtx
 	return nil
 }
@@ -160,6 +162,6 @@ func (e *Event) getPolExpire(b []byte) error {
 	if err != nil {
 		return err
 	}
-	e.Policy, e.Hard = p, b[sizePolicyInfo] != 0
+	e.Policy, e.Hard = &p.Policy, b[sizePolicyInfo] != 0
 	return getPolicyAttrs(p, b[sizePolExpire:])
 }

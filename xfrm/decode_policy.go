@@ -15,37 +15,32 @@ func DecodePolicy(b []byte) (*Policy, error) {
 	if err := getPolicyAttrs(p, b[sizePolicyInfo:]); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return &p.Policy, nil
 }
 
 // getPolicyInfo reads a struct xfrm_userpolicy_info.
-func getPolicyInfo(b []byte) (*Policy, error) {
+func getPolicyInfo(b []byte) (*roomyPolicy, error) {
 	if err := needHeader("xfrm_userpolicy_info", b, sizePolicyInfo); err != nil {
 		return nil, err
 	}
-	sel, err := getSelector(b[0:sizeSelector], unix.AF_UNSPEC)
-	if err != nil {
+	p := new(roomyPolicy)
+	var err error
+	if p.Sel, err = getSelector(b[0:sizeSelector], unix.AF_UNSPEC); err != nil {
 		return nil, err
 	}
-	return &Policy{
-		Sel:      sel,
-		Limits:   getLimits(b[56:]),
-		Current:  getCurrent(b[120:]),
-		Priority: host.Uint32(b[152:]),
-		Index:    host.Uint32(b[156:]),
-		Dir:      PolicyDir(b[160]),
-		Action:   PolicyAction(b[161]),
-		Flags:    PolicyFlag(b[162]),
-		Share:    Share(b[163]),
-	}, nil
+	p.Limits, p.Current = getLimits(b[56:]), getCurrent(b[120:])
+	p.Priority, p.Index = host.Uint32(b[152:]), host.Uint32(b[156:])
+	p.Dir, p.Action = PolicyDir(b[160]), PolicyAction(b[161])
+	p.Flags, p.Share = PolicyFlag(b[162]), Share(b[163])
+	return p, nil
 }
 
 // getPolicyAttrs reads the attributes that follow a struct xfrm_userpolicy_info into p.
-func getPolicyAttrs(p *Policy, b []byte) error {
+func getPolicyAttrs(p *roomyPolicy, b []byte) error {
 	return eachAttrOf(b, func(typ uint16, data []byte) (err error) {
 		switch typ {
 		case attrTmpl:
-			p.Tmpls, err = getTmpls(data, p.Sel.Family)
+			p.Tmpls, err = getTmpls(p.room[:0], data, p.Sel.Family)
 		case attrPolicyType:
 			p.Type, err = getPolicyType(data)
 		case attrMark:
@@ -74,15 +69,14 @@ func getPolicyType(data []byte) (PolicyType, error) {
 	return PolicyType(data[0]), nil
 }
 
-// getTmpls reads an array of struct xfrm_user_tmpl.
-func getTmpls(data []byte, selFamily uint16) ([]Tmpl, error) {
+// getTmpls appends an array of struct xfrm_user_tmpl to tmpls.
+func getTmpls(tmpls []Tmpl, data []byte, selFamily uint16) ([]Tmpl, error) {
 	if len(data)%sizeTmpl != 0 || len(data) > sizeTmpl*maxTmpls {
 		return nil, invalid("XFRMA_TMPL: %d bytes are not 0 to %d templates", len(data), maxTmpls)
 	}
 	if len(data) == 0 {
 		return nil, nil
 	}
-	tmpls := make([]Tmpl, 0, len(data)/sizeTmpl)
 	for len(data) > 0 {
 		t, err := getTmpl(data, selFamily)
 		if err != nil {

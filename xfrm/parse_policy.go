@@ -74,8 +74,8 @@ func (c *cursor) policyCommand(cmd *Command) error {
 
 func (c *cursor) policyAdd(cmd *Command) error {
 	b := &c.policy
-	own := &policyAndTmpl{Policy: Policy{Limits: NoLimits}}
-	own.Tmpls = own.tmpl[:0]
+	own := &roomyPolicy{Policy: Policy{Limits: NoLimits}}
+	own.Tmpls = own.room[:0]
 	b.Policy, b.cmd = &own.Policy, cmd
 	if err := policyGrammar.parseAll(c, b); err != nil {
 		return err
@@ -91,12 +91,6 @@ func (c *cursor) policyAdd(cmd *Command) error {
 	}
 	cmd.Policy = b.Policy
 	return nil
-}
-
-// policyAndTmpl is allocated at once: most policies have one template.
-type policyAndTmpl struct {
-	Policy
-	tmpl [1]Tmpl
 }
 
 // finish settles direction and selector. A selector without addresses is one of IPv4.

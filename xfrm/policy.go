@@ -31,6 +31,12 @@ type Policy struct {
 	Other []uint16
 }
 
+// roomyPolicy is a policy and the room for its template, made at once: most have one.
+type roomyPolicy struct {
+	Policy
+	room [1]Tmpl
+}
+
 // PolicyID names a policy as GETPOLICY and DELPOLICY do: by Index when that is not 0, else
 // by Sel.
 type PolicyID struct {

@@ -31,11 +31,7 @@ type printer struct {
 func (p *printer) f(format string, args ...any) { p.text = fmt.Appendf(p.text, format, args...) }
 
 // s, n, address and prefix print what every object has without a detour by fmt: lists may be long.
-func (p *printer) s(parts ...string) {
-	for _, s := range parts {
-		p.text = append(p.text, s...)
-	}
-}
+func (p *printer) s(text string) { p.text = append(p.text, text...) }
 
 func (p *printer) n(v uint32) { p.text = strconv.AppendUint(p.text, uint64(v), 10) }
 
@@ -49,7 +45,8 @@ func (p *printer) address(a netip.Addr, family uint16) {
 
 func (p *printer) prefix(prefix netip.Prefix, family uint16) {
 	if !prefix.IsValid() {
-		p.s(addressOf(netip.Addr{}, family), "/0")
+		p.s(addressOf(netip.Addr{}, family))
+		p.s("/0")
 		return
 	}
 	p.text = prefix.AppendTo(p.text)
@@ -95,7 +92,11 @@ func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid
 	p.address(src, family)
 	p.s(" dst ")
 	p.address(dst, family)
-	p.s("\n", indent, "proto ", ProtocolName(proto), " ")
+	p.s("\n")
+	p.s(indent)
+	p.s("proto ")
+	p.s(ProtocolName(proto))
+	p.s(" ")
 	hasSPI := proto == protoESP || proto == protoAH || proto == protoComp
 	if spi != 0 || isState && hasSPI || p.Stats {
 		p.f("spi 0x%08x", spi)
@@ -109,7 +110,9 @@ func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid
 	if p.Stats {
 		p.f("(0x%08x)", reqid)
 	}
-	p.s(" mode ", mode.String(), "\n")
+	p.s(" mode ")
+	p.s(mode.String())
+	p.s("\n")
 }
 
 // selector prints `src A/L dst B/L …` and ends the line.

@@ -50,7 +50,9 @@ func (p *printer) policyLine(pol *Policy) {
 	if pol.IsSocket() {
 		p.f("\tsocket %s ", pol.Dir-policyDirs)
 	} else {
-		p.s("\tdir ", pol.Dir.String(), " ")
+		p.s("\tdir ")
+		p.s(pol.Dir.String())
+		p.s(" ")
 	}
 	if p.Stats || pol.Action != PolicyAllow {
 		p.f("action %s ", pol.Action)
@@ -60,7 +62,9 @@ func (p *printer) policyLine(pol *Policy) {
 	}
 	p.s("priority ")
 	p.n(pol.Priority)
-	p.s(" ptype ", pol.Type.String(), " ")
+	p.s(" ptype ")
+	p.s(pol.Type.String())
+	p.s(" ")
 	if p.Stats {
 		p.f("share %s ", pol.Share)
 	}
@@ -77,7 +81,8 @@ func (p *printer) tmpl(t *Tmpl, family uint16, indent string) {
 	if t.Family != 0 {
 		family = t.Family
 	}
-	p.s(indent, "\ttmpl ")
+	p.s(indent)
+	p.s("\ttmpl ")
 	p.id(t.Src, t.Dst, family, t.Proto, uint32(t.SPI), t.Reqid, t.Mode, indent+"\t\t", false)
 	level := "required"
 	if t.Optional {

@@ -21,7 +21,7 @@ func (r *xfrmRun) batchJobs(words []string) ([]job, error) {
 		return nil, r.fail(job{}, &exitError{exitXfrmSemantic, err})
 	}
 	defer script.Close()
-	debug.SetGCPercent(batchGCPercent)
+	debug.SetGCPercent(lavishGC)
 	var jobs []job
 	var failures []string
 	code := 0
@@ -48,8 +48,9 @@ func (r *xfrmRun) batchJobs(words []string) ([]job, error) {
 	return jobs, nil
 }
 
-// batchGCPercent trades memory for time: most of what a batch makes it needs until its end, soon.
-const batchGCPercent = 400
+// lavishGC is a GC percentage that trades memory for time, for a run that is over soon and needs
+// either all it makes until its end (a batch) or hardly any of it (a list).
+const lavishGC = 400
 
 // openBatch opens the script, and warns if it holds keys for all to see.
 func (r *xfrmRun) openBatch() (io.ReadCloser, error) {

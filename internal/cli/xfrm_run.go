@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime/debug"
 
 	"espalier/ipsec"
 	"espalier/xfrm"
@@ -111,6 +112,7 @@ func (r *xfrmRun) runPolicy(ctx context.Context, j job) error {
 		return r.showPolicies(j, []*xfrm.Policy{p})
 	case xfrm.VerbList:
 		if !r.format.isData() {
+			debug.SetGCPercent(lavishGC)
 			return r.printPolicies(j, r.policies(ctx, j.PolicyQuery))
 		}
 		policies, err := r.listPolicies(ctx, j.PolicyQuery)

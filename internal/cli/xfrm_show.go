@@ -90,9 +90,10 @@ func (r *xfrmRun) showPolicies(j job, policies []*xfrm.Policy) error {
 // printPolicies prints policies as they come: there may be more of them than memory.
 func (r *xfrmRun) printPolicies(j job, policies iter.Seq2[*xfrm.Policy, error]) error {
 	w := bufio.NewWriterSize(r.stdout, 64<<10)
+	opt := r.printOptions(j)
 	for p, err := range policies {
 		if err == nil {
-			err = xfrm.FprintPolicy(w, p, r.printOptions(j))
+			err = xfrm.FprintPolicy(w, p, opt)
 		}
 		if err != nil {
 			return errors.Join(err, w.Flush())

@@ -30,23 +30,7 @@ func (c *Client) GetPolicy(ctx context.Context, id xfrm.PolicyID) (*xfrm.Policy,
 // Policies iterates over all policies; the kernel's include those of single sockets, whose
 // Dir is beyond PolicyFwd. An error ends the iteration.
 func (c *Client) Policies(ctx context.Context) iter.Seq2[*xfrm.Policy, error] {
-	return func(yield func(*xfrm.Policy, error) bool) {
-		q := call{op: "list policies", typ: xfrm.MsgGetPolicy}
-		for m, err := range c.dump(ctx, q) {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			p, err := xfrm.DecodePolicy(m.Data)
-			if err != nil {
-				yield(nil, q.fail(err))
-				return
-			}
-			if !yield(p, nil) {
-				return
-			}
-		}
-	}
+	return decoded(ctx, c, call{op: "list policies", typ: xfrm.MsgGetPolicy}, xfrm.DecodePolicy)
 }
 
 // FlushPolicies takes out all policies of a type (FLUSHPOLICY).

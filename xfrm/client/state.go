@@ -40,18 +40,12 @@ func (c *Client) States(ctx context.Context, f xfrm.StateFilter) iter.Seq2[*xfrm
 			yield(nil, q.fail(err))
 			return
 		}
-		for m, err := range c.dump(ctx, q) {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			s, err := xfrm.DecodeState(m.Data)
-			clear(m.Data)
-			if err != nil {
-				yield(nil, q.fail(err))
-				return
-			}
-			if f.Match(s) && !yield(s, nil) {
+		decode := func(payload []byte) (*xfrm.State, error) {
+			defer clear(payload)
+			return xfrm.DecodeState(payload)
+		}
+		for s, err := range decoded(ctx, c, q, decode) {
+			if (err != nil || f.Match(s)) && !yield(s, err) {
 				return
 			}
 		}
