@@ -171,7 +171,8 @@ func (r *xfrmRun) deletePolicies(ctx context.Context, j job, policies []*xfrm.Po
 		if p.IsSocket() {
 			continue
 		}
-		id := xfrm.PolicyID{Index: p.Index, Sel: p.Sel, Dir: p.Dir, Type: p.Type, Mark: p.Mark, IfID: p.IfID, SecCtx: p.SecCtx}
+		id := p.ID()
+		id.Index = p.Index
 		if err := r.engine.DeletePolicy(ctx, id); err != nil && !errors.Is(err, ipsec.ErrNotExist) {
 			return err
 		}

@@ -17,9 +17,14 @@ import (
 	"espalier/xfrm"
 )
 
-// dumpBuffer is how many bytes of a dump are received at once: as many as the kernel gives (32
-// KiB) or a device (less).
-const dumpBuffer = 64 << 10
+const (
+	// dumpDatagram is the longest datagram of a dump in bytes: more than the kernel gives (32 KiB)
+	// and a device (less).
+	dumpDatagram = 64 << 10
+	// dumpBuffer is room for several: to hand each over by itself would take longer than to
+	// receive it.
+	dumpBuffer = 128 << 10
+)
 
 // dump makes a request that is answered by any number of messages, on its own socket. A
 // message's data is good until the next one is asked for.
@@ -63,7 +68,7 @@ func receiveDump(conn *netlink.Conn, each func(netlink.Message) bool) error {
 	}
 	const ahead = 3
 	var buffers [ahead][]byte
-	empty, full := make(chan []byte, ahead), make(chan datagram, ahead)
+	empty, full := make(chan []byte, ahead), make(chan datagrams, ahead)
 	for i := range buffers {
 		buffers[i] = make([]byte, dumpBuffer)
 		empty <- buffers[i]
@@ -79,9 +84,6 @@ func receiveDump(conn *netlink.Conn, each func(netlink.Message) bool) error {
 		}
 	}()
 	for d := range full {
-		if d.err != nil {
-			return d.err
-		}
 		for m, err := range xfrm.Messages(d.b) {
 			switch {
 			case err != nil:
@@ -92,48 +94,67 @@ func receiveDump(conn *netlink.Conn, each func(netlink.Message) bool) error {
 				return errStopped
 			}
 		}
+		if d.err != nil {
+			return d.err
+		}
 		empty <- d.b[:dumpBuffer]
 	}
 	return nil // not before the last message
 }
 
-// datagram is one that was received, or why there is none.
-type datagram struct {
+// datagrams are some that were received, one behind the other, or why there are no more.
+type datagrams struct {
 	b   []byte
 	err error
 }
 
 // receiveAll receives datagrams up to that with the end of a dump, or until there is no buffer to
 // come.
-func receiveAll(raw syscall.RawConn, empty <-chan []byte, full chan<- datagram) {
+func receiveAll(raw syscall.RawConn, empty <-chan []byte, full chan<- datagrams) {
 	defer close(full)
 	for b := range empty {
-		n, err := receive(raw, b)
-		full <- datagram{b[:n], err}
-		if err != nil {
+		n, ended, err := receiveSome(raw, b)
+		full <- datagrams{b[:n], err}
+		if ended || err != nil {
 			return
 		}
-		for m, err := range xfrm.Messages(b[:n]) {
-			if err != nil || ends(&m) {
-				return
-			}
+	}
+}
+
+// receiveSome receives as many datagrams as are there and have room, at least one, and reports
+// whether the end of the dump was among them.
+func receiveSome(raw syscall.RawConn, b []byte) (n int, ended bool, err error) {
+	for len(b)-n >= dumpDatagram {
+		got, err := receive(raw, b[n:], n == 0)
+		if errors.Is(err, unix.EAGAIN) {
+			return n, false, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+		for m, err := range xfrm.Messages(b[n : n+got]) {
+			ended = ended || err != nil || ends(&m)
+		}
+		if n += (got + 3) &^ 3; ended {
+			return n, true, nil
 		}
 	}
+	return n, false, nil
 }
 
 func ends(m *netlink.Message) bool {
 	return m.Header.Type == netlink.Done || m.Header.Type == netlink.Error
 }
 
-// receive receives one datagram.
-func receive(raw syscall.RawConn, buf []byte) (n int, err error) {
+// receive receives one datagram. If there is none it waits, or returns EAGAIN.
+func receive(raw syscall.RawConn, buf []byte, wait bool) (n int, err error) {
 	var flags int
 	var received error
 	err = raw.Read(func(fd uintptr) bool {
 		for {
 			n, _, flags, _, received = unix.Recvmsg(int(fd), buf, nil, unix.MSG_DONTWAIT)
 			if received != unix.EINTR {
-				return received != unix.EAGAIN
+				return received != unix.EAGAIN || !wait
 			}
 		}
 	})
