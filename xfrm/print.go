@@ -33,7 +33,15 @@ func (p *printer) f(format string, args ...any) { p.text = fmt.Appendf(p.text, f
 // s, n, address and prefix print what every object has without a detour by fmt: lists may be long.
 func (p *printer) s(text string) { p.text = append(p.text, text...) }
 
-func (p *printer) n(v uint32) { p.text = strconv.AppendUint(p.text, uint64(v), 10) }
+func (p *printer) n(v uint64) { p.text = strconv.AppendUint(p.text, v, 10) }
+
+// x is hexadecimal, eight digits long.
+func (p *printer) x(v uint32) {
+	const digits = "0123456789abcdef"
+	for shift := 28; shift >= 0; shift -= 4 {
+		p.text = append(p.text, digits[v>>shift&15])
+	}
+}
 
 func (p *printer) address(a netip.Addr, family uint16) {
 	if !a.IsValid() {
@@ -99,16 +107,21 @@ func (p *printer) id(src, dst netip.Addr, family uint16, proto uint8, spi, reqid
 	p.s(" ")
 	hasSPI := proto == protoESP || proto == protoAH || proto == protoComp
 	if spi != 0 || isState && hasSPI || p.Stats {
-		p.f("spi 0x%08x", spi)
+		p.s("spi 0x")
+		p.x(spi)
 		if p.Stats {
-			p.f("(%d)", spi)
+			p.s("(")
+			p.n(uint64(spi))
+			p.s(")")
 		}
-		p.f(" ")
+		p.s(" ")
 	}
 	p.s("reqid ")
-	p.n(reqid)
+	p.n(uint64(reqid))
 	if p.Stats {
-		p.f("(0x%08x)", reqid)
+		p.s("(0x")
+		p.x(reqid)
+		p.s(")")
 	}
 	p.s(" mode ")
 	p.s(mode.String())
@@ -153,40 +166,62 @@ func (p *printer) selector(s *Selector, family uint16) {
 		p.f("dev %s ", p.device(s.Interface))
 	}
 	if p.Stats {
-		p.f("uid %d", s.User)
+		p.s("uid ")
+		p.n(uint64(s.User))
 	}
 	p.s("\n")
 }
 
 // lifetimes prints limits and counters, four spaces deep under indent.
 func (p *printer) lifetimes(l *LifetimeConfig, cur *LifetimeCurrent, indent string) {
-	p.f("%slifetime config:\n", indent)
-	p.f("%s  limit: soft %s(bytes), hard %s(bytes)\n", indent, countLimit(l.SoftBytes), countLimit(l.HardBytes))
-	p.f("%s  limit: soft %s(packets), hard %s(packets)\n", indent, countLimit(l.SoftPackets), countLimit(l.HardPackets))
-	p.f("%s  expire add: soft %d(sec), hard %d(sec)\n", indent, l.SoftAdd, l.HardAdd)
-	p.f("%s  expire use: soft %d(sec), hard %d(sec)\n", indent, l.SoftUse, l.HardUse)
-	p.f("%slifetime current:\n", indent)
-	p.f("%s  %d(bytes), %d(packets)\n", indent, cur.Bytes, cur.Packets)
-	p.f("%s  add %s use %s\n", indent, timeOrDash(cur.AddTime), timeOrDash(cur.UseTime))
+	p.s(indent)
+	p.s("lifetime config:\n")
+	p.limits(indent, "limit: ", l.SoftBytes, l.HardBytes, "(bytes)", Infinity)
+	p.limits(indent, "limit: ", l.SoftPackets, l.HardPackets, "(packets)", Infinity)
+	p.limits(indent, "expire add: ", l.SoftAdd, l.HardAdd, "(sec)", 0)
+	p.limits(indent, "expire use: ", l.SoftUse, l.HardUse, "(sec)", 0)
+	p.s(indent)
+	p.s("lifetime current:\n")
+	p.s(indent)
+	p.s("  ")
+	p.n(cur.Bytes)
+	p.s("(bytes), ")
+	p.n(cur.Packets)
+	p.s("(packets)\n")
+	p.s(indent)
+	p.s("  add ")
+	p.time(cur.AddTime)
+	p.s(" use ")
+	p.time(cur.UseTime)
+	p.s("\n")
 }
 
-func countLimit(v uint64) string {
-	if v == Infinity {
-		return "(INF)"
+// limits prints a line of lifetimes. A limit of none has a word for it, unless none is 0.
+func (p *printer) limits(indent, what string, soft, hard uint64, unit string, none uint64) {
+	one := func(name string, v uint64) {
+		p.s(name)
+		if v == none && none != 0 {
+			p.s("(INF)")
+		} else {
+			p.n(v)
+		}
+		p.s(unit)
 	}
-	return strconv.FormatUint(v, 10)
+	p.s(indent)
+	p.s("  ")
+	p.s(what)
+	one("soft ", soft)
+	one(", hard ", hard)
+	p.s("\n")
 }
 
-// timeOrDash prints Unix seconds in local time, which is what ip does.
-func timeOrDash(seconds uint64) string {
+// time prints Unix seconds in local time, which is what ip does.
+func (p *printer) time(seconds uint64) {
 	if seconds == 0 {
-		return "-"
+		p.s("-")
+		return
 	}
-	return localTime(seconds)
-}
-
-func localTime(seconds uint64) string {
-	return time.Unix(int64(seconds), 0).Format("2006-01-02 15:04:05")
+	p.text = time.Unix(int64(seconds), 0).AppendFormat(p.text, time.DateTime)
 }
 
 // stateOffload prints the line that tells what the engine granted.

@@ -55,24 +55,33 @@ func (p *printer) policyLine(pol *Policy) {
 		p.s(" ")
 	}
 	if p.Stats || pol.Action != PolicyAllow {
-		p.f("action %s ", pol.Action)
+		p.s("action ")
+		p.s(pol.Action.String())
+		p.s(" ")
 	}
 	if p.Stats {
-		p.f("index %d ", pol.Index)
+		p.s("index ")
+		p.n(uint64(pol.Index))
+		p.s(" ")
 	}
 	p.s("priority ")
-	p.n(pol.Priority)
+	p.n(uint64(pol.Priority))
 	p.s(" ptype ")
 	p.s(pol.Type.String())
 	p.s(" ")
 	if p.Stats {
-		p.f("share %s ", pol.Share)
+		p.s("share ")
+		p.s(pol.Share.String())
+		p.s(" ")
 	}
 	if p.Stats || pol.Flags != 0 {
-		p.f("flag %s", pol.Flags)
+		p.s("flag ")
+		p.s(pol.Flags.String())
 	}
 	if p.Stats {
-		p.f(" (%s)", binary8(uint8(pol.Flags)))
+		p.s(" (")
+		p.s(binary8(uint8(pol.Flags)))
+		p.s(")")
 	}
 	p.s("\n")
 }
@@ -90,8 +99,20 @@ func (p *printer) tmpl(t *Tmpl, family uint16, indent string) {
 	}
 	switch {
 	case p.Stats:
-		p.f("%s\t\tlevel %s share %s \n", indent, level, t.Share)
-		p.f("%s\t\tenc-mask %08x auth-mask %08x comp-mask %08x\n", indent, t.EAlgos, t.AAlgos, t.CAlgos)
+		p.s(indent)
+		p.s("\t\tlevel ")
+		p.s(level)
+		p.s(" share ")
+		p.s(t.Share.String())
+		p.s(" \n")
+		p.s(indent)
+		p.s("\t\tenc-mask ")
+		p.x(t.EAlgos)
+		p.s(" auth-mask ")
+		p.x(t.AAlgos)
+		p.s(" comp-mask ")
+		p.x(t.CAlgos)
+		p.s("\n")
 	case t.Optional:
 		p.f("%s\t\tlevel %s \n", indent, level)
 	}

@@ -93,7 +93,9 @@ func (p *printer) stateAttributes(s *State, family uint16) {
 		p.f("\tcoa %s\n", s.CoAddr)
 	}
 	if s.LastUsed != 0 {
-		p.f("\tlastused %s\n", localTime(s.LastUsed))
+		p.s("\tlastused ")
+		p.time(s.LastUsed)
+		p.s("\n")
 	}
 	if s.Replay != nil {
 		p.replay(s)

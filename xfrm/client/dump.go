@@ -23,7 +23,7 @@ const (
 	dumpDatagram = 64 << 10
 	// dumpBuffer is room for several: to hand each over by itself would take longer than to
 	// receive it.
-	dumpBuffer = 128 << 10
+	dumpBuffer = 320 << 10
 )
 
 // dump makes a request that is answered by any number of messages, on its own socket. A
@@ -132,14 +132,25 @@ func receiveSome(raw syscall.RawConn, b []byte) (n int, ended bool, err error) {
 		if err != nil {
 			return n, false, err
 		}
-		for m, err := range xfrm.Messages(b[n : n+got]) {
-			ended = ended || err != nil || ends(&m)
-		}
+		ended = endsDump(b[n : n+got])
 		if n += (got + 3) &^ 3; ended {
 			return n, true, nil
 		}
 	}
 	return n, false, nil
+}
+
+// endsDump reports whether a dump is at its end with this datagram, or cannot be followed beyond it.
+func endsDump(b []byte) bool {
+	for len(b) >= unix.NLMSG_HDRLEN {
+		n := binary.NativeEndian.Uint32(b)
+		typ := netlink.HeaderType(binary.NativeEndian.Uint16(b[4:]))
+		if typ == netlink.Done || typ == netlink.Error || n < unix.NLMSG_HDRLEN || uint64(n) > uint64(len(b)) {
+			return true
+		}
+		b = b[min(int(n+3)&^3, len(b)):]
+	}
+	return len(b) > 0
 }
 
 func ends(m *netlink.Message) bool {
