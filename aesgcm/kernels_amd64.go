@@ -24,7 +24,8 @@ func sealVAES512(s *schedule, p *Packet, n int)
 func openVAES512(s *schedule, p *Packet, n int)
 
 // sealVAES256Short and its like take groups of packets under one schedule, 2 of them or with
-// 512 bits 4. All packets of a group have the same number of blocks of text, 1 to 63.
+// 512 bits 4. All packets of a group have the same number of blocks of text, 1 to 36 or
+// with 512 bits to 53.
 //
 //go:noescape
 func sealVAES256Short(s *schedule, p *Packet, groups int)
@@ -38,10 +39,10 @@ func sealVAES512Short(s *schedule, p *Packet, groups int)
 //go:noescape
 func openVAES512Short(s *schedule, p *Packet, groups int)
 
-// powers fills in powers and sums from round keys.
+// powers fills in the n lowest powers from round keys, and sums below them.
 //
 //go:noescape
-func powers(s *schedule)
+func powers(s *schedule, n int)
 
 // ghash adds blocks of 16 bytes, one or more, to hash, and multiplies after each.
 //

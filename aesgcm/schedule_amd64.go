@@ -8,18 +8,27 @@ import (
 	"unsafe"
 )
 
-// schedule is everything that follows from a key. kernels_amd64.s reads it.
+// schedule is everything that follows from a key. kernels_amd64.s reads it. There is one for each SA:
+// it holds no more than pays.
 type schedule struct {
-	keys    [15][4]uint32 // round keys, words as in memory
-	powers  [65][2]uint64 // the hash key to the 65th, …, 1st, in the form asm/ghash.go wants
-	sums    [65][2]uint64 // the sum of each one's halves, twice
-	rounds  uint64        // 10, 12, 14
-	tagSize uint64        // bytes
-	_       [4][2]uint64  // the vector with the last power sticks out
+	powers  [numPowers][2]uint64 // of the hash key, which is the last, in the form asm/ghash.go wants
+	keys    [15][4]uint32        // round keys, words as in memory; the vector with the last power sticks into them
+	rounds  uint64               // 10, 12, 14
+	tagSize uint64               // bytes
+	_       uint64               // zero
 }
 
-// set expands a key of 16, 24 or 32 bytes as FIPS 197 §5.2 does, and its hash key.
-func (s *schedule) set(key []byte, tagSize int) {
+const (
+	numPowers = 55
+	// The narrow kernels use the 38 lowest, and in the place of the others the sums of the halves
+	// of the 17 lowest, twice each.
+	powers256 = numPowers - 17
+	powers512 = numPowers
+)
+
+// set expands a key of 16, 24 or 32 bytes as FIPS 197 §5.2 does, and its hash key, whose
+// lowest powers are wanted.
+func (s *schedule) set(key []byte, tagSize, numPowers int) {
 	n := len(key) / 4
 	s.rounds = uint64(n + 6)
 	s.tagSize = uint64(tagSize)
@@ -39,15 +48,15 @@ func (s *schedule) set(key []byte, tagSize int) {
 		}
 		words[i] = words[i-n] ^ w
 	}
-	powers(s)
+	powers(s, numPowers)
 }
 
 // What asm/layout.go says.
 const (
-	_ = -(unsafe.Offsetof(schedule{}.powers) ^ 240)
-	_ = -(unsafe.Offsetof(schedule{}.sums) ^ (240 + 65*16))
-	_ = -(unsafe.Offsetof(schedule{}.rounds) ^ (240 + 130*16))
-	_ = -(unsafe.Offsetof(schedule{}.tagSize) ^ (240 + 130*16 + 8))
+	_ = -unsafe.Offsetof(schedule{}.powers)
+	_ = -(unsafe.Offsetof(schedule{}.keys) ^ (55 * 16))
+	_ = -(unsafe.Offsetof(schedule{}.rounds) ^ (55*16 + 240))
+	_ = -(unsafe.Offsetof(schedule{}.tagSize) ^ (55*16 + 240 + 8))
 	_ = -unsafe.Offsetof(Packet{}.Nonce)
 	_ = -(unsafe.Offsetof(Packet{}.AAD) ^ 16)
 	_ = -(unsafe.Offsetof(Packet{}.Text) ^ 40)

@@ -6,61 +6,80 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/cpu"
 )
 
-// vaes is AES-GCM by kernels_amd64.s, with vectors of 256 or 512 bits.
+// vaes is AES-GCM by kernels_amd64.s, with vectors of 256 or 512 bits. It holds no pointers, so that
+// it takes no more memory than its schedule, and the garbage collector does not look into it.
 type vaes struct {
+	s     schedule
+	width width
+	wiped bool
+}
+
+// width is that of the vectors.
+type width uint8
+
+const (
+	narrow width = iota // 256 bits
+	wide                // 512
+)
+
+// kernels are those of a width.
+type kernels struct {
 	name       string
+	powers     int // that they use of a schedule
 	seal, open kernel
-	wiped      bool
-	s          schedule
 }
 
 // kernel is one direction in one width.
 type kernel struct {
-	any   func(s *schedule, p *Packet, n int)
-	short func(s *schedule, p *Packet, groups int) // packets side by side
-	group int                                      // of so many
+	any     func(s *schedule, p *Packet, n int)
+	short   func(s *schedule, p *Packet, groups int) // packets side by side
+	group   int                                      // of so many
+	longest uint                                     // of so many blocks of text at most
 }
 
-func newVAES256(key []byte, tagSize int) (AEAD, error) {
-	v := &vaes{
-		name: vaes256Name,
-		seal: kernel{sealVAES256, sealVAES256Short, 2},
-		open: kernel{openVAES256, openVAES256Short, 2},
-	}
-	v.s.set(key, tagSize)
-	return v, nil
+var kernelsOf = [...]kernels{
+	narrow: {vaes256Name, powers256, kernel{sealVAES256, sealVAES256Short, 2, maxShort256}, kernel{openVAES256, openVAES256Short, 2, maxShort256}},
+	wide:   {vaes512Name, powers512, kernel{sealVAES512, sealVAES512Short, 4, maxShort512}, kernel{openVAES512, openVAES512Short, 4, maxShort512}},
 }
 
-func newVAES512(key []byte, tagSize int) (AEAD, error) {
-	v := &vaes{
-		name: vaes512Name,
-		seal: kernel{sealVAES512, sealVAES512Short, 4},
-		open: kernel{openVAES512, openVAES512Short, 4},
-	}
-	v.s.set(key, tagSize)
-	return v, nil
+// maxShort256 and its like leave powers for a block of additional data and one of lengths. From 768
+// bytes on there is nothing left to gain.
+const (
+	maxShort256 = powers256 - 2
+	maxShort512 = min(powers512-2, 48)
+)
+
+func newVAES256(key []byte, tagSize int) (AEAD, error) { return newVAES(narrow, key, tagSize), nil }
+func newVAES512(key []byte, tagSize int) (AEAD, error) { return newVAES(wide, key, tagSize), nil }
+
+func newVAES(w width, key []byte, tagSize int) *vaes {
+	v := &vaes{width: w}
+	v.s.set(key, tagSize, kernelsOf[w].powers)
+	return v
 }
 
-// vaes256Missing is what newVAES256 needs of the CPU and does not find, or "".
-func vaes256Missing() string {
+// vaes256Missing is what newVAES256 needs of the CPU and does not find, or "". It asks once: where
+// the CPU is virtual, its host answers, which takes longer than all else that a new SA needs.
+var vaes256Missing = sync.OnceValue(func() string {
 	_, ecx := cpuid(7, 0)
 	x := &cpu.X86
 	return firstMissing([]feature{
 		{"AVX2", x.HasAVX2}, {"AES", x.HasAES}, {"PCLMULQDQ", x.HasPCLMULQDQ},
 		{"VAES", ecx>>9&1 != 0}, {"VPCLMULQDQ", ecx>>10&1 != 0},
 	})
-}
+})
 
-// vaes512Missing is what newVAES512 needs of the CPU and does not find, or "". The package
-// cpu reports AVX-512 only if the kernel saves its registers.
 // EnvUnproven lets vaes512 be chosen: until it has run on a processor with AVX-512, and not in an
 // emulator alone, nobody gets it unasked.
 const EnvUnproven = "ESPALIER_AESGCM_UNPROVEN"
 
+// vaes512Missing is what newVAES512 needs of the CPU and does not find, or "". The package
+// cpu reports AVX-512 only if the kernel saves its registers.
 func vaes512Missing() string {
 	x := &cpu.X86
 	return firstMissing([]feature{
@@ -111,7 +130,7 @@ func (v *vaes) Open(batch []Packet) {
 func (v *vaes) sealOwn(batch []Packet) {
 	for len(batch) > 0 {
 		n := v.begin(batch)
-		v.seal.run(&v.s, batch[:n])
+		kernelsOf[v.width].seal.run(&v.s, batch[:n])
 		for i := range n {
 			p := &batch[i]
 			v.putTag(p.Text[len(p.Text)-int(v.s.tagSize):], p.hash)
@@ -127,7 +146,7 @@ func (v *vaes) sealOwn(batch []Packet) {
 func (v *vaes) openOwn(batch []Packet) {
 	for len(batch) > 0 {
 		n := v.begin(batch)
-		v.open.run(&v.s, batch[:n])
+		kernelsOf[v.width].open.run(&v.s, batch[:n])
 		for i := range n {
 			p := &batch[i]
 			in := p.Text
@@ -176,7 +195,7 @@ func (k *kernel) isGroup(s *schedule, batch []Packet) bool {
 		return false
 	}
 	blocks := s.blocks(&batch[0])
-	if blocks < 1 || blocks > maxShort {
+	if blocks < 1 || blocks > k.longest {
 		return false
 	}
 	for i := 1; i < k.group; i++ {
@@ -191,10 +210,6 @@ func (k *kernel) isGroup(s *schedule, batch []Packet) bool {
 func (s *schedule) blocks(p *Packet) uint {
 	return (uint(len(p.Text)) - uint(s.tagSize) + 15) / 16
 }
-
-// maxShort is how many blocks of text a packet has at most to be done side by side. asm/lanes.go
-// can do 63; from 768 bytes on there is nothing left to gain.
-const maxShort = 48
 
 // maxText is what one nonce suffices for (NIST SP 800-38D §5.2.1.1), in bytes.
 const maxText = 1<<36 - 32
@@ -257,10 +272,10 @@ func (v *vaes) isTag(got []byte, tag [2]uint64) bool {
 }
 
 func (v *vaes) TagSize() int { return int(v.s.tagSize) }
-func (v *vaes) Name() string { return v.name }
+func (v *vaes) Name() string { return kernelsOf[v.width].name }
 
 // Format keeps the key out of whatever prints an AEAD.
-func (v *vaes) Format(to fmt.State, _ rune) { formatName(to, v.name) }
+func (v *vaes) Format(to fmt.State, _ rune) { formatName(to, v.Name()) }
 
 func (v *vaes) Wipe() {
 	tagSize := v.s.tagSize

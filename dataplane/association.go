@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,33 +11,103 @@ import (
 	"espalier/ipsec"
 )
 
-// association is one SA at work, or a larval one that has no work yet. As in policy, what every
-// packet needs comes first.
+// association is one SA at work, or a larval one that has no work yet. What packets need of it is
+// in two cache lines, as in policy: with many SAs it is those that packets pay for. The first line
+// finds an SA and tells whether it will do, the second one counts.
 type association struct {
-	// superseded tells that it is not the newest of its candidates, or was not once.
-	superseded atomic.Bool
-	anyTraffic bool       // its selector matches all
-	mode       ipsec.Mode // that of sa
-	lifetime
+	blemishes  blemishes
+	anyTraffic bool // its selector matches all
+	mode       ipsec.Mode
+	id         ipsec.SAID
+	out        *esp.Outbound // nil for an inbound or larval SA
+	in         *esp.Inbound  // nil for an outbound or larval SA
+	encap      atomic.Pointer[encapsulation]
 
-	sa    ipsec.SA // as added, its key wiped; Encap and Limits are kept apart
-	order uint64   // larger is newer
-
-	out *esp.Outbound // nil for an inbound or larval SA
-	in  *esp.Inbound  // nil for an outbound or larval SA
-
+	carriage
 	// sending makes numbers leave in the order in which they were reserved, so that a
 	// receiver with a small window never sees its own peer as a replay.
-	sending   sync.Mutex
-	exhausted sync.Once // says so, once
+	sending sync.Mutex
+	*particulars
+}
 
-	encap    atomic.Pointer[encapsulation]
+// blemishes are what an SA has that is not the best choice for outbound packets.
+type blemishes struct{ bits atomic.Uint32 }
+
+const (
+	superseded = 1 << iota // it is not the newest of its candidates, or was not once
+	dying                  // a soft limit was reached: others are preferred
+	spent                  // a hard limit was: it carries nothing more
+)
+
+func (b *blemishes) none() bool                  { return b.bits.Load() == 0 }
+func (b *blemishes) has(which uint32) bool       { return b.bits.Load()&which != 0 }
+func (b *blemishes) clear(which uint32)          { b.bits.And(^which) }
+func (b *blemishes) add(which uint32) (was bool) { return b.bits.Or(which)&which != 0 }
+
+// particulars are what packets seldom need of an SA.
+type particulars struct {
+	sa       parameters
 	progress progress
+	lifetime
+	exhausted    sync.Once    // says so, once
+	order        uint64       // larger is newer
+	older, newer *association // in the SAD: candidates for the same
 
 	errand errand // to tend it
 	// Guarded by Device.control.
 	timer *time.Timer
 	gone  bool // out of the SAD
+}
+
+// parameters are what an SA was added with and keeps: see ipsec.SA.
+type parameters struct {
+	Src, Dst         netip.Addr
+	SPI              ipsec.SPI
+	RequestID        uint32
+	AcquireID        uint32
+	Window           uint32
+	Selector         *ipsec.Selector // never nil
+	device           int32           // that it is offloaded to, as ipsec.Offload has it
+	keyLen, icvBytes uint8
+	offloadMode      ipsec.OffloadMode
+	offloadDirection ipsec.Direction
+	Mode             ipsec.Mode
+	Direction        ipsec.Direction
+	ESN, Larval      bool
+}
+
+// everything is the selector of most SAs.
+var everything ipsec.Selector
+
+func parametersOf(sa *ipsec.SA) parameters {
+	p := parameters{
+		Src: sa.Src, Dst: sa.Dst, SPI: sa.SPI, RequestID: sa.RequestID, AcquireID: sa.AcquireID, Window: sa.Window,
+		Selector: &everything, keyLen: uint8(sa.Key.Len()), icvBytes: uint8(sa.ICVBits / 8),
+		Mode: sa.Mode, Direction: sa.Direction, ESN: sa.ESN, Larval: sa.Larval,
+		device: int32(sa.Offload.Interface), offloadMode: sa.Offload.Mode, offloadDirection: sa.Offload.Direction,
+	}
+	if sa.Selector != everything {
+		selector := sa.Selector
+		p.Selector = &selector
+	}
+	return p
+}
+
+// ID is the identity of the SA in a SAD.
+func (p *parameters) ID() ipsec.SAID { return ipsec.SAID{Dst: p.Dst, SPI: p.SPI} }
+
+// read is the SA without what changes by itself. Its key is all zero.
+func (p *parameters) read() ipsec.SA {
+	sa := ipsec.SA{
+		Src: p.Src, Dst: p.Dst, SPI: p.SPI, RequestID: p.RequestID, AcquireID: p.AcquireID, Window: p.Window,
+		Selector: *p.Selector, ICVBits: 8 * int(p.icvBytes),
+		Mode: p.Mode, Direction: p.Direction, ESN: p.ESN, Larval: p.Larval,
+		Offload: ipsec.Offload{Mode: p.offloadMode, Interface: int(p.device), Direction: p.offloadDirection},
+	}
+	if p.keyLen > 0 {
+		sa.Key = ipsec.NewKey(make([]byte, p.keyLen))
+	}
+	return sa
 }
 
 // directionOf is the direction an SA works in: one that names none has that of its offload.
@@ -47,11 +118,20 @@ func directionOf(sa *ipsec.SA) ipsec.Direction {
 	return sa.Direction
 }
 
-func newAssociation(sa ipsec.SA, e *encapsulation, n *nonces) (*association, error) {
-	a := &association{sa: sa, mode: sa.Mode, anyTraffic: sa.Selector == (ipsec.Selector{})}
-	a.encap.Store(e)
-	a.added = time.Now()
+// newState is an SA that does nothing yet.
+func newState(lines *slab[association], sa *ipsec.SA, added time.Time) *association {
+	a := lines.new()
+	a.mode, a.id, a.anyTraffic = sa.Mode, sa.ID(), sa.Selector == everything
+	a.particulars = &particulars{sa: parametersOf(sa)}
+	a.added = added
+	a.progress.notify(sa.Notice)
 	a.start(sa.Limits)
+	return a
+}
+
+func newAssociation(lines *slab[association], sa ipsec.SA, e *encapsulation, n *nonces) (*association, error) {
+	a := newState(lines, &sa, time.Now())
+	a.encap.Store(e)
 	dir := directionOf(&sa)
 	var err error
 	if dir != ipsec.Inbound {
@@ -68,13 +148,6 @@ func newAssociation(sa ipsec.SA, e *encapsulation, n *nonces) (*association, err
 	return a, nil
 }
 
-func newLarva(sa ipsec.SA, added time.Time) *association {
-	a := &association{sa: sa}
-	a.added = added
-	a.start(sa.Limits)
-	return a
-}
-
 // numbers are the last sequence number sent and the highest received.
 func (a *association) numbers() (sent, received uint64) {
 	if a.out != nil {
@@ -88,12 +161,12 @@ func (a *association) numbers() (sent, received uint64) {
 
 // read is the SA as a SAD reads it back: its key all zero.
 func (a *association) read() ipsec.SA {
-	sa := a.sa
+	sa := a.sa.read()
 	if e := a.encap.Load(); e != nil {
 		sa.Encap = &ipsec.Encap{SrcPort: e.ports.SrcPort, DstPort: e.ports.DstPort}
 	}
 	a.mu.Lock()
-	sa.Limits, sa.Notice = a.limits, a.progress.notice.Load()
+	sa.Limits, sa.Notice = *a.limits, a.progress.notice.Load()
 	c := ipsec.Counters{Added: a.added}
 	a.mu.Unlock()
 	c.Bytes, c.Packets = a.bytes.Load(), a.packets.Load()

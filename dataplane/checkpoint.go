@@ -74,16 +74,16 @@ func (a *association) setNumbers(n *ipsec.Numbers) error {
 	return nil
 }
 
-func (l *lifetime) setUsage(u *ipsec.Usage) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.bytes.Store(u.Bytes)
-	l.packets.Store(u.Packets)
-	if l.used.Store(unixSeconds(u.Used)); u.Used.IsZero() {
-		l.last.Store(0) // so that the next packet counts as the first
+func (a *association) setUsage(u *ipsec.Usage) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.bytes.Store(u.Bytes)
+	a.packets.Store(u.Packets)
+	if a.used.Store(unixSeconds(u.Used)); u.Used.IsZero() {
+		a.last.Store(0) // so that the next packet counts as the first
 	}
 	if !u.Added.IsZero() {
-		l.added = u.Added
+		a.added = u.Added
 	}
 }
 

@@ -86,7 +86,7 @@ func (d *Device) openEncap(e *encapsulation) error {
 	if d.encaps[e.ends] > 1 {
 		return nil // another SA between the same ends has let them through
 	}
-	if err := d.guard.SetEncaps(d.encapsulations()); err != nil {
+	if err := d.guard.AddEncap(e.ends); err != nil {
 		return errors.Join(err, d.closeEncap(e))
 	}
 	return nil
@@ -103,7 +103,7 @@ func (d *Device) closeEncap(e *encapsulation) error {
 		return err
 	}
 	delete(d.encaps, e.ends)
-	return errors.Join(err, d.guard.SetEncaps(d.encapsulations()))
+	return errors.Join(err, d.guard.RemoveEncap(e.ends))
 }
 
 // UpdateSA implements ipsec.SAD: it completes a larval SA, or sets the limits and moves the ports
@@ -133,7 +133,7 @@ func (d *Device) updateSA(sa ipsec.SA) error {
 			return err
 		}
 		return d.retire(a)
-	case a.spent.Load():
+	case a.blemishes.has(spent):
 		return fmt.Errorf("%w: the SA has reached a hard limit", ipsec.ErrInvalid)
 	}
 	if err := d.checkSA(&sa); err != nil {

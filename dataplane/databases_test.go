@@ -120,14 +120,15 @@ func TestAccepts(t *testing.T) {
 		{"optional tunnel", ipsec.Processing{RequestID: 8, Optional: true, Mode: ipsec.Tunnel}, tunnel, false},
 		{"other SPI", ipsec.Processing{RequestID: 7, SPI: 0x101}, sa, false},
 	} {
-		if got := accepts(&c.p, &c.sa); got != c.want {
+		sa := parametersOf(&c.sa)
+		if got := accepts(&c.p, &sa); got != c.want {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }
 
 func TestPolicyOrder(t *testing.T) {
-	var s spd
+	s := newSPD(nil)
 	policy := func(bits int, priority uint32) ipsec.Policy {
 		return ipsec.Policy{Direction: ipsec.Outbound, Priority: priority, Selector: ipsec.Selector{Dst: netip.PrefixFrom(hostB, bits).Masked()}}
 	}
@@ -135,7 +136,7 @@ func TestPolicyOrder(t *testing.T) {
 		s.put(s.prepare(&p, nil), nil)
 	}
 	var bits []int
-	for _, p := range inOrder(&s) {
+	for _, p := range inOrder(s) {
 		bits = append(bits, p.Selector.Dst.Bits())
 	}
 	want := []int{25, 27, 24, 26, 28} // by priority, of equals the first added
@@ -154,14 +155,14 @@ func TestPolicyOrder(t *testing.T) {
 	old, _ = s.get(ipsec.PolicyID{Direction: ipsec.Outbound, Selector: policy(25, 0).Selector})
 	p = policy(25, 10)
 	s.put(s.prepare(&p, old), old)
-	if list := inOrder(&s); list[1].Selector.Dst.Bits() != 25 || list[2].Selector.Dst.Bits() != 27 {
+	if list := inOrder(s); list[1].Selector.Dst.Bits() != 25 || list[2].Selector.Dst.Bits() != 27 {
 		t.Errorf("after an update without a change: %v", list)
 	}
 	if p := s.lookup(ipsec.Inbound, &ipsec.Flow{Dst: hostB}, 1); p != nil {
 		t.Error("an out policy decides inbound")
 	}
 	seen := make(map[uint32]bool)
-	for _, p := range inOrder(&s) {
+	for _, p := range inOrder(s) {
 		if p.Index == 0 || seen[p.Index] {
 			t.Errorf("index %d", p.Index)
 		}
@@ -193,7 +194,7 @@ func TestFragmentsAreNotLetPassByPorts(t *testing.T) {
 		{"protect", ipsec.Policy{Processing: []ipsec.Processing{{}}}, 10},
 		{"discard", ipsec.Policy{Action: ipsec.Discard}, 10},
 	} {
-		var s spd
+		s := newSPD(nil)
 		c.p.Direction, c.p.Selector, c.p.Priority = ipsec.Outbound, dns, 10
 		for _, p := range []ipsec.Policy{c.p, {Direction: ipsec.Outbound, Selector: all, Priority: 20, Processing: []ipsec.Processing{{}}}} {
 			s.put(s.prepare(&p, nil), nil)

@@ -66,7 +66,7 @@ type Device struct {
 	closed  bool                // no more changes
 	encaps  map[guard.Encap]int // what passes the guard, with the number of SAs
 	sad     *sad
-	spd     spd
+	spd     *spd
 	drops   drops
 	ids     fragmentIDs
 
@@ -94,7 +94,7 @@ func newDevice(log *slog.Logger) *Device {
 	d := &Device{log: log, encaps: make(map[guard.Encap]int)}
 	d.keeper = newKeeper(d.acquire)
 	d.sad = newSAD(d.tendSA)
-	d.spd.tend = d.tendPolicy
+	d.spd = newSPD(d.tendPolicy)
 	return d
 }
 
@@ -256,7 +256,7 @@ func (d *Device) Run(ctx context.Context) error {
 		d.running.start(func(context.Context) error { return d.receiveRaw(r) })
 	}
 	for i, q := range d.tun.Queues() {
-		d.running.start(func(context.Context) error { return newOutbound(d, q, d.senders[i]).run() })
+		d.running.start(func(context.Context) error { return newOutbound(d, newSockets(d.senders[i], &d.udp)).run(q) })
 	}
 	<-ctx.Done()
 	return errors.Join(d.unblock(), d.running.wait(), d.release())
@@ -352,11 +352,10 @@ func Release(cfg Config) error {
 	return errors.Join(errs...)
 }
 
-// flowOf is what a selector sees of a packet.
-func flowOf(h *inet.Header) ipsec.Flow {
-	return ipsec.Flow{
-		Src: h.Src, Dst: h.Dst, Protocol: h.Protocol,
-		SrcPort: h.SrcPort, DstPort: h.DstPort,
-		NoPorts: !h.HasPorts && inet.UsesPorts(h.Protocol),
-	}
+// readFlow sets all of f to what a selector sees of a packet. Field by field in place, as copying
+// what has just been written is slow.
+func readFlow(f *ipsec.Flow, h *inet.Header) {
+	f.Src, f.Dst, f.Protocol = h.Src, h.Dst, h.Protocol
+	f.SrcPort, f.DstPort = h.SrcPort, h.DstPort
+	f.NoPorts = !h.HasPorts && inet.UsesPorts(h.Protocol)
 }

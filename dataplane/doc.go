@@ -1,7 +1,7 @@
 // Package dataplane is the userspace offload device: it does for a host without an
 // offloading NIC what the NIC and the kernel's ESP would do, and is programmed alike.
 //
-//	application → route → TUN → SPD → SA → ESP → AES-GCM → underlay → wire    outbound.go
+//	application → route → TUN → SPD → SA → ESP → AES-GCM → underlay → wire    outbound.go, encapsulate.go, emit.go
 //	wire → underlay → SA by SPI → replay → AES-GCM → SPD check → TUN → kernel  inbound.go
 //
 // A [Device] belongs to one underlay device (p4p1) in the network namespace of the process

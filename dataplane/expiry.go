@@ -75,7 +75,7 @@ func (d *Device) tendPolicy(p *policy) {
 func (p *policy) examine(now time.Time) verdict {
 	idle := p.Added
 	if used := p.used.Load(); used != 0 {
-		idle = time.Unix(used, 0)
+		idle = time.Unix(int64(used), 0)
 	}
 	l := &p.Limits
 	if reached(p.Added, l.HardTime, now) || reached(idle, l.HardIdle, now) {

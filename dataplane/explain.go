@@ -13,5 +13,5 @@ func (d *Device) OutboundSA(f *ipsec.Flow) (ipsec.SAID, bool) {
 	if a == nil {
 		return ipsec.SAID{}, false
 	}
-	return a.sa.ID(), true
+	return a.id, true
 }

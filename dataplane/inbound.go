@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"errors"
+	"slices"
 
 	"espalier/esp"
 	"espalier/esp/replay"
@@ -15,30 +16,34 @@ import (
 // holds.
 const receiveBatch = 64
 
-// inbound carries what one underlay socket receives into the TUN, in the order of this file:
+// inbound carries what one underlay socket receives into the TUN, in batches, in the order of this
+// file:
 //
-//	receive → handle → open → deliver → admit → coalesce → TUN
+//	receive → handle → find each → for each SA: open → unwrap each → deliver each: admit → coalesce → TUN
 //
 // It owns its buffers; datagrams belong to the socket until the next receive.
 type inbound struct {
 	d   *Device
 	udp bool
 
-	datagrams []underlay.Datagram
-	packets   []esp.Packet
-	batch     esp.Batch
-	frame     []byte // room for the virtio_net_hdr, and one packet
-	tun       *tun.Coalescer
+	found   []*association       // of each datagram
+	own     []*underlay.Datagram // those of the SA at hand
+	packets []esp.Packet         // their ESP packets
+	batch   esp.Batch
+	parcels []parcel
+	arena   []byte // transport mode: packets put together
+	tun     *tun.Coalescer
+}
+
+// parcel is an inner packet on its way. It is large, and not copied.
+type parcel struct {
+	buf    []byte // room for the virtio_net_hdr, and the packet
+	header inet.Header
+	outer  []byte // IP header
 }
 
 func newInbound(d *Device, udp bool) *inbound {
-	return &inbound{
-		d: d, udp: udp,
-		datagrams: make([]underlay.Datagram, receiveBatch),
-		packets:   make([]esp.Packet, 0, receiveBatch),
-		frame:     make([]byte, tun.BufferLen),
-		tun:       tun.NewCoalescer(d.writeTUN),
-	}
+	return &inbound{d: d, udp: udp, tun: tun.NewCoalescer(d.writeTUN)}
 }
 
 func (d *Device) writeTUN(h tun.VirtioHeader, buf []byte, packets int) {
@@ -57,35 +62,49 @@ func (d *Device) receiveUDP(u *underlay.UDP) error {
 
 // receive takes batches until the socket is closed.
 func (in *inbound) receive(next func([]underlay.Datagram) (int, error)) error {
+	datagrams := make([]underlay.Datagram, receiveBatch)
 	for {
-		n, err := next(in.datagrams)
+		n, err := next(datagrams)
 		if err != nil {
 			return err
 		}
-		in.handle(in.datagrams[:n])
+		in.handle(datagrams[:n])
 	}
 }
 
-// handle takes runs of datagrams for the same SA together. What was joined on the way leaves at
-// the end: nothing waits for the next batch.
+// handle takes datagrams of the same SA together. What was joined on the way leaves at the end:
+// nothing waits for the next batch.
 func (in *inbound) handle(datagrams []underlay.Datagram) {
 	defer in.tun.Flush()
-	for len(datagrams) > 0 {
-		a, reason, ok := in.find(&datagrams[0])
-		if !ok {
-			if reason != reasons {
-				in.d.drops.count(reason)
-			}
-			datagrams = datagrams[1:]
+	in.found = in.found[:0]
+	for i := range datagrams {
+		if i > 0 && in.found[i-1] != nil && sameSA(&datagrams[i-1], &datagrams[i]) {
+			in.found = append(in.found, in.found[i-1])
 			continue
 		}
-		n := 1
-		for n < len(datagrams) && sameSA(&datagrams[0], &datagrams[n]) {
-			n++
+		a, reason, ok := in.find(&datagrams[i])
+		if !ok && reason != reasons {
+			in.d.drops.count(reason)
 		}
-		in.open(a, datagrams[:n])
-		datagrams = datagrams[n:]
+		in.found = append(in.found, a)
 	}
+	for i, a := range in.found {
+		if a != nil {
+			in.open(a, in.take(a, datagrams[i:], in.found[i:]))
+		}
+	}
+}
+
+// take gathers the datagrams of one SA.
+func (in *inbound) take(a *association, datagrams []underlay.Datagram, found []*association) []*underlay.Datagram {
+	in.own = in.own[:0]
+	for i := range datagrams {
+		if found[i] == a {
+			found[i] = nil
+			in.own = append(in.own, &datagrams[i])
+		}
+	}
+	return in.own
 }
 
 func sameSA(a, b *underlay.Datagram) bool {
@@ -124,7 +143,7 @@ func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 
 // open opens datagrams of one SA as far as its limits allow: all at once, or one by one when a
 // limit is near.
-func (in *inbound) open(a *association, datagrams []underlay.Datagram) {
+func (in *inbound) open(a *association, datagrams []*underlay.Datagram) {
 	for len(datagrams) > 0 {
 		ok, look := a.mayCarry()
 		if look {
@@ -135,8 +154,8 @@ func (in *inbound) open(a *association, datagrams []underlay.Datagram) {
 			return
 		}
 		size := 0
-		for i := range datagrams {
-			size += len(datagrams[i].Payload)
+		for _, dg := range datagrams {
+			size += len(dg.Payload)
 		}
 		n := a.ahead(len(datagrams), size)
 		in.openAll(a, datagrams[:n])
@@ -144,25 +163,35 @@ func (in *inbound) open(a *association, datagrams []underlay.Datagram) {
 	}
 }
 
-// openAll checks, decrypts and strips datagrams, and delivers what is left of them.
-func (in *inbound) openAll(a *association, datagrams []underlay.Datagram) {
-	in.packets = in.packets[:0]
-	for i := range datagrams {
-		in.packets = append(in.packets, esp.Packet{Data: datagrams[i].Payload})
+// openAll checks, decrypts and strips datagrams, and delivers what is left of them. As outbound does,
+// it goes over all of them step by step.
+func (in *inbound) openAll(a *association, datagrams []*underlay.Datagram) {
+	in.packets, in.parcels = slices.Grow(in.packets[:0], len(datagrams))[:len(datagrams)], in.parcels[:0]
+	room := 0
+	for i, dg := range datagrams {
+		in.packets[i].Data = dg.Payload // Open sets all the rest
+		room += tun.HeaderLen + len(dg.Header) + len(dg.Payload)
+	}
+	if a.mode == ipsec.Transport && len(in.arena) < room {
+		in.arena = make([]byte, room)
 	}
 	a.in.Open(&in.batch, in.packets)
+	arena := in.arena
 	packets, bytes, highest := 0, 0, uint64(0)
 	for i := range in.packets {
 		p := &in.packets[i]
-		switch {
-		case errors.Is(p.Err, esp.ErrDummy): // RFC 4303 §2.6: discarded without a word
-			packets, highest = packets+1, max(highest, p.Seq)
-		case p.Err != nil:
-			in.d.drops.count(openFailure(p.Err))
-		default:
+		switch p.Err {
+		case nil:
 			packets, bytes, highest = packets+1, bytes+len(p.Payload), max(highest, p.Seq)
-			in.deliver(a, &datagrams[i], p)
+			arena = in.unwrap(a, datagrams[i], p, arena)
+		case esp.ErrDummy: // RFC 4303 §2.6: discarded without a word
+			packets, highest = packets+1, max(highest, p.Seq)
+		default:
+			in.d.drops.count(openFailure(p.Err))
 		}
+	}
+	for i := range in.parcels {
+		in.deliver(a, &in.parcels[i])
 	}
 	if packets == 0 {
 		return
@@ -192,62 +221,65 @@ func openFailure(err error) Reason {
 	return InIntegrity
 }
 
-// deliver builds the inner packet behind the room for the TUN's header, has it admitted and
-// writes it.
-func (in *inbound) deliver(a *association, dg *underlay.Datagram, p *esp.Packet) {
-	pkt, ok := in.unwrap(a, dg, p)
-	if !ok {
-		return
+// unwrap makes a parcel of what ESP has carried. In tunnel mode that is a packet, and before it
+// is room enough; in transport mode it is put together in the arena with the header it came with,
+// and what is left of the arena is returned.
+func (in *inbound) unwrap(a *association, dg *underlay.Datagram, p *esp.Packet, arena []byte) []byte {
+	const before = esp.HeaderLen + esp.IVLen - tun.HeaderLen
+	buf := p.Data[before:][:tun.HeaderLen+len(p.Payload)]
+	if a.mode == ipsec.Transport {
+		n := tun.HeaderLen + len(dg.Header) + len(p.Payload)
+		buf, arena = arena[:n:n], arena[n:]
 	}
-	h, err := inet.Parse(pkt)
-	if err != nil || h.Total != len(pkt) {
-		in.d.drops.count(InMalformed)
-		return
-	}
-	if a.sa.Mode == ipsec.Tunnel && !decapsulateECN(pkt, &h, dg.Header) {
-		in.d.drops.count(InECN)
-		return
-	}
-	if reason, ok := in.admit(a, &h); !ok {
-		in.d.drops.count(reason)
-		return
-	}
-	in.tun.Add(in.frame[:tun.HeaderLen+len(pkt)], &h)
-}
-
-// unwrap copies the inner packet: in tunnel mode the payload, in transport mode the payload
-// behind the header it came with.
-func (in *inbound) unwrap(a *association, dg *underlay.Datagram, p *esp.Packet) ([]byte, bool) {
-	head := dg.Header
-	if a.sa.Mode == ipsec.Tunnel {
-		head = nil
-	}
-	size := len(head) + len(p.Payload)
-	if size > tun.MaxPacket-1 {
+	pkt := buf[tun.HeaderLen:]
+	if len(pkt) > tun.MaxPacket-1 {
 		in.d.drops.count(InLength)
-		return nil, false
+		return arena
 	}
-	pkt := in.frame[tun.HeaderLen:][:size]
-	copy(pkt, head)
-	copy(pkt[len(head):], p.Payload)
-	if a.sa.Mode == ipsec.Transport {
+	if a.mode == ipsec.Transport {
+		copy(pkt[copy(pkt, dg.Header):], p.Payload)
 		pkt[dg.ProtocolAt] = p.NextHeader
 		if in.udp && pkt[0]>>4 == 4 {
 			pkt[6] = dfBit // whole, and its identification is lost: see RFC 6864 §4.1
 		}
 		inet.SetLength(pkt)
 	}
-	return pkt, true
+	n := len(in.parcels)
+	if n == cap(in.parcels) {
+		in.parcels = append(in.parcels, parcel{})
+	}
+	in.parcels = in.parcels[:n+1]
+	c := &in.parcels[n]
+	c.buf, c.outer = buf, dg.Header
+	if err := c.header.Parse(pkt); err != nil || c.header.Total != len(pkt) {
+		in.d.drops.count(InMalformed)
+		in.parcels = in.parcels[:n]
+	}
+	return arena
+}
+
+// deliver has an inner packet admitted and written.
+func (in *inbound) deliver(a *association, c *parcel) {
+	if a.mode == ipsec.Tunnel && !decapsulateECN(c.buf[tun.HeaderLen:], &c.header, c.outer) {
+		in.d.drops.count(InECN)
+		return
+	}
+	if reason, ok := in.admit(a, &c.header); !ok {
+		in.d.drops.count(reason)
+		return
+	}
+	in.tun.Add(c.buf, &c.header)
 }
 
 // admit is the check of an inner packet against its SA's selector and the SPD (RFC 4301
 // §5.2, as Linux orders it).
 func (in *inbound) admit(a *association, h *inet.Header) (Reason, bool) {
-	if a.sa.Mode == ipsec.Transport && h.IsFragment() {
+	if a.mode == ipsec.Transport && h.IsFragment() {
 		return InNextHeader, false // RFC 4303 §3.1.1: transport mode carries whole datagrams
 	}
-	flow := flowOf(h)
-	if !a.sa.Selector.Match(&flow) {
+	var flow ipsec.Flow
+	readFlow(&flow, h)
+	if !a.anyTraffic && !a.sa.Selector.Match(&flow) {
 		return InSelector, false
 	}
 	if (h.IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts() {
@@ -261,14 +293,14 @@ func (in *inbound) admit(a *association, h *inet.Header) (Reason, bool) {
 	switch {
 	case policy == nil:
 		// Linux lets decrypted transport mode traffic pass where no policy speaks.
-		return InNoPolicy, a.sa.Mode == ipsec.Transport
+		return InNoPolicy, a.mode == ipsec.Transport
 	case policy.Action == ipsec.Discard:
 		return InPolicyDiscard, false
 	case (h.IsFragment() || flow.NoPorts) && policy.Selector.HasPorts():
 		return InFragmentSelector, false
 	case policy.Action == ipsec.Bypass:
 		// The policy asks for no SA; one that changes addresses is not what it allows.
-		return InPolicyMismatch, a.sa.Mode == ipsec.Transport
+		return InPolicyMismatch, a.mode == ipsec.Transport
 	}
 	return InPolicyMismatch, accepts(&policy.Processing[0], &a.sa)
 }

@@ -64,7 +64,7 @@ func TestInboundLimits(t *testing.T) {
 				t.Fatal(err)
 			}
 			a := d.sad.inbound(sa.ID())
-			newInbound(d, false).open(a, sealed(t, peer, c.packets))
+			newInbound(d, false).handle(sealed(t, peer, c.packets))
 			if got := a.packets.Load(); got != uint64(c.passed) || a.bytes.Load() != 100*got || a.in.Highest() != got {
 				t.Errorf("%s: %d packets of %d bytes up to number %d passed, want %d", c.name, got, a.bytes.Load(), a.in.Highest(), c.passed)
 			}

@@ -66,7 +66,7 @@ func (d *Device) allocateSPI(r *ipsec.SPIRequest) (*association, error) {
 	}
 	if a != nil { // the one that an acquire has made, with what that knows
 		was := a
-		sa.AcquireID, sa.Selector, sa.Limits = was.sa.AcquireID, was.sa.Selector, was.sa.Limits
+		sa.AcquireID, sa.Selector, sa.Limits = was.sa.AcquireID, *was.sa.Selector, *was.limits
 		if r.Direction == ipsec.AnyDirection {
 			sa.Direction = was.sa.Direction
 		}
@@ -78,7 +78,7 @@ func (d *Device) allocateSPI(r *ipsec.SPIRequest) (*association, error) {
 }
 
 func (d *Device) addLarva(sa ipsec.SA, added time.Time) *association {
-	a := newLarva(sa, added)
+	a := newState(&d.sad.lines, &sa, added)
 	d.sad.addLarva(a)
 	d.begin(a)
 	return a
@@ -95,7 +95,7 @@ func (s *sad) freeSPI(dst netip.Addr, low, high ipsec.SPI) ipsec.SPI {
 	start := rand.Uint64N(size)
 	for i := range size {
 		spi := low + ipsec.SPI((start+i)%size)
-		if s.byID[ipsec.SAID{Dst: dst, SPI: spi}] == nil {
+		if s.inbound(ipsec.SAID{Dst: dst, SPI: spi}) == nil {
 			return spi
 		}
 	}

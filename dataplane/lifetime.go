@@ -9,41 +9,48 @@ import (
 	"espalier/ipsec"
 )
 
-// lifetime is what an SA has carried and how long it may. The packet path asks mayCarry before
-// it carries and tells carried afterwards; all else is the keeper's.
-type lifetime struct {
+// carriage is what an SA has carried and how much it may. The packet path asks mayCarry before it
+// carries and tells carried afterwards; all else is the keeper's.
+type carriage struct {
 	bytes, packets atomic.Uint64
 	used, last     atomic.Int64 // first and last use in Unix seconds, 0: never
 
 	// No limit is reached before one of these is.
 	untilBytes, untilPackets atomic.Uint64
-	dying                    atomic.Bool // a soft limit was reached: others are preferred
-	spent                    atomic.Bool // a hard limit was: it carries nothing more
+}
 
+// lifetime is how long it may.
+type lifetime struct {
 	mu     sync.Mutex // held to change what follows
-	limits ipsec.Limits
+	limits *ipsec.Limits
 	added  time.Time
 	told   bool // of the soft limit
 }
 
+// unlimited are the limits of most SAs.
+var unlimited ipsec.Limits
+
 // start begins a life with these limits. New limits for a live SA begin it anew, but for the time
 // it was added and what it has carried.
-func (l *lifetime) start(limits ipsec.Limits) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.limits, l.told = limits, false
-	l.dying.Store(false)
-	l.watch()
+func (a *association) start(limits ipsec.Limits) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.limits, a.told = &unlimited, false
+	if !limits.IsZero() {
+		a.limits = &limits
+	}
+	a.blemishes.clear(dying)
+	a.watch()
 }
 
-// watch sets when a packet has to look again. l.mu is held.
-func (l *lifetime) watch() {
-	bytes, packets := orNever(l.limits.HardBytes), orNever(l.limits.HardPackets)
-	if !l.dying.Load() {
-		bytes, packets = min(bytes, orNever(l.limits.SoftBytes)), min(packets, orNever(l.limits.SoftPackets))
+// watch sets when a packet has to look again. a.mu is held.
+func (a *association) watch() {
+	bytes, packets := orNever(a.limits.HardBytes), orNever(a.limits.HardPackets)
+	if !a.blemishes.has(dying) {
+		bytes, packets = min(bytes, orNever(a.limits.SoftBytes)), min(packets, orNever(a.limits.SoftPackets))
 	}
-	l.untilBytes.Store(bytes)
-	l.untilPackets.Store(packets)
+	a.untilBytes.Store(bytes)
+	a.untilPackets.Store(packets)
 }
 
 func orNever(limit uint64) uint64 {
@@ -56,33 +63,33 @@ func orNever(limit uint64) uint64 {
 // mayCarry reports whether the next packet may be carried, and whether the keeper has to look.
 // As in Linux a limit is judged by what was carried before: a hard limit of n packets lets n
 // pass, and the one after them makes the SA expire and is dropped.
-func (l *lifetime) mayCarry() (ok, look bool) {
-	if l.packets.Load() < l.untilPackets.Load() && l.bytes.Load() < l.untilBytes.Load() {
+func (a *association) mayCarry() (ok, look bool) {
+	if a.packets.Load() < a.untilPackets.Load() && a.bytes.Load() < a.untilBytes.Load() {
 		return true, false
 	}
-	return l.reach()
+	return a.reach()
 }
 
 // reach sorts out which limit was reached.
-func (l *lifetime) reach() (ok, look bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	packets, bytes := l.packets.Load(), l.bytes.Load()
-	if packets >= orNever(l.limits.HardPackets) || bytes >= orNever(l.limits.HardBytes) {
-		return false, !l.spent.Swap(true)
+func (a *association) reach() (ok, look bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	packets, bytes := a.packets.Load(), a.bytes.Load()
+	if packets >= orNever(a.limits.HardPackets) || bytes >= orNever(a.limits.HardBytes) {
+		return false, !a.blemishes.add(spent)
 	}
-	if packets < orNever(l.limits.SoftPackets) && bytes < orNever(l.limits.SoftBytes) {
+	if packets < orNever(a.limits.SoftPackets) && bytes < orNever(a.limits.SoftBytes) {
 		return true, false // another queue has found it before
 	}
-	look = !l.dying.Swap(true)
-	l.watch()
+	look = !a.blemishes.add(dying)
+	a.watch()
 	return true, look
 }
 
 // ahead is how many of n packets of so many bytes together are surely within all limits. It is
 // at least 1, for which mayCarry has to be asked.
-func (l *lifetime) ahead(n, bytes int) int {
-	if l.packets.Load()+uint64(n) <= l.untilPackets.Load() && l.bytes.Load()+uint64(bytes) <= l.untilBytes.Load() {
+func (a *association) ahead(n, bytes int) int {
+	if a.packets.Load()+uint64(n) <= a.untilPackets.Load() && a.bytes.Load()+uint64(bytes) <= a.untilBytes.Load() {
 		return n
 	}
 	return 1
@@ -90,14 +97,14 @@ func (l *lifetime) ahead(n, bytes int) int {
 
 // carried counts packets that were sent or delivered, and their ESP payload. It reports whether
 // they were the first. now is in Unix seconds.
-func (l *lifetime) carried(packets, bytes int, now int64) (first bool) {
-	l.packets.Add(uint64(packets))
-	l.bytes.Add(uint64(bytes))
-	if l.last.Load() == now {
+func (a *association) carried(packets, bytes int, now int64) (first bool) {
+	a.packets.Add(uint64(packets))
+	a.bytes.Add(uint64(bytes))
+	if a.last.Load() == now {
 		return false
 	}
-	l.last.Store(now)
-	return l.used.Load() == 0 && l.used.CompareAndSwap(0, now)
+	a.last.Store(now)
+	return a.used.Load() == 0 && a.used.CompareAndSwap(0, now)
 }
 
 // verdict is what the keeper finds.
@@ -108,23 +115,23 @@ type verdict struct {
 
 // examine finds limits that were reached and not told. Times are those since the SA was added
 // and first used; a soft limit is told once.
-func (l *lifetime) examine(now time.Time) verdict {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	used := unixTime(l.used.Load())
-	if l.spent.Load() || reached(l.added, l.limits.HardTime, now) || reached(used, l.limits.HardIdle, now) {
-		l.spent.Store(true)
+func (a *association) examine(now time.Time) verdict {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	used := unixTime(a.used.Load())
+	if a.blemishes.has(spent) || reached(a.added, a.limits.HardTime, now) || reached(used, a.limits.HardIdle, now) {
+		a.blemishes.add(spent)
 		return verdict{hard: true}
 	}
-	if reached(l.added, l.limits.SoftTime, now) || reached(used, l.limits.SoftIdle, now) {
-		l.dying.Store(true)
-		l.watch()
+	if reached(a.added, a.limits.SoftTime, now) || reached(used, a.limits.SoftIdle, now) {
+		a.blemishes.add(dying)
+		a.watch()
 	}
-	v := verdict{soft: l.dying.Load() && !l.told}
-	l.told = l.told || v.soft
-	v.next = earliest(later(l.added, l.limits.HardTime), later(used, l.limits.HardIdle))
-	if !l.dying.Load() {
-		v.next = earliest(v.next, later(l.added, l.limits.SoftTime), later(used, l.limits.SoftIdle))
+	v := verdict{soft: a.blemishes.has(dying) && !a.told}
+	a.told = a.told || v.soft
+	v.next = earliest(later(a.added, a.limits.HardTime), later(used, a.limits.HardIdle))
+	if !a.blemishes.has(dying) {
+		v.next = earliest(v.next, later(a.added, a.limits.SoftTime), later(used, a.limits.SoftIdle))
 	}
 	return v
 }

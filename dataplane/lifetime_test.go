@@ -245,8 +245,7 @@ func TestDyingSAIsNotPreferred(t *testing.T) {
 
 // What may be opened at once never crosses a limit.
 func TestBatchesStopAtLimits(t *testing.T) {
-	var l lifetime
-	l.start(ipsec.Limits{HardPackets: 10, HardBytes: 1000})
+	l := newState(nil, &ipsec.SA{Limits: ipsec.Limits{HardPackets: 10, HardBytes: 1000}}, time.Time{})
 	for _, c := range []struct{ packets, bytes, ask, size, want int }{
 		{0, 0, 8, 800, 8}, {0, 0, 11, 11, 1}, {0, 0, 2, 1001, 1}, {4, 400, 6, 600, 6}, {4, 400, 7, 70, 1}, {9, 9, 1, 9999, 1},
 	} {
@@ -277,8 +276,8 @@ func TestPolicyLimits(t *testing.T) {
 		{"used since", ipsec.Limits{HardIdle: 20 * time.Second}, 1010, 20, verdict{next: at(30)}},
 		{"idle again", ipsec.Limits{SoftIdle: 5 * time.Second, HardIdle: 20 * time.Second}, 1010, 16, verdict{soft: true, next: at(30)}},
 	} {
-		p := &policy{Policy: ipsec.Policy{Limits: c.limits, Added: added}}
-		p.used.Store(c.used)
+		p := &policy{rule: &rule{Policy: ipsec.Policy{Limits: c.limits, Added: added}}}
+		p.used.Store(uint32(c.used))
 		if got := p.examine(at(c.now)); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
@@ -290,12 +289,12 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, _ := keptDevice(t)
 		a := addTestSA(t, d, func(sa *ipsec.SA) { sa.Limits = ipsec.Limits{HardPackets: 1 << 40, SoftTime: time.Hour} })
-		s := spd{}
+		s := newSPD(nil)
 		p := ipsec.Policy{Direction: ipsec.Outbound, Processing: []ipsec.Processing{{RequestID: 7}}}
 		s.put(s.prepare(&p, nil), nil)
 		f := ipsec.Flow{Src: hostA, Dst: hostB}
 		d.packet(a, 10)
-		w := want{inOrder(&s)[0], f}
+		w := want{inOrder(s)[0], f}
 		if n := testing.AllocsPerRun(100, func() {
 			d.packet(a, 10)
 			s.lookup(ipsec.Outbound, &f, 5)

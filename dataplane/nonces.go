@@ -21,11 +21,14 @@ type nonces struct {
 	secret [32]byte
 
 	mu    sync.Mutex
-	byKey map[[sha256.Size]byte]*esp.Numbers
+	byKey map[keyID]*esp.Numbers
 }
 
+// keyID is half of a hash: two keys that had the same would only share their numbers.
+type keyID [sha256.Size / 2]byte
+
 func newNonces() *nonces {
-	n := &nonces{byKey: make(map[[sha256.Size]byte]*esp.Numbers)}
+	n := &nonces{byKey: make(map[keyID]*esp.Numbers)}
 	rand.Read(n.secret[:]) // never fails (crypto/rand)
 	return n
 }
@@ -34,7 +37,7 @@ func newNonces() *nonces {
 func (n *nonces) numbers(key ipsec.Key) *esp.Numbers {
 	h := hmac.New(sha256.New, n.secret[:])
 	h.Write(key.ExposeSecretBytes())
-	id := [sha256.Size]byte(h.Sum(nil))
+	id := keyID(h.Sum(nil))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	seq := n.byKey[id]

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"errors"
 	"time"
 
@@ -11,69 +10,124 @@ import (
 	"espalier/internal/inet"
 	"espalier/ipsec"
 	"espalier/tun"
-	"espalier/underlay"
 )
 
 // maxPacket is the longest IP packet, in bytes.
 const maxPacket = 0xffff
 
-// outbound carries what one TUN queue hands over to the wire, in the order of this file:
+// outbound carries what one TUN queue hands over to the wire, in batches of frames, in the order of
+// this file and the next:
 //
-//	run → frame → protect → encapsulate → emit
-//	         └→ bypass → emit
+//	run → handle → load all → classify each ┬ protect → for each SA: encapsulate → lay → seal → emit
+//	                                        └ bypass → emit
 //
-// It owns its buffers; nothing outlives the frame but fragments waiting for their rest.
+// It owns its buffers; nothing outlives the batch but fragments waiting for their rest. One
+// goroutine at a time may use it.
 type outbound struct {
-	d     *Device
-	queue *tun.Queue
+	d    *Device
+	wire Wire
 
-	frame     []byte // one TUN frame with its virtio_net_hdr
-	arena     []byte // the packets of one frame, laid out one behind the other
-	header    []byte // transport mode: IP header of the segment being laid out
-	packets   [][]byte
-	sealed    [][]byte // the ESP parts of packets
+	jobs      []job
+	own       []*job // those by the SA at hand
 	fragments inet.Reassembler
-	batch     esp.Batch
-	sender    *underlay.Sender
-	udp       map[udpPort]socketSender
+
+	// What encapsulate and emit work on.
+	arena   []byte   // packets laid out one behind the other
+	packets [][]byte // in arena
+	sealed  [][]byte // the ESP parts of packets
+	alike   []alike
+	batch   esp.Batch
 }
 
-func newOutbound(d *Device, q *tun.Queue, s *underlay.Sender) *outbound {
-	return &outbound{d: d, queue: q, sender: s, frame: make([]byte, tun.BufferLen), udp: make(map[udpPort]socketSender)}
+// job is one frame on its way. It is large, and not copied.
+type job struct {
+	frame     *tun.Frame
+	segments  tun.Segmenter
+	sa        *association // by which it is still to be sent
+	headerLen int          // before ESP: see headerLen
+	payload   int          // of ESP, in the first and largest of its packets
+	likeness  uint32       // frames of one SA with the same have the same header; 0: nobody else
 }
 
-// run reads frames until the queue is closed.
-func (o *outbound) run() error {
+func newOutbound(d *Device, wire Wire) *outbound { return &outbound{d: d, wire: wire} }
+
+// run reads frames until the queue is closed. As yet the kernel gives one at a time.
+func (o *outbound) run(queue *tun.Queue) error {
+	buf := make([]byte, tun.BufferLen)
+	frames := make([]tun.Frame, 1)
 	for {
-		f, err := o.queue.Read(o.frame)
+		f, err := queue.Read(buf)
 		if errors.Is(err, unix.EBADFD) {
 			return errors.New("somebody removed the TUN device: the guard stays closed; start the device again")
 		}
 		if err != nil {
 			return err
 		}
-		o.handle(&f)
+		frames[0] = f
+		o.handle(frames)
 	}
 }
 
-// handle looks the frame up in the SPD once: all its segments are of one flow.
-func (o *outbound) handle(f *tun.Frame) {
-	seg, err := f.Segmenter()
-	if err != nil {
-		o.d.drops.count(malformed(err))
-		return
+// handle sends frames. Those of one SA leave in their order; short ones are sealed together. It goes
+// over all of them step by step, so that what one step has written is at rest when the next reads it.
+func (o *outbound) handle(frames []tun.Frame) {
+	o.jobs = o.jobs[:0]
+	for i := range frames {
+		o.load(&frames[i])
 	}
-	flow := flowOf(seg.Header())
+	for i := 0; i < len(o.jobs); i++ { // there may come to be more
+		o.classify(i)
+	}
+	for i := range o.jobs {
+		if a := o.jobs[i].sa; a != nil {
+			o.encapsulate(a, o.take(a, o.jobs[i:]))
+		}
+	}
+}
+
+// load makes a job of a frame.
+func (o *outbound) load(f *tun.Frame) {
+	n := len(o.jobs)
+	if n == cap(o.jobs) {
+		o.jobs = append(o.jobs, job{})
+	}
+	o.jobs = o.jobs[:n+1]
+	j := &o.jobs[n]
+	j.frame, j.sa = f, nil
+	if err := j.segments.Load(f); err != nil {
+		o.d.drops.count(malformed(err))
+		o.jobs = o.jobs[:n]
+	}
+}
+
+// take gathers the jobs of one SA.
+func (o *outbound) take(a *association, jobs []job) []*job {
+	o.own = o.own[:0]
+	for i := range jobs {
+		if j := &jobs[i]; j.sa == a {
+			j.sa = nil
+			o.own = append(o.own, j)
+		}
+	}
+	return o.own
+}
+
+// classify looks a frame up in the SPD once: all its segments are of one flow.
+func (o *outbound) classify(i int) {
+	j := &o.jobs[i]
+	h := j.segments.Header()
+	var flow ipsec.Flow
+	readFlow(&flow, h)
 	policy := o.d.spd.lookup(ipsec.Outbound, &flow, o.d.keeper.now.Load())
 	switch {
 	case policy == nil || policy.action == ipsec.Bypass:
-		o.bypass(&seg)
+		o.bypass(&j.segments)
 	case policy.action == ipsec.Discard:
-		o.d.drops.countN(OutDiscard, seg.Count())
-	case !seg.Header().IsFragment():
-		o.protect(&seg, &flow, policy)
+		o.d.drops.countN(OutDiscard, j.segments.Count())
+	case !h.IsFragment():
+		o.protect(j, &flow, policy)
 	default:
-		o.protectFragment(f, &seg, &flow, policy)
+		o.protectFragment(j, &flow, policy)
 	}
 }
 
@@ -87,18 +141,17 @@ func malformed(err error) Reason {
 // protectFragment deals with what the kernel fragmented before it got here. Transport mode
 // never encrypts a fragment (RFC 4303 §3.1.1): the datagram is put together first. Tunnel
 // mode carries fragments, unless ports decide: they are only in the first.
-func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec.Flow, policy *policy) {
-	t := &policy.Processing[0]
-	if t.Mode == ipsec.Tunnel {
+func (o *outbound) protectFragment(j *job, flow *ipsec.Flow, policy *policy) {
+	if policy.Processing[0].Mode == ipsec.Tunnel {
 		if policy.Selector.HasPorts() {
 			o.d.drops.count(OutFragmentSelector)
 			return
 		}
-		o.protect(seg, flow, policy)
+		o.protect(j, flow, policy)
 		return
 	}
 	given := o.fragments.Evicted
-	whole, err := o.fragments.Add(f.Packet, seg.Header(), time.Now())
+	whole, err := o.fragments.Add(j.frame.Packet, j.segments.Header(), time.Now())
 	if lost := o.fragments.Evicted - given; lost > 0 {
 		o.d.drops.countN(OutReassembly, int(lost))
 	}
@@ -107,110 +160,42 @@ func (o *outbound) protectFragment(f *tun.Frame, seg *tun.Segmenter, flow *ipsec
 		return
 	}
 	if whole != nil {
-		o.handle(&tun.Frame{Packet: whole})
+		o.load(&tun.Frame{Packet: whole})
 	}
 }
 
-// protect finds the SA and sends all segments by it. If there is none, one is asked for.
-func (o *outbound) protect(seg *tun.Segmenter, flow *ipsec.Flow, policy *policy) {
+// protect finds the SA that all segments are sent by. If there is none, one is asked for.
+func (o *outbound) protect(j *job, flow *ipsec.Flow, policy *policy) {
+	h := j.segments.Header()
 	a, waiting := o.d.sad.forPolicy(policy, flow)
-	if a != nil {
-		if (seg.Header().IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts() {
-			o.d.drops.count(OutFragmentSelector)
+	if a == nil {
+		if !waiting {
+			o.d.keeper.want(want{policy, *flow})
+		}
+		if policy.Processing[0].Optional {
+			o.bypass(&j.segments)
 			return
 		}
-		o.encapsulate(seg, a)
+		o.d.drops.countN(OutNoSA, j.segments.Count())
 		return
 	}
-	if !waiting {
-		o.d.keeper.want(want{policy, *flow})
-	}
-	if policy.Processing[0].Optional {
-		o.bypass(seg)
+	if (h.IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts() {
+		o.d.drops.count(OutFragmentSelector)
 		return
 	}
-	o.d.drops.countN(OutNoSA, seg.Count())
+	j.headerLen, j.payload, j.likeness = headerLen(a, h), j.segments.Size(0), likeness(a.mode, h)
+	if a.mode == ipsec.Transport {
+		j.payload -= h.Len
+	}
+	if j.headerLen+a.out.Len(j.payload) > maxPacket {
+		o.d.drops.countN(OutTooBig, j.segments.Count())
+		return
+	}
+	j.sa = a
 }
 
-// encapsulate reserves the sequence numbers, lays the segments out as ESP packets, seals
-// them in place and sends them. The SA is held meanwhile, so that packets leave in the order
-// of their numbers.
-func (o *outbound) encapsulate(seg *tun.Segmenter, a *association) {
-	n := seg.Count()
-	if len(o.header) < seg.Header().Len {
-		o.header = make([]byte, seg.Header().Len)
-	}
-	w := newWrapper(a, seg.Header(), o.header, &o.d.ids)
-	if w.headerLen+a.out.Len(w.innerSize(seg.Size(0))) > maxPacket {
-		o.d.drops.countN(OutTooBig, n)
-		return
-	}
-	a.sending.Lock()
-	defer a.sending.Unlock()
-	ok, look := a.mayCarry()
-	if look {
-		o.d.keeper.ask(&a.errand)
-	}
-	if !ok {
-		o.d.drops.countN(OutExpired, n)
-		return
-	}
-	first, err := a.out.Reserve(n)
-	if err != nil {
-		o.d.drops.countN(OutSequence, n)
-		a.exhausted.Do(func() { o.d.log.Error("SA stops sending: install a new one", "err", err) })
-		return
-	}
-	payload := o.lay(seg, a, &w, first)
-	if err := a.out.Seal(&o.batch, o.sealed, first); err != nil {
-		o.d.drops.countN(OutNoSA, n) // the SA was deleted while we worked
-		return
-	}
-	if w.encap != nil {
-		o.emitUDP(&w)
-	} else {
-		o.emit(o.packets, !w.dontFragment())
-	}
-	if a.carried(n, payload, o.d.keeper.now.Load()) || first+uint64(n)-1 >= a.progress.sentAt.Load() {
-		o.d.keeper.ask(&a.errand)
-	}
-}
-
-// lay writes every segment to the arena: outer header, room for the ESP header, payload,
-// trailer, room for the ICV. It returns the bytes of payload.
-func (o *outbound) lay(seg *tun.Segmenter, a *association, w *wrapper, first uint64) (payload int) {
-	o.packets, o.sealed = o.packets[:0], o.sealed[:0]
-	arena := o.room(seg.Count() * (w.headerLen + a.out.Len(w.innerSize(seg.Size(0)))))
-	for i := range seg.Count() {
-		inner := w.innerSize(seg.Size(i))
-		size := w.headerLen + a.out.Len(inner)
-		pkt := arena[:size:size]
-		arena = arena[size:]
-		text := pkt[w.payloadAt():][:inner]
-		if w.mode == ipsec.Tunnel {
-			seg.Write(text, i)
-		} else {
-			seg.WriteSplit(w.original, text, i)
-		}
-		w.write(pkt)
-		a.out.Lay(pkt[w.headerLen:], inner, first+uint64(i), w.nextHeader)
-		o.packets = append(o.packets, pkt)
-		o.sealed = append(o.sealed, pkt[w.headerLen:])
-		payload += inner
-	}
-	return payload
-}
-
-// room makes the arena large enough for the packets of a frame. All segments but the last are
-// of one size and none is larger than the first, so that their number times the first will do.
-func (o *outbound) room(need int) []byte {
-	if len(o.arena) < need {
-		o.arena = make([]byte, need)
-	}
-	return o.arena
-}
-
-// bypass sends cleartext on that only the routes brought here.
+// bypass sends cleartext on that only the routes brought here. It does not wait for the frames of
+// the batch that are to be protected: they are of other flows.
 func (o *outbound) bypass(seg *tun.Segmenter) {
 	o.packets = o.packets[:0]
 	arena := o.room(seg.Count() * seg.Size(0))
@@ -220,100 +205,17 @@ func (o *outbound) bypass(seg *tun.Segmenter) {
 		arena = arena[n:]
 	}
 	h := seg.Header()
-	o.emit(o.packets, h.Version == 4 && !h.DontFragment)
-}
-
-// emit sends whole IP packets, and those that are too long in fragments if they may be.
-func (o *outbound) emit(packets [][]byte, mayFragment bool) {
-	mtu := int(o.d.link.mtu.Load())
-	fits := packets[:0]
-	for _, pkt := range packets {
-		switch {
-		case len(pkt) <= mtu:
-			fits = append(fits, pkt)
-		case mayFragment:
-			o.emitFragments(pkt, mtu)
-		default:
-			o.d.drops.count(OutTooBig)
-		}
-	}
-	_, err := o.sender.Send(fits)
-	o.count(err, len(fits))
-}
-
-func (o *outbound) emitFragments(pkt []byte, mtu int) {
-	h, err := inet.Parse(pkt)
-	if err != nil {
-		o.d.drops.count(OutMalformed)
-		return
-	}
-	if h.Version == 4 && h.ID == 0 {
-		binary.BigEndian.PutUint16(pkt[4:], o.d.ids.next16())
-	}
-	parts := inet.Fragment(nil, pkt, &h, mtu, o.d.ids.next())
-	_, err = o.sender.Send(parts)
-	o.count(err, len(parts))
-}
-
-// emitUDP sends the sealed packets by the socket of the SA's port, which makes the IP and UDP
-// headers.
-func (o *outbound) emitUDP(w *wrapper) {
-	sender := o.udpSender(portOf(w.local))
-	if sender == nil {
-		o.d.drops.countN(OutNoSA, len(o.sealed)) // the SA was deleted while we worked
-		return
-	}
-	m, ok := w.message(o.sealed)
-	if !ok {
-		o.d.drops.countN(OutExtensions, len(o.sealed))
-		return
-	}
-	o.count(sender.Send(m), len(o.sealed))
-}
-
-// udpSender is this queue's own sender on the socket of a port.
-func (o *outbound) udpSender(p udpPort) *underlay.UDPSender {
-	socket := o.d.udp.get(p)
-	if socket == nil {
-		delete(o.udp, p)
-		return nil
-	}
-	own := o.udp[p]
-	if own.socket != socket {
-		own = socketSender{socket: socket, sender: socket.Sender()}
-		o.udp[p] = own
-	}
-	return own.sender
-}
-
-type socketSender struct {
-	socket *underlay.UDP
-	sender *underlay.UDPSender
-}
-
-// count turns what a socket said of n packets into drops.
-func (o *outbound) count(err error, n int) {
-	if err == nil {
-		return
-	}
-	var partly *underlay.SendError
-	if !errors.As(err, &partly) {
-		o.d.drops.countN(sendFailure(err), n)
-		return
-	}
-	for _, f := range partly.Failed {
-		o.d.drops.count(sendFailure(f.Err))
+	if seg.Size(0) <= o.mtu() {
+		o.emit(o.packets)
+	} else {
+		o.emitLong(o.packets, h.Version == 4 && !h.DontFragment)
 	}
 }
 
-func sendFailure(err error) Reason {
-	switch {
-	case errors.Is(err, unix.EMSGSIZE):
-		return OutTooBig
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EADDRNOTAVAIL):
-		return OutNoRoute
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return OutFiltered
+// room makes the arena large enough.
+func (o *outbound) room(need int) []byte {
+	if len(o.arena) < need {
+		o.arena = make([]byte, need)
 	}
-	return OutSendError
+	return o.arena
 }

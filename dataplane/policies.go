@@ -68,7 +68,7 @@ func (d *Device) setPolicy(p ipsec.Policy, old *policy) error {
 }
 
 // guarded is a policy as the guard takes it.
-func guarded(p *policy) guard.Policy { return guard.Policy{Policy: &p.Policy, Order: p.rank.order} }
+func guarded(p *policy) guard.Policy { return guard.Policy{Policy: &p.Policy, Order: p.place} }
 
 // unguard undoes what the guard was told when p was to take the place of old.
 func (d *Device) unguard(p, old *policy) error {

@@ -26,17 +26,29 @@ type progress struct {
 	overdue        bool      // the next number is to be told
 }
 
-func (p *progress) start(n *ipsec.Notice, sent, received uint64, on bool) {
-	if n == nil {
-		n = &defaultNotice
-	}
+func (p *progress) start(sent, received uint64, on bool) {
 	p.on, p.sent, p.received = on, sent, received
-	p.set(*n, time.Now())
+	p.begin(time.Now())
+}
+
+// notify says when to tell; nil: as by default.
+func (p *progress) notify(n *ipsec.Notice) {
+	given := &defaultNotice
+	if n != nil {
+		own := *n
+		given = &own
+	}
+	p.notice.Store(given)
 }
 
 // set changes when to tell. A time that runs goes on.
 func (p *progress) set(n ipsec.Notice, now time.Time) {
 	p.notice.Store(&n)
+	p.begin(now)
+}
+
+func (p *progress) begin(now time.Time) {
+	n := p.notice.Load()
 	if p.until.IsZero() && !p.overdue {
 		p.until = later(now, n.After)
 	}

@@ -2,7 +2,11 @@ package dataplane
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,19 +20,18 @@ type sad struct {
 	nonces *nonces
 	tend   func(*association) // what the keeper does for one
 	watch  bool               // progress is told; guarded by Device.control
+	lines  slab[association]  // likewise
 
-	mu        sync.RWMutex
-	next      uint64
-	all       map[*association]struct{}
-	byID      map[ipsec.SAID]*association // but larval SAs without an SPI
-	outbound  map[outboundKey]candidates
+	secret [4]uint64          // of the hashes
+	byID   table[association] // but larval SAs without an SPI; read without the lock
+
+	mu       sync.RWMutex
+	next     uint64
+	nameless map[*association]struct{} // larval SAs without an SPI
+	// outbound has the newest of the SAs that are candidates for the same policies. The others
+	// are linked to it, newest first; most often there are none.
+	outbound  table[association]
 	byAcquire map[acquireKey]*association // larval SAs
-}
-
-// candidates are the SAs that a policy may choose from.
-type candidates struct {
-	newest *association   // most often there is no other
-	rest   []*association // oldest first
 }
 
 // acquireKey is what an answer to an acquire tells of it.
@@ -39,28 +42,52 @@ type acquireKey struct {
 
 // outboundKey is what a policy's processing and the packet together ask of an SA.
 type outboundKey struct {
-	src, dst netip.Addr
+	src, dst netip.Addr // src may be left out for a tunnel
 	request  uint32
 	mode     ipsec.Mode
 }
 
 func newSAD(tend func(*association)) *sad {
-	return &sad{
-		nonces: newNonces(), tend: tend,
-		all: make(map[*association]struct{}), byID: make(map[ipsec.SAID]*association),
-		outbound: make(map[outboundKey]candidates), byAcquire: make(map[acquireKey]*association),
+	s := &sad{
+		nonces: newNonces(), tend: tend, nameless: make(map[*association]struct{}),
+		byAcquire: make(map[acquireKey]*association),
 	}
+	for i := range s.secret {
+		s.secret[i] = rand.Uint64()
+	}
+	return s
 }
+
+// hash is that of an SA's identity, which nobody can choose for others to have the same.
+func (s *sad) hash(id *ipsec.SAID) uint64 { return s.hashAddr(id.Dst, uint64(id.SPI)) }
+
+func (s *sad) hashAddr(a netip.Addr, number uint64) uint64 {
+	b := a.As16()
+	h := product(binary.NativeEndian.Uint64(b[:8])^s.secret[0], binary.NativeEndian.Uint64(b[8:])^s.secret[1])
+	return product(h^s.secret[2], number^s.secret[3])
+}
+
+// hashOutbound is that of a key as far as all candidates share it.
+func (s *sad) hashOutbound(k *outboundKey) uint64 {
+	return s.hashAddr(k.dst, uint64(k.request)<<8|uint64(k.mode))
+}
+
+func (s *sad) hashOfSender(a *association) uint64 {
+	k := keyOf(a)
+	return s.hashOutbound(&k)
+}
+
+func (s *sad) hashOf(a *association) uint64 { return s.hash(&a.id) }
 
 // add makes an SA of sa, in the place of the larval SA given, if it is not nil. If it fails, that
 // stays.
 func (s *sad) add(sa ipsec.SA, e *encapsulation, larva *association) (*association, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if have := s.byID[sa.ID()]; have != nil && have != larva {
+	if have := s.inbound(sa.ID()); have != nil && have != larva {
 		return nil, ipsec.ErrExist
 	}
-	a, err := newAssociation(sa, e, s.nonces)
+	a, err := newAssociation(&s.lines, sa, e, s.nonces)
 	if err != nil {
 		return nil, err
 	}
@@ -83,73 +110,78 @@ func (s *sad) link(a *association) {
 	a.order = s.next
 	a.errand.do = func() { s.tend(a) }
 	sent, received := a.numbers()
-	a.progress.start(a.sa.Notice, sent, received, s.watch)
-	s.all[a] = struct{}{}
-	if a.sa.SPI != 0 {
-		s.byID[a.sa.ID()] = a
+	a.progress.start(sent, received, s.watch)
+	if a.id.SPI != 0 {
+		s.byID.add(a, s.hashOf)
+	} else {
+		s.nameless[a] = struct{}{}
 	}
-	for _, k := range outboundKeys(a) {
-		c := s.outbound[k]
-		if c.newest != nil {
-			c.newest.superseded.Store(true)
-			c.rest = append(c.rest, c.newest)
-		}
-		c.newest = a
-		s.outbound[k] = c
+	if a.out != nil || a.sa.Larval {
+		s.linkSender(a)
 	}
 	if a.sa.Larval && a.sa.AcquireID != 0 {
 		s.byAcquire[acquireKey{a.sa.AcquireID, a.sa.Dst}] = a
 	}
 }
 
-// without is the candidates but for one of them.
-func (c candidates) without(a *association) candidates {
-	if a != c.newest {
-		c.rest = slices.DeleteFunc(c.rest, func(b *association) bool { return a == b })
-		return c
-	}
-	c.newest = nil
-	if n := len(c.rest); n > 0 {
-		c.newest = c.rest[n-1]
-		c.rest = slices.Delete(c.rest, n-1, n)
-	}
-	return c
-}
-
-// all are the candidates, newest first.
-func (c candidates) all(yield func(*association) bool) {
-	if c.newest == nil || !yield(c.newest) {
+// linkSender makes an SA that sends, or may once it is there, the newest of its candidates.
+func (s *sad) linkSender(a *association) {
+	k := keyOf(a)
+	before := s.newest(&k)
+	if before == nil {
+		s.outbound.add(a, s.hashOfSender)
 		return
 	}
-	for _, a := range slices.Backward(c.rest) {
-		if !yield(a) {
-			return
-		}
-	}
+	before.blemishes.add(superseded)
+	a.older, before.newer = before, a
+	s.outbound.replace(before, a, s.hashOutbound(&k))
 }
 
-// outboundKeys are what an SA that sends, or may once it is there, is found by. A tunnel may be
-// asked for without its source.
-func outboundKeys(a *association) []outboundKey {
-	if a.out == nil && !a.sa.Larval {
-		return nil
+func (s *sad) unlinkSender(a *association) {
+	if a.older != nil {
+		a.older.newer = a.newer
 	}
-	exact := outboundKey{src: a.sa.Src, dst: a.sa.Dst, request: a.sa.RequestID, mode: a.sa.Mode}
-	if a.sa.Mode != ipsec.Tunnel {
-		return []outboundKey{exact}
+	switch hash := s.hashOfSender(a); {
+	case a.newer != nil:
+		a.newer.older = a.older
+	case a.older != nil:
+		s.outbound.replace(a, a.older, hash)
+	default:
+		s.outbound.remove(a, hash)
 	}
-	anySource := exact
-	anySource.src = netip.Addr{}
-	if anySource == exact {
-		return []outboundKey{exact}
+	a.older, a.newer = nil, nil
+}
+
+func keyOf(a *association) outboundKey {
+	return outboundKey{src: a.sa.Src, dst: a.sa.Dst, request: a.sa.RequestID, mode: a.sa.Mode}
+}
+
+// newest is the newest of the SAs that share all but the source.
+func (s *sad) newest(k *outboundKey) *association {
+	return s.outbound.find(s.hashOutbound(k), func(a *association) bool {
+		return a.sa.Dst == k.dst && a.sa.RequestID == k.request && a.sa.Mode == k.mode
+	})
+}
+
+// candidates are the SAs that k asks for, newest first. A tunnel may be asked for without its
+// source.
+func (s *sad) candidates(k *outboundKey) iter.Seq[*association] {
+	return func(yield func(*association) bool) {
+		for a := s.newest(k); a != nil; a = a.older {
+			if a.sa.Src != k.src && (k.src.IsValid() || k.mode != ipsec.Tunnel) {
+				continue
+			}
+			if !yield(a) {
+				return
+			}
+		}
 	}
-	return []outboundKey{exact, anySource}
 }
 
 func (s *sad) remove(id ipsec.SAID) (*association, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.byID[id]
+	a := s.inbound(id)
 	if a == nil {
 		return nil, ipsec.ErrNotExist
 	}
@@ -165,17 +197,14 @@ func (s *sad) drop(a *association) {
 }
 
 func (s *sad) unlink(a *association) {
-	a.superseded.Store(true)
-	delete(s.all, a)
-	if s.byID[a.sa.ID()] == a {
-		delete(s.byID, a.sa.ID())
+	a.blemishes.add(superseded)
+	if a.id.SPI == 0 {
+		delete(s.nameless, a)
+	} else if s.inbound(a.id) == a {
+		s.byID.remove(a, s.hashOf(a))
 	}
-	for _, k := range outboundKeys(a) {
-		if c := s.outbound[k].without(a); c.newest != nil {
-			s.outbound[k] = c
-		} else {
-			delete(s.outbound, k)
-		}
+	if a.out != nil || a.sa.Larval {
+		s.unlinkSender(a)
 	}
 	if k := (acquireKey{a.sa.AcquireID, a.sa.Dst}); s.byAcquire[k] == a {
 		delete(s.byAcquire, k)
@@ -187,32 +216,31 @@ func (s *sad) flush() []*association {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range all {
-		a.superseded.Store(true)
+		a.blemishes.add(superseded)
+		a.older, a.newer = nil, nil
 	}
-	clear(s.all)
-	clear(s.byID)
-	clear(s.outbound)
+	s.byID.clear()
+	clear(s.nameless)
+	s.outbound.clear()
 	clear(s.byAcquire)
 	return all
 }
 
 // inbound finds the SA of a received packet: SPI and destination (RFC 4301 §4.1).
 func (s *sad) inbound(id ipsec.SAID) *association {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.byID[id]
+	return s.byID.find(s.hash(&id), func(a *association) bool { return a.id == id })
 }
 
 // forPolicy finds the SA for an outbound packet that a policy protects: see forPacket. As long as
 // the newest candidate will do, the policy knows it from the packet before.
 func (s *sad) forPolicy(p *policy, f *ipsec.Flow) (found *association, waiting bool) {
 	if a := p.recent.Load(); a != nil {
-		if !a.superseded.Load() && !a.dying.Load() && !a.spent.Load() && a.fits(f) {
+		if a.blemishes.none() && a.fits(f) {
 			return a, false
 		}
 	}
 	found, waiting = s.forPacket(&p.Processing[0], f)
-	if found != nil && !found.superseded.Load() {
+	if found != nil && !found.blemishes.has(superseded) {
 		p.recent.Store(found)
 	} else {
 		p.recent.Store(nil)
@@ -225,7 +253,7 @@ func (a *association) fits(f *ipsec.Flow) bool {
 	if !a.anyTraffic && !a.sa.Selector.Match(f) {
 		return false
 	}
-	return a.mode == ipsec.Tunnel || a.sa.Src == f.Src && a.sa.Dst == f.Dst
+	return a.mode == ipsec.Tunnel || a.sa.Src == f.Src && a.id.Dst == f.Dst
 }
 
 // forPacket finds the SA for an outbound packet as Linux does: request id, mode and
@@ -240,15 +268,15 @@ func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow) (found *association,
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for a := range s.outbound[k].all {
+	for a := range s.candidates(&k) {
 		switch {
 		case p.SPI != 0 && p.SPI != a.sa.SPI:
 		case a.sa.Larval:
 			waiting = true
 		case !a.sa.Selector.Match(f):
-		case a.spent.Load():
+		case a.blemishes.has(spent):
 			waiting = true
-		case !a.dying.Load():
+		case !a.blemishes.has(dying):
 			return a, false
 		case found == nil:
 			found = a
@@ -284,10 +312,10 @@ func (s *sad) larvaByAcquire(id uint32, dst netip.Addr) *association {
 func (s *sad) larva(k outboundKey) *association {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if len(s.all) == len(s.byID) {
+	if len(s.nameless) == 0 {
 		return nil // all have SPIs
 	}
-	for a := range s.outbound[k].all {
+	for a := range s.candidates(&k) {
 		if a.sa.Larval && a.sa.SPI == 0 {
 			return a
 		}
@@ -298,10 +326,8 @@ func (s *sad) larva(k outboundKey) *association {
 // list is a snapshot, newest first as in Linux.
 func (s *sad) list() []*association {
 	s.mu.RLock()
-	all := make([]*association, 0, len(s.all))
-	for a := range s.all {
-		all = append(all, a)
-	}
+	all := slices.AppendSeq(make([]*association, 0, s.byID.entries+len(s.nameless)), s.byID.all)
+	all = slices.AppendSeq(all, maps.Keys(s.nameless))
 	s.mu.RUnlock()
 	slices.SortFunc(all, func(a, b *association) int { return cmp.Compare(b.order, a.order) })
 	return all

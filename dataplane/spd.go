@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,25 +18,36 @@ import (
 type spd struct {
 	tend func(*policy) // what the keeper does for one
 
-	mu       sync.RWMutex
-	index    uint32
-	order    uint64
 	deciding [ipsec.Forward + 1]tuples
-	byIndex  map[uint32]*policy
-	byID     map[ipsec.PolicyID]*policy // by selector
+	changes  atomic.Uint64 // begun and ended: odd while one is under way
+
+	mu      sync.Mutex // for all but the look-up of a packet
+	lines   slab[policy]
+	index   uint32
+	order   uint64
+	byIndex map[uint32]*policy
+	byID    map[ipsec.PolicyID]*policy // by selector
 }
 
-// policy is one policy at work. What packets need of it comes first, and together: with many
-// policies it is the cache lines they touch that packets pay for.
+// policy is one policy at work. What packets need of it is in one cache line; the rest of it, but
+// for what a packet brings into that line, is never changed after it was put in.
 type policy struct {
-	rank   rank
-	next   *policy                     // in a tuple
-	used   atomic.Int64                // last use in Unix seconds, 0: never
-	recent atomic.Pointer[association] // the SA last found for it, see sad.forPolicy
-	action ipsec.Action                // that of Policy
+	src, dst bits128 // key of the selector, as are ports and protocol
+	ports    uint32
+	protocol uint8
+	action   ipsec.Action
+	priority uint32
+	used     atomic.Uint32               // last use in Unix seconds, 0: never
+	recent   atomic.Pointer[association] // the SA last found for it, see sad.forPolicy
+	*rule
+}
 
-	ipsec.Policy        // as added
-	order        uint64 // larger is newer
+// rule is what packets seldom need of a policy.
+type rule struct {
+	ipsec.Policy         // as added
+	order        uint64  // larger is newer
+	place        uint64  // of two with one priority, the lower decides
+	next         *policy // in a tuple
 
 	errand errand // to tend it
 	// Guarded by Device.control.
@@ -43,10 +55,23 @@ type policy struct {
 	gone  bool // out of the SPD
 }
 
+func newSPD(tend func(*policy)) *spd {
+	s := &spd{tend: tend, byIndex: make(map[uint32]*policy), byID: make(map[ipsec.PolicyID]*policy)}
+	for i := range s.deciding {
+		for j := range s.deciding[i].secret {
+			s.deciding[i].secret[j] = rand.Uint64()
+		}
+	}
+	return s
+}
+
+// rank is the place of p among those of its direction.
+func (p *policy) rank() rank { return rank{p.priority, p.place} }
+
 // read is the policy as an SPD reads it back.
 func (p *policy) read() ipsec.Policy {
 	out := p.Policy
-	out.Used = unixTime(p.used.Load())
+	out.Used = unixTime(int64(p.used.Load()))
 	return out
 }
 
@@ -89,19 +114,19 @@ func checkPolicy(p *ipsec.Policy) error {
 func (s *spd) prepare(given *ipsec.Policy, old *policy) *policy {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := &policy{Policy: *given, action: given.Action}
+	p := s.lines.new()
+	p.action, p.priority, p.rule = given.Action, given.Priority, &rule{Policy: *given}
 	p.Added = time.Now()
 	p.Processing = slices.Clone(p.Processing)
 	p.errand.do = func() { s.tend(p) }
 	s.order++
-	p.order = s.order
-	p.rank = rank{p.Priority, p.order}
+	p.order, p.place = s.order, s.order
 	switch {
 	case old == nil:
 		p.Index = s.freeIndex(p)
 		return p
 	case old.Priority == p.Priority:
-		p.rank = old.rank
+		p.place = old.place
 	}
 	p.Index = old.Index
 	return p
@@ -120,14 +145,20 @@ func (s *spd) freeIndex(p *policy) uint32 {
 // indexBits are the bits of an index that tell the direction.
 func indexBits(d ipsec.Direction) uint32 { return uint32(d - ipsec.Inbound) }
 
+// change begins one of what packets look up, and gives what ends it.
+func (s *spd) change() (end func()) {
+	s.mu.Lock()
+	s.changes.Add(1)
+	return func() {
+		s.changes.Add(1)
+		s.mu.Unlock()
+	}
+}
+
 // put puts p in, in the place of old if that is not nil. No packet sees anything between before
 // and after.
 func (s *spd) put(p, old *policy) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byIndex == nil {
-		s.byIndex, s.byID = make(map[uint32]*policy), make(map[ipsec.PolicyID]*policy)
-	}
+	defer s.change()()
 	if old != nil {
 		s.deciding[old.Direction].remove(old)
 	}
@@ -137,16 +168,15 @@ func (s *spd) put(p, old *policy) {
 
 // drop takes a policy out that is there.
 func (s *spd) drop(p *policy) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.change()()
 	s.deciding[p.Direction].remove(p)
 	delete(s.byIndex, p.Index)
 	delete(s.byID, p.ID())
 }
 
 func (s *spd) get(id ipsec.PolicyID) (*policy, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	p := s.byID[ipsec.PolicyID{Direction: id.Direction, Selector: id.Selector}]
 	if id.Index != 0 {
 		if p = s.byIndex[id.Index]; p != nil && p.Direction != id.Direction {
@@ -161,40 +191,55 @@ func (s *spd) get(id ipsec.PolicyID) (*policy, error) {
 
 // flush takes all policies out.
 func (s *spd) flush() []*policy {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.change()()
 	all := slices.Collect(maps.Values(s.byIndex))
-	clear(s.deciding[:])
+	for i := range s.deciding {
+		s.deciding[i].shapes.Store(nil)
+	}
 	clear(s.byIndex)
 	clear(s.byID)
 	return all
 }
 
 func (s *spd) len() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return len(s.byIndex)
 }
 
 // newestFirst is a snapshot in the order of Linux's dumps.
 func (s *spd) newestFirst() []*policy {
-	s.mu.RLock()
+	s.mu.Lock()
 	all := slices.AppendSeq(make([]*policy, 0, len(s.byIndex)), maps.Values(s.byIndex))
-	s.mu.RUnlock()
+	s.mu.Unlock()
 	slices.SortFunc(all, func(p, q *policy) int { return cmp.Compare(q.order, p.order) })
 	return all
 }
 
 // lookup is the policy that decides on f, nil if none does: see tuples.find. now, in Unix
 // seconds, becomes the time of the policy's last use.
+//
+// It takes no lock, unless there is a change meanwhile: then what it has found may be of neither
+// before nor after, and it waits. That there is no policy must never be a mistake.
 func (s *spd) lookup(dir ipsec.Direction, f *ipsec.Flow, now int64) *policy {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	p := s.deciding[dir].find(f)
-	if p != nil && p.used.Load() != now {
-		p.used.Store(now)
+	before := s.changes.Load()
+	var p *policy
+	if before&1 == 0 && !f.NoPorts {
+		p = s.deciding[dir].find(f)
+	}
+	if before&1 != 0 || f.NoPorts || s.changes.Load() != before {
+		p = s.lookupLocked(dir, f)
+	}
+	if p != nil && p.used.Load() != uint32(now) {
+		p.used.Store(uint32(now))
 	}
 	return p
+}
+
+func (s *spd) lookupLocked(dir ipsec.Direction, f *ipsec.Flow) *policy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deciding[dir].find(f)
 }
 
 // letsPass reports whether p may let cleartext pass.
@@ -206,7 +251,7 @@ func letsPass(p *policy) bool {
 // a request id or SPI of 0 accepts any, of the addresses only the source counts, in tunnel
 // mode, where one that is not set accepts any; and optional processing in transport mode is
 // content with every SA of that mode.
-func accepts(t *ipsec.Processing, a *ipsec.SA) bool {
+func accepts(t *ipsec.Processing, a *parameters) bool {
 	if t.Optional && t.Mode == ipsec.Transport {
 		return a.Mode == ipsec.Transport
 	}

@@ -129,15 +129,43 @@ func (s *steering) clear() error {
 	return errors.Join(errs...)
 }
 
-// sync puts back what the kernel took away with an address or a link, or somebody by hand.
+// sync puts back what the kernel took away with an address or a link, or somebody by hand. What is
+// there stays untouched: there may be many.
 func (s *steering) sync() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := []error{s.addRules(), s.readAddresses()}
+	present, err := s.present()
+	errs = append(errs, err)
 	for dst, r := range s.routes {
-		errs = append(errs, s.install(dst, r.from))
+		if src, ok := present[dst]; !ok || src != s.localAddress(r.from) {
+			errs = append(errs, s.install(dst, r.from))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// present are the routes into the TUN that there are, with their sources.
+func (s *steering) present() (map[netip.Prefix]netip.Addr, error) {
+	like := &netlink.Route{Table: s.table, LinkIndex: s.tun}
+	all, err := s.nl.RouteListFiltered(netlink.FAMILY_ALL, like, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+	if err != nil {
+		return nil, fmt.Errorf("list routes of table %d: %w", s.table, err)
+	}
+	present := make(map[netip.Prefix]netip.Addr, len(all))
+	for _, r := range all {
+		if r.Dst == nil {
+			continue
+		}
+		dst, ok := netip.AddrFromSlice(r.Dst.IP)
+		if !ok {
+			continue
+		}
+		bits, _ := r.Dst.Mask.Size()
+		src, _ := netip.AddrFromSlice(r.Src)
+		present[netip.PrefixFrom(dst, bits)] = src.Unmap()
+	}
+	return present, nil
 }
 
 func (s *steering) install(dst, from netip.Prefix) error {

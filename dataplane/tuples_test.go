@@ -43,7 +43,7 @@ func someSelector(t *rapid.T) ipsec.Selector {
 // The SPD decides as a walk over all policies in their order would.
 func TestTuplesAreALinearScan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var s spd
+		s := newSPD(nil)
 		var scan []*policy // in order of their rank
 		insert := func(p *policy) {
 			at, _ := slices.BinarySearchFunc(scan, p, comparePolicies)

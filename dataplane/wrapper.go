@@ -17,103 +17,137 @@ const (
 	dfBit    = 0x40 // in byte 6 of an IPv4 header
 )
 
-// wrapper makes what stands before ESP in the packets of one frame. In transport mode that is
-// the packet's own IP header with options or extension headers, TTL, TOS, DF, ID and flow
-// label as they were; in tunnel mode a new one (RFC 4301 §5.1.2, RFC 6040).
+// wrapper makes what stands before ESP in the packets of one frame, or of several that are alike.
+// In transport mode that is the packet's own IP header with options or extension headers, TTL, TOS,
+// DF, ID and flow label as they were; in tunnel mode a new one (RFC 4301 §5.1.2, RFC 6040).
 type wrapper struct {
-	mode       ipsec.Mode
-	nextHeader uint8 // what ESP carries
-	inner      *inet.Header
-	encap      *encapsulation
-
-	local, remote netip.AddrPort
+	mode         ipsec.Mode
+	nextHeader   uint8 // what ESP carries
+	dontFragment bool  // see dontFragment
+	inner        *inet.Header
+	encap        *encapsulation
+	src, dst     netip.Addr
 
 	// headerLen is the room before ESP for the IP header: none with UDP encapsulation, where
 	// the socket makes IP and UDP headers.
 	headerLen int
-	original  []byte // transport mode: IP header of the current segment
+	original  []byte // transport mode with UDP encapsulation: the IP header that is not sent
+	outer     [inet.IPv6Len]byte
+	sum       uint16 // of outer, if it is IPv4
 	ids       *fragmentIDs
 }
 
-// newWrapper plans the headers. header is scratch memory, used in transport mode, of at least
-// inner.Len bytes.
-func newWrapper(a *association, inner *inet.Header, header []byte, ids *fragmentIDs) wrapper {
-	w := wrapper{mode: a.sa.Mode, inner: inner, encap: a.encap.Load(), ids: ids}
-	w.local, w.remote = netip.AddrPortFrom(a.sa.Src, 0), netip.AddrPortFrom(a.sa.Dst, 0)
-	if w.encap != nil {
-		w.local, w.remote = netip.AddrPortFrom(a.sa.Src, w.encap.ports.SrcPort), netip.AddrPortFrom(a.sa.Dst, w.encap.ports.DstPort)
+// newWrapper plans the headers before packets with the header inner.
+func newWrapper(a *association, inner *inet.Header, ids *fragmentIDs) wrapper {
+	w := wrapper{
+		mode: a.mode, dontFragment: dontFragment(a.mode, inner), inner: inner, encap: a.encap.Load(),
+		src: a.sa.Src, dst: a.sa.Dst, headerLen: headerLen(a, inner), ids: ids,
 	}
 	switch {
 	case w.mode == ipsec.Transport:
-		w.nextHeader, w.headerLen, w.original = inner.Protocol, inner.Len, header[:inner.Len]
+		w.nextHeader = inner.Protocol
 	case inner.Version == 4:
 		w.nextHeader = inet.ProtoIPIP
 	default:
 		w.nextHeader = inet.ProtoIPv6
 	}
 	switch {
-	case w.encap != nil:
-		w.headerLen = 0
-	case w.mode == ipsec.Tunnel && a.sa.Dst.Is4():
-		w.headerLen = inet.IPv4Len
-	case w.mode == ipsec.Tunnel:
-		w.headerLen = inet.IPv6Len
+	case w.mode == ipsec.Transport || w.encap != nil:
+	case w.dst.Is4():
+		w.setOuter4()
+	default:
+		w.setOuter6()
 	}
 	return w
 }
 
-// innerSize is how much of a segment of the given size ESP carries.
-func (w *wrapper) innerSize(segment int) int {
-	if w.mode == ipsec.Tunnel {
-		return segment
-	}
-	return segment - w.inner.Len
-}
-
-// write puts the IP header of one packet into the room before ESP.
-func (w *wrapper) write(pkt []byte) {
-	if w.headerLen == 0 {
-		return
-	}
-	ip := pkt[:w.headerLen]
+// headerLen is the room an SA's packets have before ESP.
+func headerLen(a *association, inner *inet.Header) int {
 	switch {
-	case w.mode == ipsec.Transport:
-		copy(ip, w.original)
-		ip[w.inner.ProtocolAt] = inet.ProtoESP
-	case w.remote.Addr().Is4():
-		w.writeTunnel4(ip)
-	default:
-		w.writeTunnel6(ip)
+	case a.encap.Load() != nil:
+		return 0
+	case a.mode == ipsec.Transport:
+		return inner.Len
+	case a.sa.Dst.Is4():
+		return inet.IPv4Len
 	}
-	inet.SetLength(pkt)
+	return inet.IPv6Len
 }
 
-func (w *wrapper) writeTunnel4(ip []byte) {
-	clear(ip)
+// dontFragment tells whether the outer packet must not be cut: the inner one must not, and was
+// not made to fit by the TUN's minimum MTU (RFC 2473 §7.1 has IPv6 packets of up to 1280 bytes
+// carried in fragments).
+func dontFragment(mode ipsec.Mode, inner *inet.Header) bool {
+	if inner.Version == 6 {
+		return mode == ipsec.Tunnel && inner.Total > minTUNMTU
+	}
+	return inner.DontFragment
+}
+
+// likeness is what a tunnel's headers depend on, besides the SA. In transport mode it is the whole of
+// the header, and 0.
+func likeness(mode ipsec.Mode, inner *inet.Header) uint32 {
+	if mode == ipsec.Transport {
+		return 0
+	}
+	l := uint32(inner.Version)<<8 | uint32(inner.TOS)
+	if dontFragment(mode, inner) {
+		l |= 1 << 16
+	}
+	return l
+}
+
+func (w *wrapper) setOuter4() {
+	ip := w.outer[:inet.IPv4Len]
 	ip[0], ip[1] = 0x45, w.inner.TOS
 	ip[8], ip[9] = outerTTL, inet.ProtoESP
-	if w.dontFragment() {
+	if w.dontFragment {
 		ip[6] = dfBit
-	} else {
-		binary.BigEndian.PutUint16(ip[4:], w.ids.next16())
 	}
-	src, dst := w.local.Addr().As4(), w.remote.Addr().As4()
+	src, dst := w.src.As4(), w.dst.As4()
 	copy(ip[12:], src[:])
 	copy(ip[16:], dst[:])
+	w.sum = ^inet.Fold(inet.Sum(ip, 0))
 }
 
-func (w *wrapper) writeTunnel6(ip []byte) {
+func (w *wrapper) setOuter6() {
+	ip := w.outer[:]
 	binary.BigEndian.PutUint32(ip, 6<<28|uint32(w.inner.TOS)<<20)
 	ip[6], ip[7] = inet.ProtoESP, outerTTL
-	src, dst := w.local.Addr().As16(), w.remote.Addr().As16()
+	src, dst := w.src.As16(), w.dst.As16()
 	copy(ip[8:], src[:])
 	copy(ip[24:], dst[:])
+}
+
+// write completes the header of one packet; in transport mode it is there already.
+func (w *wrapper) write(pkt []byte) {
+	switch {
+	case w.encap != nil:
+	case w.mode == ipsec.Transport:
+		pkt[w.inner.ProtocolAt] = inet.ProtoESP
+		inet.SetLength(pkt)
+	case w.headerLen == inet.IPv4Len:
+		*(*[inet.IPv4Len]byte)(pkt) = [inet.IPv4Len]byte(w.outer[:])
+		var id uint16
+		if !w.dontFragment {
+			id = w.ids.next16()
+		}
+		binary.BigEndian.PutUint16(pkt[2:], uint16(len(pkt)))
+		binary.BigEndian.PutUint16(pkt[4:], id)
+		binary.BigEndian.PutUint16(pkt[10:], inet.Fold(uint64(w.sum)+uint64(len(pkt))+uint64(id)))
+	default:
+		copy(pkt, w.outer[:])
+		binary.BigEndian.PutUint16(pkt[4:], uint16(len(pkt)-inet.IPv6Len))
+	}
 }
 
 // message describes the sealed packets to a UDP socket. It fails for IPv6 extension headers
 // that a socket cannot send in their order.
 func (w *wrapper) message(sealed [][]byte) (underlay.Message, bool) {
-	m := underlay.Message{Src: w.local, Dst: w.remote, TOS: w.inner.TOS, TTL: outerTTL, DontFragment: w.dontFragment(), Payloads: sealed}
+	m := underlay.Message{
+		Src: netip.AddrPortFrom(w.src, w.encap.ports.SrcPort), Dst: netip.AddrPortFrom(w.dst, w.encap.ports.DstPort),
+		TOS: w.inner.TOS, TTL: outerTTL, DontFragment: w.dontFragment, Payloads: sealed,
+	}
 	if w.mode == ipsec.Tunnel {
 		return m, true
 	}
@@ -145,16 +179,6 @@ func (w *wrapper) extensions(m *underlay.Message) bool {
 		kind, rest, slots = rest[0], rest[n:], slots[1:]
 	}
 	return true
-}
-
-// dontFragment tells whether the outer packet must not be cut: the inner one must not, and was
-// not made to fit by the TUN's minimum MTU (RFC 2473 §7.1 has IPv6 packets of up to 1280 bytes
-// carried in fragments).
-func (w *wrapper) dontFragment() bool {
-	if w.inner.Version == 6 {
-		return w.mode == ipsec.Tunnel && w.inner.Total > minTUNMTU
-	}
-	return w.inner.DontFragment
 }
 
 // payloadAt is where ESP's payload begins in a packet.

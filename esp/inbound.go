@@ -62,59 +62,68 @@ func NewInbound(sa *ipsec.SA) (*Inbound, error) {
 func (in *Inbound) Open(b *Batch, pkts []Packet) {
 	in.alive.RLock()
 	defer in.alive.RUnlock()
-	b.begin(len(pkts))
-	in.admit(b, pkts)
-	in.aead.Open(b.packets)
-	in.advance(b, pkts)
-	for k, i := range b.origin {
-		if p := &pkts[i]; p.Err == nil {
-			text := b.packets[k].Text
-			p.Payload, p.NextHeader, p.Err = strip(text[:len(text)-in.icvLen], in.mode)
+	if in.wiped {
+		for i := range pkts {
+			pkts[i] = Packet{Data: pkts[i].Data, Err: ErrWiped}
 		}
+		return
 	}
-	b.end()
+	b.begin(len(pkts))
+	n := in.admit(b, pkts)
+	in.aead.Open(b.packets[:n])
+	in.finish(b, n, pkts)
+	b.end(n)
 }
 
-// admit puts into the batch what is long enough and not a replay on first sight.
-func (in *Inbound) admit(b *Batch, pkts []Packet) {
+// admit puts into the batch what is long enough and not a replay on first sight, and returns how
+// many packets that are.
+func (in *Inbound) admit(b *Batch, pkts []Packet) (n int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	shortest := HeaderLen + IVLen + trailerLen + in.icvLen
 	for i := range pkts {
 		p := &pkts[i]
 		p.Seq, p.Payload, p.NextHeader, p.Err = 0, nil, 0, nil
-		switch {
-		case in.wiped:
-			p.Err = ErrWiped
-			continue
-		case len(p.Data) < HeaderLen+IVLen+trailerLen+in.icvLen:
+		if len(p.Data) < shortest {
 			p.Err = ErrTruncated
 			continue
-		case binary.BigEndian.Uint32(p.Data) != in.spi:
+		}
+		spi, low := binary.BigEndian.Uint32(p.Data), binary.BigEndian.Uint32(p.Data[4:])
+		if spi != in.spi {
 			p.Err = ErrSPI
 			continue
 		}
-		p.Seq = in.window.Recover(binary.BigEndian.Uint32(p.Data[4:]))
-		if p.Err = in.window.Check(p.Seq); p.Err != nil {
-			in.countReplay(p.Err)
+		p.Seq = in.window.Recover(low)
+		if err := in.window.Check(p.Seq); err != nil {
+			p.Err = err
+			in.countReplay(err)
 			continue
 		}
-		b.add(&in.saCrypto, i, p.Data, p.Seq)
+		b.set(n, &in.saCrypto, p.Data, p.Seq)
+		b.origin[n] = i
+		n++
 	}
+	return n
 }
 
-// advance moves the window for what has verified. A copy of a packet of the same batch, or
-// of one that another queue opened meanwhile, is found here.
-func (in *Inbound) advance(b *Batch, pkts []Packet) {
+// finish moves the window for what has verified and takes off what is not payload. A copy of a
+// packet of the same batch, or of one that another queue opened meanwhile, is found here.
+func (in *Inbound) finish(b *Batch, n int, pkts []Packet) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for k := range b.packets {
-		p := &pkts[b.origin[k]]
+	for k, i := range b.origin[:n] {
+		p := &pkts[i]
 		if !b.packets[k].OK {
 			p.Err = ErrIntegrity
 			in.counters.IntegrityDrops++
-		} else if p.Err = in.window.Advance(p.Seq); p.Err != nil {
-			in.countReplay(p.Err)
+			continue
 		}
+		if err := in.window.Advance(p.Seq); err != nil {
+			p.Err = err
+			in.countReplay(err)
+			continue
+		}
+		p.strip(in.icvLen, in.mode)
 	}
 }
 

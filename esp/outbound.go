@@ -102,8 +102,7 @@ func (o *Outbound) Lay(pkt []byte, payloadLen int, seq uint64, nextHeader uint8)
 	if payloadLen < 0 || len(pkt) != o.Len(payloadLen) {
 		panic(fmt.Sprintf("esp: a packet of %d bytes for a payload of %d, which takes %d", len(pkt), payloadLen, o.Len(payloadLen)))
 	}
-	binary.BigEndian.PutUint32(pkt[0:], o.spi)
-	binary.BigEndian.PutUint32(pkt[4:], uint32(seq))
+	binary.BigEndian.PutUint64(pkt, uint64(o.spi)<<32|uint64(uint32(seq)))
 	binary.BigEndian.PutUint64(pkt[HeaderLen:], seq)
 	trailer := pkt[HeaderLen+IVLen+payloadLen : len(pkt)-o.icvLen]
 	padLen := len(trailer) - trailerLen
@@ -122,10 +121,7 @@ func (o *Outbound) Lay(pkt []byte, payloadLen int, seq uint64, nextHeader uint8)
 // An error, ErrSequence, ErrTruncated or ErrWiped, is about the whole batch: then every
 // packet is zeroed, so that no cleartext can leave by mistake.
 func (o *Outbound) Seal(b *Batch, pkts [][]byte, first uint64) error {
-	err := o.checkLaid(pkts, first)
-	if err == nil {
-		err = o.seal(b, pkts, first)
-	}
+	err := o.seal(b, pkts, first)
 	if err != nil {
 		for _, pkt := range pkts {
 			clear(pkt)
@@ -134,36 +130,39 @@ func (o *Outbound) Seal(b *Batch, pkts [][]byte, first uint64) error {
 	return err
 }
 
-// checkLaid guards the nonces: every packet carries a number that Reserve gave out.
-func (o *Outbound) checkLaid(pkts [][]byte, first uint64) error {
+func (o *Outbound) seal(b *Batch, pkts [][]byte, first uint64) error {
 	if len(pkts) == 0 {
 		return nil
 	}
 	if sent := o.numbers.sent.Load(); first <= o.start || first > sent || uint64(len(pkts)-1) > sent-first {
 		return ErrSequence
 	}
-	for i, pkt := range pkts {
-		if len(pkt) < o.Len(0) {
-			return ErrTruncated
-		}
-		if binary.BigEndian.Uint64(pkt[HeaderLen:]) != first+uint64(i) {
-			return ErrSequence
-		}
-	}
-	return nil
-}
-
-func (o *Outbound) seal(b *Batch, pkts [][]byte, first uint64) error {
 	o.alive.RLock()
 	defer o.alive.RUnlock()
 	if o.wiped {
 		return ErrWiped
 	}
 	b.begin(len(pkts))
-	for i, pkt := range pkts {
-		b.add(&o.saCrypto, i, pkt, first+uint64(i))
+	defer b.end(len(pkts))
+	if err := o.fill(b, pkts, first); err != nil {
+		return err
 	}
 	o.aead.Seal(b.packets)
-	b.end()
+	return nil
+}
+
+// fill puts the packets into the batch. It guards the nonces: every packet carries the number
+// that Reserve gave out for it.
+func (o *Outbound) fill(b *Batch, pkts [][]byte, first uint64) error {
+	shortest := o.Len(0)
+	for i, pkt := range pkts {
+		if len(pkt) < shortest {
+			return ErrTruncated
+		}
+		if binary.BigEndian.Uint64(pkt[HeaderLen:]) != first+uint64(i) {
+			return ErrSequence
+		}
+		b.set(i, &o.saCrypto, pkt, first+uint64(i))
+	}
 	return nil
 }

@@ -21,27 +21,33 @@ const (
 )
 
 // strip takes the trailer and the traffic flow confidentiality (TFC) padding off an
-// authentic plaintext of at least trailerLen bytes.
-func strip(text []byte, mode ipsec.Mode) (payload []byte, nextHeader uint8, err error) {
+// authentic packet, whose plaintext has at least trailerLen bytes.
+func (p *Packet) strip(icvLen int, mode ipsec.Mode) {
+	text := p.Data[HeaderLen+IVLen : len(p.Data)-icvLen]
 	end := len(text) - trailerLen
 	padLen, nextHeader := int(text[end]), text[end+1]
+	p.NextHeader = nextHeader
 	if nextHeader == protoNone {
-		return nil, nextHeader, ErrDummy
+		p.Err = ErrDummy
+		return
 	}
 	if padLen > end {
-		return nil, nextHeader, ErrPadding
+		p.Err = ErrPadding
+		return
 	}
-	payload = text[:end-padLen]
+	payload := text[:end-padLen]
 	for i, b := range text[end-padLen : end] {
 		if b != byte(i+1) {
-			return nil, nextHeader, ErrPadding
+			p.Err = ErrPadding
+			return
 		}
 	}
 	n, err := innerLen(payload, nextHeader, mode)
 	if err != nil {
-		return nil, nextHeader, err
+		p.Err = err
+		return
 	}
-	return payload[:n:n], nextHeader, nil
+	p.Payload = payload[:n:n]
 }
 
 // innerLen is the length of the inner packet by its own header; what follows it is TFC

@@ -22,6 +22,10 @@ func TestPacketsOfOtherImplementations(t *testing.T) {
 			"28f39549000000020000000100000002" + "669df5b9731307d22c7ecf06" + "c14570f65a42eac150ef108d3cca15a4"},
 		{"ICV of 96 bits", testSA(withICV(96), afterNumber(6)), "espalier!",
 			"28f39549000000070000000000000007" + "3b59fbe7d467d18dd2b3bf68" + "26df3f961613f022bae2255f"},
+		{"ICV of 64 bits", testSA(withICV(64), afterNumber(6)), "espalier!",
+			"28f39549000000070000000000000007" + "3b59fbe7d467d18dd2b3bf68" + "26df3f961613f022"},
+		{"ICV of 64 bits, 64-bit numbers", testSA(withESN, withICV(64), afterNumber(cycle+1)), "espalier!",
+			"28f39549000000020000000100000002" + "669df5b9731307d22c7ecf06" + "c14570f65a42eac1"},
 		{"last number, empty payload", testSA(afterNumber(cycle - 2)), "",
 			"28f39549ffffffff00000000ffffffff" + "a584cf31" + "d37c931901e7f9d601a2ec134e1403f9"},
 	} {

@@ -20,7 +20,7 @@ type Policy struct {
 // at fault.
 //
 // The time it takes grows with the change. Only a policy that is the first of its kind, or the
-// last, or that looks at ports or at an interface, has all rules made anew.
+// last, or that cannot be in a set, has all rules made anew: see the package's description.
 func (g *Guard) Change(remove []ipsec.PolicyID, add []Policy) error {
 	added := make([]*ranked, len(add))
 	for i, p := range add {
@@ -39,13 +39,55 @@ func (g *Guard) Change(remove []ipsec.PolicyID, add []Policy) error {
 	for _, e := range added {
 		c.add(e)
 	}
-	err := c.commit()
+	return c.commitOrUndo()
+}
+
+// AddEncap lets an encapsulation pass. Who adds it twice has to remove it twice. On an error
+// everything stays as it was. It wraps ipsec.ErrInvalid if an argument is at fault.
+func (g *Guard) AddEncap(e Encap) error {
+	checked, err := checkEncaps(&g.cfg, []Encap{e})
 	if err != nil {
-		for i := len(c.undo) - 1; i >= 0; i-- {
-			c.undo[i]()
-		}
+		return fmt.Errorf("guard: %w", err)
 	}
-	return err
+	e = checked[0]
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.encaps[e]++
+	if g.encaps[e] > 1 {
+		return nil
+	}
+	c := change{g: g, elements: make([][]element, len(g.devices))}
+	c.undo = append(c.undo, func() { delete(g.encaps, e) })
+	c.encap(e, false)
+	return c.commitOrUndo()
+}
+
+// RemoveEncap is the reverse of AddEncap. An opening that the kernel does not let it close is closed
+// with the next change.
+func (g *Guard) RemoveEncap(e Encap) error {
+	checked, err := checkEncaps(&g.cfg, []Encap{e})
+	if err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	e = checked[0]
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch g.encaps[e] {
+	case 0: // it has not been added
+		return nil
+	case 1:
+	default:
+		g.encaps[e]--
+		return nil
+	}
+	delete(g.encaps, e)
+	c := change{g: g, elements: make([][]element, len(g.devices))}
+	c.encap(e, true)
+	if err := c.commit(); err != nil {
+		g.unfinished = true
+		return err
+	}
+	return nil
 }
 
 // change is one under way. What it does to the Guard before it is committed, undo undoes.
@@ -94,29 +136,27 @@ func (c *change) add(e *ranked) {
 // enter puts an entry into the sets of a device, or has the table replaced.
 func (c *change) enter(device int, e *ranked) {
 	c.walks(device, e, func(w *walk) {
-		s, ok := w.add(e)
-		if !ok {
-			c.whole = true
-			return
-		}
-		k := keyOf(&e.entry)
-		c.undo = append(c.undo, func() { delete(s.members, k) })
-		c.elements[device] = append(c.elements[device], element{set: s, key: k, entry: e})
+		c.note(device)(w.add(e))
 	})
 }
 
 // leave is the reverse of enter.
 func (c *change) leave(device int, e *ranked) {
 	c.walks(device, e, func(w *walk) {
-		s, ok := w.remove(e)
+		c.note(device)(w.remove(e))
+	})
+}
+
+// note takes what a walk has to say to a change.
+func (c *change) note(device int) func(changes []element, undo func(), ok bool) {
+	return func(changes []element, undo func(), ok bool) {
 		if !ok {
 			c.whole = true
 			return
 		}
-		k := keyOf(&e.entry)
-		c.undo = append(c.undo, func() { s.members[k] = e })
-		c.elements[device] = append(c.elements[device], element{set: s, key: k, remove: true})
-	})
+		c.undo = append(c.undo, undo)
+		c.elements[device] = append(c.elements[device], changes...)
+	}
 }
 
 // walks calls each for the walks of a device that an entry has a place in.
@@ -141,9 +181,43 @@ func (c *change) walks(device int, e *ranked, each func(*walk)) {
 	}
 }
 
+// encap puts an encapsulation into the sets of all devices, or takes it out.
+func (c *change) encap(e Encap, remove bool) {
+	for i, d := range c.g.devices {
+		for _, s := range sides {
+			for _, f := range families {
+				if !f.carries(e) {
+					continue
+				}
+				if d.layout == nil || d.layout.walks[s][f].encaps == nil {
+					c.whole = true
+					return
+				}
+				all, k := d.layout.walks[s][f].encaps, encapKey(s, e)
+				if remove {
+					c.elements[i] = append(c.elements[i], all.take(k)...)
+					continue
+				}
+				c.elements[i] = append(c.elements[i], all.put(k, nil)...)
+				c.undo = append(c.undo, func() { all.take(k) })
+			}
+		}
+	}
+}
+
+func (c *change) commitOrUndo() error {
+	err := c.commit()
+	if err != nil {
+		for i := len(c.undo) - 1; i >= 0; i-- {
+			c.undo[i]()
+		}
+	}
+	return err
+}
+
 func (c *change) commit() error {
 	g := c.g
-	if c.whole {
+	if c.whole || g.unfinished {
 		return g.install()
 	}
 	var requests []request

@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -100,6 +101,63 @@ func TestChanges(t *testing.T) {
 	}
 	take(t, heir, one...)
 	l.wantTCP(80, true, "taken out")
+}
+
+// Policies with ports, and encapsulations, come and go one by one without regard to the others.
+func TestChangesOfPorts(t *testing.T) {
+	l := newLab(t)
+	g := open(t, "p4p1")
+	port := func(n int) []ipsec.Policy {
+		return bothWays(ipsec.Protect, 10, sel("10.0.0.0/24", "10.0.0.0/24", unix.IPPROTO_TCP, anyPort, n))
+	}
+	for n := range 20 {
+		put(t, g, uint64(2*n), port(1000+n)...)
+	}
+	table := g.devices[0].layout
+	put(t, g, 100, port(80)...)
+	l.wantTCP(80, false, "one port among many")
+	l.wantTCP(81, true, "another port")
+	for n := range 19 {
+		take(t, g, port(1000+n)...)
+	}
+	l.wantTCP(80, false, "others taken out")
+	take(t, g, port(80)...)
+	l.wantTCP(80, true, "taken out")
+	take(t, g, port(1019)...) // the last of a set: from here on there is another table
+	if g.devices[0].layout == table {
+		t.Error("an empty set is kept")
+	}
+
+	put(t, g, 200, bothWays(ipsec.Protect, 10, sel("10.0.0.0/24", "10.0.0.0/24", 0, anyPort, anyPort))...)
+	natt := frame{mark: testMark, pkt: v4(unix.IPPROTO_UDP, ports(4500, 4501)).bytes()}
+	wantNATT := func(want bool, when string) {
+		t.Helper()
+		if got := l.crossOut(natt)[0]; got != want {
+			t.Errorf("%s: UDP encapsulation passed %v, want %v", when, got, want)
+		}
+	}
+	encap := func(last byte) Encap {
+		return Encap{netip.MustParseAddrPort("10.0.0.1:4500"), netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, last}), 4501)}
+	}
+	steps := []func(Encap) error{g.AddEncap, g.AddEncap, g.RemoveEncap, g.RemoveEncap, g.RemoveEncap}
+	for _, e := range []Encap{encap(3), encap(4)} {
+		if err := g.AddEncap(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table = g.devices[0].layout
+	for i, step := range steps {
+		if err := step(encap(2)); err != nil {
+			t.Fatal(err)
+		}
+		wantNATT(i < 3, fmt.Sprintf("step %d", i))
+	}
+	if g.devices[0].layout != table {
+		t.Error("an encapsulation had the table replaced")
+	}
+	if err := g.AddEncap(Encap{}); err == nil {
+		t.Error("no encapsulation was taken for one")
+	}
 }
 
 // A change that the kernel refuses, or that is no policy, changes nothing.

@@ -19,10 +19,11 @@
 //     whose processing is all Optional accepts
 //
 // and is accepted if it comes through. A policy is a rule; where many follow each other that
-// have one effect and look at the same bits of the addresses, they share a rule and a set, of
+// have one effect and look at the same bits of addresses and ports, they share a rule and a set, of
 // which each is an element: there [Guard.Change] adds and removes one without regard to the
-// others, and a packet is looked up once for all of them. Policies with ports always are
-// rules.
+// others, and a packet is looked up once for all of them. The encapsulations always are in sets.
+// Always rules are policies without addresses or with an interface, and those with ports whose
+// protocol is open or is ICMP.
 //
 // What drops a packet and what lets it pass are not mirror images. A policy that drops takes
 // every packet that may be meant: a fragment without the ports it asks for, an IPv6 header

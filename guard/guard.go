@@ -44,7 +44,9 @@ type Guard struct {
 	mu     sync.Mutex
 	conn   *conn
 	own    map[ipsec.PolicyID]*ranked // by direction and selector as given
-	encaps []Encap
+	encaps map[Encap]int              // how often each was added
+	// unfinished tells that something is in force that should not be: the next change replaces all.
+	unfinished bool
 
 	events *netlink.Conn
 }
@@ -78,7 +80,7 @@ func Open(cfg Config) (*Guard, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("guard: %w", err), c.close())
 	}
-	g := &Guard{cfg: cfg, conn: c, events: events, own: make(map[ipsec.PolicyID]*ranked)}
+	g := &Guard{cfg: cfg, conn: c, events: events, own: make(map[ipsec.PolicyID]*ranked), encaps: make(map[Encap]int)}
 	for _, name := range cfg.Devices {
 		d, err := openDevice(c, name)
 		if err == nil && slices.ContainsFunc(g.devices, func(have *device) bool { return have.index == d.index }) {
@@ -127,7 +129,7 @@ func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
 		own[policies[i].ID()] = &ranked{e, uint64(i)}
 		replaced[e.id()] = true
 	}
-	encaps, err := checkEncaps(&g.cfg, encaps)
+	counted, err := countEncaps(&g.cfg, encaps)
 	if err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
@@ -135,7 +137,7 @@ func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	ownBefore, encapsBefore, inherited := g.own, g.encaps, make([]map[ipsec.PolicyID][]*ranked, len(g.devices))
-	g.own, g.encaps = own, encaps
+	g.own, g.encaps = own, counted
 	for i, d := range g.devices {
 		inherited[i] = d.inherited
 		d.inherited = maps.Clone(d.inherited)
@@ -154,14 +156,14 @@ func (g *Guard) Apply(policies []ipsec.Policy, encaps []Encap) error {
 // SetEncaps replaces the encapsulations, and puts all rules in force again. On an error what was
 // before stays in force. It wraps ipsec.ErrInvalid if an argument is at fault.
 func (g *Guard) SetEncaps(encaps []Encap) error {
-	encaps, err := checkEncaps(&g.cfg, encaps)
+	counted, err := countEncaps(&g.cfg, encaps)
 	if err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	before := g.encaps
-	g.encaps = encaps
+	g.encaps = counted
 	if err := g.install(); err != nil {
 		g.encaps = before
 		return err
@@ -177,12 +179,13 @@ func (g *Guard) install() error {
 		if err := d.count(g.conn); err != nil {
 			return fmt.Errorf("guard %s: %w", d.name, err)
 		}
-		layouts[i] = build(&g.cfg, g.entries(d), g.encaps, setFrom)
+		layouts[i] = build(&g.cfg, g.entries(d), slices.Collect(maps.Keys(g.encaps)), setFrom)
 		requests = append(requests, replaceTable(d.name, layouts[i], d.seen)...)
 	}
 	if err := g.conn.commit(requests); err != nil {
 		return fmt.Errorf("guard %s: rules not changed: %w", strings.Join(g.cfg.Devices, " "), err)
 	}
+	g.unfinished = false
 	for i, d := range g.devices {
 		d.layout, d.found = layouts[i], layouts[i].rules()
 		d.layout.chains = nil // they can be made again
@@ -202,6 +205,18 @@ func (g *Guard) entries(d *device) []*ranked {
 	all = slices.DeleteFunc(all, func(e *ranked) bool { return !e.concerns(d.index, g.guards) })
 	slices.SortFunc(all, (*ranked).compare)
 	return all
+}
+
+func countEncaps(cfg *Config, encaps []Encap) (map[Encap]int, error) {
+	checked, err := checkEncaps(cfg, encaps)
+	if err != nil {
+		return nil, err
+	}
+	counted := make(map[Encap]int, len(checked))
+	for _, e := range checked {
+		counted[e]++
+	}
+	return counted, nil
 }
 
 func checkEncaps(cfg *Config, encaps []Encap) ([]Encap, error) {

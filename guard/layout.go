@@ -2,7 +2,10 @@ package guard
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"espalier/ipsec"
 )
@@ -34,9 +37,10 @@ func inOrder(entries []entry, from uint64) []*ranked {
 // walk is what a table holds for packets of one family going one way, as far as it can be changed
 // without replacing the table. Entries that follow each other and have one effect are a segment:
 // within it their order does not matter. Many entries of a segment that look at the same bits of
-// an address share a set, which takes and gives up one without regard to the others; all other
-// entries are rules.
+// addresses and ports share a set, which takes and gives up one without regard to the others; all
+// other entries are rules. So do the encapsulations, if there are any.
 type walk struct {
+	encaps   *set // nil if there were none
 	segments []segment
 }
 
@@ -52,9 +56,10 @@ type shape struct {
 	direction        ipsec.Direction // two directions may share a hook, and have the same addresses
 	srcBits, dstBits uint8
 	protocol         uint8
+	srcPort, dstPort uint16 // masks
 }
 
-// key is the part of both addresses that counts, as the kernel compares it.
+// key is the part of addresses and ports that counts, as the kernel compares it.
 type key string
 
 // set is a set of the table.
@@ -62,23 +67,68 @@ type set struct {
 	name    string
 	family  *family
 	shape   shape
-	members map[key]*ranked
+	members map[key]*ranked // nil where the set has no entries, but other keys
+	// hosts, unless nil, is the set of all members' addresses without their ports, for fragments that
+	// do not show these; users is how many members each has.
+	hosts *set
+	users map[key]int
+}
+
+// withHosts gives a set the set of its members' addresses.
+func (s *set) withHosts() {
+	sh := s.shape
+	sh.srcPort, sh.dstPort = 0, 0
+	s.hosts = &set{name: s.name + "_hosts", family: s.family, shape: sh, members: make(map[key]*ranked)}
+	s.users = make(map[key]int)
+}
+
+// put adds a member, and returns what that changes in the table.
+func (s *set) put(k key, e *ranked) []element {
+	s.members[k] = e
+	changes := []element{{set: s, key: k, entry: e}}
+	if s.hosts == nil {
+		return changes
+	}
+	host := k[:s.hosts.keyLen()]
+	if s.users[host]++; s.users[host] == 1 {
+		s.hosts.members[host] = nil
+		changes = append(changes, element{set: s.hosts, key: host})
+	}
+	return changes
+}
+
+// take is the reverse of put.
+func (s *set) take(k key) []element {
+	delete(s.members, k)
+	changes := []element{{set: s, key: k, remove: true}}
+	if s.hosts == nil {
+		return changes
+	}
+	host := k[:s.hosts.keyLen()]
+	if s.users[host]--; s.users[host] == 0 {
+		delete(s.users, host)
+		delete(s.hosts.members, host)
+		changes = append(changes, element{set: s.hosts, key: host, remove: true})
+	}
+	return changes
 }
 
 // setFrom is from how many entries on a set takes the place of rules, which read better.
 const setFrom = 8
 
-// shapeOf returns the shape of an entry that can be in a set.
+// shapeOf returns the shape of an entry that can be in a set: one that looks at addresses, and at
+// ports only where they are numbers of 16 bits.
 func shapeOf(e *entry) (shape, bool) {
 	s := &e.Selector
-	sh := shape{direction: e.Direction, protocol: s.Protocol}
+	sh := shape{direction: e.Direction, protocol: s.Protocol, srcPort: s.SrcPort.Mask, dstPort: s.DstPort.Mask}
 	if s.Src.IsValid() {
 		sh.srcBits = uint8(s.Src.Bits())
 	}
 	if s.Dst.IsValid() {
 		sh.dstBits = uint8(s.Dst.Bits())
 	}
-	return sh, s.Interface == 0 && !s.HasPorts() && sh.srcBits|sh.dstBits != 0
+	src, _, _ := portFields(s.Protocol)
+	return sh, s.Interface == 0 && sh.srcBits|sh.dstBits != 0 && (!s.HasPorts() || src.length == 2)
 }
 
 func keyOf(e *entry) key {
@@ -89,7 +139,37 @@ func keyOf(e *entry) key {
 	if p := e.Selector.Dst; p.IsValid() && p.Bits() > 0 {
 		b = append(b, p.Masked().Addr().AsSlice()...)
 	}
+	for _, p := range []ipsec.PortMatch{e.Selector.SrcPort, e.Selector.DstPort} {
+		if !p.Any() {
+			b = appendPort(b, p.Value&p.Mask)
+		}
+	}
 	return key(b)
+}
+
+// appendPort appends a port as it stands in a register of 32 bits.
+func appendPort(b []byte, port uint16) []byte {
+	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
+}
+
+// encapSet is an empty set for encapsulations, with a set of the addresses between which they are.
+func encapSet(f *family, name string) *set {
+	bits := uint8(8 * f.addrLen)
+	s := &set{name: name, family: f, members: make(map[key]*ranked), shape: shape{
+		srcBits: bits, dstBits: bits, protocol: unix.IPPROTO_UDP, srcPort: 0xffff, dstPort: 0xffff,
+	}}
+	s.withHosts()
+	return s
+}
+
+// encapKey is the key of an encapsulation on one side.
+func encapKey(s *side, e Encap) key {
+	from, to := e.Remote, e.Local
+	if s == &egress {
+		from, to = to, from
+	}
+	b := append(from.Addr().AsSlice(), to.Addr().AsSlice()...)
+	return key(appendPort(appendPort(b, from.Port()), to.Port()))
 }
 
 // newWalk finds the segments of entries in SPD order, and which of those share sets: at least as
@@ -126,10 +206,13 @@ func (seg *segment) fill(f *family, entries []*ranked, from int, name func() str
 		s := seg.sets[sh]
 		if s == nil {
 			s = &set{name: name(), family: f, shape: sh, members: make(map[key]*ranked, count[sh])}
+			if e.Selector.HasPorts() && !seg.admits {
+				s.withHosts()
+			}
 			seg.sets[sh] = s
 		}
 		if k := keyOf(&e.entry); s.members[k] == nil {
-			s.members[k] = e
+			s.put(k, e)
 			in[e] = s
 		}
 	}
@@ -156,42 +239,41 @@ func (w *walk) find(e *ranked) *segment {
 	return nil
 }
 
-// add puts an entry into its set. It reports false if it has none and needs a rule.
-func (w *walk) add(e *ranked) (*set, bool) {
+// add puts an entry into its set, and returns what that changes in the table and how to undo it. It
+// reports false if it has none and needs a rule.
+func (w *walk) add(e *ranked) (changes []element, undo func(), ok bool) {
 	seg := w.find(e)
 	if seg == nil {
-		return nil, false
+		return nil, nil, false
 	}
 	sh, ok := shapeOf(&e.entry)
 	s := seg.sets[sh]
 	if !ok || s == nil {
-		return nil, false
+		return nil, nil, false
 	}
 	k := keyOf(&e.entry)
 	if s.members[k] != nil {
-		return nil, false
+		return nil, nil, false
 	}
-	s.members[k] = e
 	if e.compare(&seg.first) < 0 {
 		seg.first = *e
 	}
 	if e.compare(&seg.last) > 0 {
 		seg.last = *e
 	}
-	return s, true
+	return s.put(k, e), func() { s.take(k) }, true
 }
 
 // remove takes an entry out of its set. It reports false if it has a rule, or was the last.
-func (w *walk) remove(e *ranked) (*set, bool) {
+func (w *walk) remove(e *ranked) (changes []element, undo func(), ok bool) {
 	seg := w.find(e)
 	if seg == nil {
-		return nil, false
+		return nil, nil, false
 	}
 	sh, _ := shapeOf(&e.entry)
 	s, k := seg.sets[sh], keyOf(&e.entry)
 	if s == nil || s.members[k] != e || len(s.members) == 1 {
-		return nil, false
+		return nil, nil, false
 	}
-	delete(s.members, k)
-	return s, true
+	return s.take(k), func() { s.put(k, e) }, true
 }

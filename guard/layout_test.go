@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -26,14 +27,14 @@ func TestChangesOfSets(t *testing.T) {
 				at := rapid.IntRange(0, len(all)-1).Draw(t, "which")
 				e := all[at]
 				all = slices.Delete(all, at, at+1)
-				if _, ok := w.remove(e); !ok {
+				if _, _, ok := w.remove(e); !ok {
 					w = fresh()
 				}
 			} else {
 				e := &ranked{setEntry(t), uint64(i)}
 				at, _ := slices.BinarySearchFunc(all, e, (*ranked).compare)
 				all = slices.Insert(all, at, e)
-				if _, ok := w.add(e); !ok {
+				if _, _, ok := w.add(e); !ok {
 					w = fresh()
 				}
 			}
@@ -60,6 +61,18 @@ func check(t *rapid.T, w *walk, all []*ranked) {
 			t.Fatalf("segments %d and %d", i-1, i)
 		}
 		for sh, s := range seg.sets {
+			hosts := make(map[key]int)
+			for k := range s.members {
+				if s.hosts != nil {
+					hosts[k[:s.hosts.keyLen()]]++
+				}
+			}
+			if s.hosts != nil && (!maps.Equal(hosts, s.users) || len(hosts) != len(s.hosts.members)) {
+				t.Fatalf("set %s: hosts %v, users %v, want %v", s.name, s.hosts.members, s.users, hosts)
+			}
+			if (s.hosts != nil) != (sh.dstPort != 0 && !seg.admits) {
+				t.Fatalf("set %s of shape %+v: hosts %v", s.name, sh, s.hosts)
+			}
 			for k, e := range s.members {
 				if got, _ := shapeOf(&e.entry); got != sh || keyOf(&e.entry) != k || e.admits() != seg.admits || !slices.Contains(all, e) {
 					t.Fatalf("%+v in set %s", e, s.name)

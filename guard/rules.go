@@ -2,7 +2,6 @@ package guard
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -119,12 +118,24 @@ func (l *layout) rules() (n int) {
 func (l *layout) sets(each func(*set)) {
 	for _, s := range sides {
 		for _, f := range families {
-			for _, seg := range l.walks[s][f].segments {
+			w := l.walks[s][f]
+			if w.encaps != nil {
+				w.encaps.both(each)
+			}
+			for _, seg := range w.segments {
 				for _, set := range seg.sets {
-					each(set)
+					set.both(each)
 				}
 			}
 		}
+	}
+}
+
+// both calls each for the set and that of its hosts.
+func (s *set) both(each func(*set)) {
+	each(s)
+	if s.hosts != nil {
+		each(s.hosts)
 	}
 }
 
@@ -179,21 +190,22 @@ func (s *side) familyChains(f *family, cfg *Config, entries []*ranked, encaps []
 		c.add(neighbourDiscovery(), "neighbour discovery")
 	}
 	c.add(f.start().upper(equal, unix.IPPROTO_ESP).accept(), "ESP")
-	s.addEncaps(&c, f, cfg, encaps)
+	admitted := s.addEncaps(&c, f, cfg, encaps)
 	entries = slices.DeleteFunc(slices.Clone(entries), func(e *ranked) bool { return !f.concerns(&e.Selector) })
 	sets := 0
 	w, in := newWalk(f, entries, from, func() string { sets++; return fmt.Sprintf("%s_set%d", c.name, sets) })
+	w.encaps = admitted
 	var called []chain
 	done := make(map[*set]bool)
 	for _, e := range entries {
 		set := in[e]
 		switch {
 		case set == nil:
-			called = append(called, s.addEntry(&c, f, &e.entry, f.addresses(f.start(), e.Selector.Src, e.Selector.Dst), e.comment(), len(called)+1)...)
+			called = append(called, s.addEntry(&c, f, &e.entry, nil, e.comment(), len(called)+1)...)
 		case !done[set]:
 			// Its place is that of the first of its entries: in a segment any will do.
 			done[set] = true
-			called = append(called, s.addEntry(&c, f, &e.entry, set.match(), setWord+set.name, len(called)+1)...)
+			called = append(called, s.addEntry(&c, f, &e.entry, set, setWord+set.name, len(called)+1)...)
 		}
 	}
 	return append([]chain{c}, called...), &w
@@ -215,45 +227,54 @@ func neighbourDiscovery() match {
 		accept()
 }
 
-func (s *side) addEncaps(c *chain, f *family, cfg *Config, encaps []Encap) {
-	type pair struct{ src, dst netip.Addr }
-	fragments := map[pair]bool{}
-	src, dst, _ := portFields(unix.IPPROTO_UDP)
-	for _, n := range encaps {
-		from, to := n.Remote, n.Local
-		if s == &egress {
-			from, to = n.Local, n.Remote
-		}
-		if from.Addr().BitLen() != 8*f.addrLen {
-			continue
-		}
-		udp := f.addresses(f.start(), host(from.Addr()), host(to.Addr()))
-		if s == &egress {
-			udp = udp.marked(cfg.Mark, cfg.Mask)
-		}
-		udp = udp.upper(equal, unix.IPPROTO_UDP)
-		c.add(udp.port(equal, src, ipsec.Port(from.Port())).port(equal, dst, ipsec.Port(to.Port())).accept(),
-			"UDP encapsulation")
-		if p := (pair{from.Addr(), to.Addr()}); !fragments[p] {
-			fragments[p] = true
-			c.add(f.laterFragment(udp).accept(), "fragments of UDP encapsulation")
+// addEncaps lets the encapsulations pass, by a set that is returned; nil if there are none.
+func (s *side) addEncaps(c *chain, f *family, cfg *Config, encaps []Encap) *set {
+	all := encapSet(f, c.name+"_encaps")
+	for _, e := range encaps {
+		if f.carries(e) {
+			all.put(encapKey(s, e), nil)
 		}
 	}
+	if len(all.members) == 0 {
+		return nil
+	}
+	udp := f.start()
+	if s == &egress {
+		udp = udp.marked(cfg.Mark, cfg.Mask)
+	}
+	udp = udp.upper(equal, unix.IPPROTO_UDP)
+	c.add(all.in(udp, false).accept(), "UDP encapsulation")
+	c.add(all.hosts.in(f.laterFragment(udp), false).accept(), "fragments of UDP encapsulation")
+	return all
 }
 
-func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+// carries tells whether an encapsulation is of the family.
+func (f *family) carries(e Encap) bool { return e.Local.Addr().BitLen() == 8*f.addrLen }
 
-// addEntry adds the rules of an entry, or of a set of such, to the walk and returns the chain they
-// call, if any. at tests the addresses.
-func (s *side) addEntry(c *chain, f *family, e *entry, at match, comment string, number int) []chain {
+// addEntry adds the rules of an entry to the walk, or if set is not nil of all in it, which are like
+// this one. It returns the chain they call, if any.
+func (s *side) addEntry(c *chain, f *family, e *entry, set *set, comment string, number int) []chain {
 	sel := &e.Selector
+	at := f.addresses(f.start(), sel.Src, sel.Dst)
+	switch {
+	case set == nil:
+	case !sel.HasPorts():
+		at = set.in(f.start(), false)
+	case e.admits():
+		for _, m := range f.withHeader(f.start()) {
+			c.add(set.in(m.upper(equal, sel.Protocol), false).accept(), comment)
+		}
+		return nil
+	default:
+		at = set.hosts.in(f.start(), false)
+	}
 	switch {
 	case e.admits():
 		addAdmitting(c, f, at, e, comment)
 	case sel.Protocol == 0 && !sel.HasPorts():
 		c.add(at.drop(s.counter), comment)
 	default:
-		called := dropUnlessOther(f, sel, s.counter)
+		called := dropUnlessOther(f, sel, set, s.counter)
 		called.name = fmt.Sprintf("%s_%d", s.familyChain(f), number)
 		c.add(at.call(called.name), comment)
 		return []chain{called}
@@ -289,8 +310,8 @@ func addAdmitting(c *chain, f *family, at match, e *entry, comment string) {
 
 // dropUnlessOther is for packets whose addresses match: those that are seen to have another
 // protocol or other ports return, all others are dropped. So a packet that shows less than
-// the selector asks for does not slip past.
-func dropUnlessOther(f *family, sel *ipsec.Selector, counter string) chain {
+// the selector asks for does not slip past. The ports are those of the selector, or of a set.
+func dropUnlessOther(f *family, sel *ipsec.Selector, set *set, counter string) chain {
 	var c chain
 	protos := protocolsOf(sel)
 	switch {
@@ -306,6 +327,10 @@ func dropUnlessOther(f *family, sel *ipsec.Selector, counter string) chain {
 	for _, proto := range protos {
 		src, dst, _ := portFields(proto)
 		m := match(nil).upper(equal, proto)
+		if set != nil {
+			c.add(set.in(m, true).leave(), "")
+			continue
+		}
 		if !sel.SrcPort.Any() {
 			c.add(m.port(notEqual, src, sel.SrcPort).leave(), "")
 		}

@@ -122,7 +122,7 @@ func (m *machine) match(t *rapid.T, tests match) *expr.Verdict {
 			if s == nil || e.SourceRegister != unix.NFT_REG32_00 {
 				t.Fatalf("look-up in %s from register %d", e.SetName, e.SourceRegister)
 			}
-			if s.members[key(registers[:s.keyLen()])] == nil {
+			if _, in := s.members[key(registers[:s.keyLen()])]; in == e.Invert {
 				return nil
 			}
 		case *expr.Cmp:

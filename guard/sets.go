@@ -1,60 +1,83 @@
 package guard
 
 import (
+	"slices"
+
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// match tests whether the addresses of a packet are in the set.
-func (s *set) match() match {
+// in tests whether the addresses of a packet, and its ports if they count, are in the set; or with
+// not, that they are not. Where ports count its protocol must have been tested before. Ports that
+// cannot be read are neither.
+func (s *set) in(m match, not bool) match {
 	f := s.family
-	m, register := f.start(), uint32(unix.NFT_REG32_00)
-	load := func(at uint32, bits uint8) {
-		if bits == 0 {
-			return
+	register := uint32(unix.NFT_REG32_00)
+	load := func(base expr.PayloadBase, at, length uint32, mask []byte) {
+		m = m.with(&expr.Payload{DestRegister: register, Base: base, Offset: at, Len: length})
+		if slices.ContainsFunc(mask, func(b byte) bool { return b != 0xff }) {
+			m = m.with(&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: length, Mask: mask, Xor: make([]byte, length)})
 		}
-		m = m.with(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: uint32(f.addrLen)})
-		if int(bits) < 8*f.addrLen {
-			m = m.with(&expr.Bitwise{
-				SourceRegister: register, DestRegister: register, Len: uint32(f.addrLen),
-				Mask: f.mask(int(bits)), Xor: make([]byte, f.addrLen),
-			})
-		}
-		register += uint32(f.addrLen / 4)
+		register += (length + 3) / 4
 	}
-	load(f.srcAt, s.shape.srcBits)
-	load(f.dstAt, s.shape.dstBits)
-	return m.with(&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.name})
+	if n := s.shape.srcBits; n > 0 {
+		load(expr.PayloadBaseNetworkHeader, f.srcAt, uint32(f.addrLen), f.mask(int(n)))
+	}
+	if n := s.shape.dstBits; n > 0 {
+		load(expr.PayloadBaseNetworkHeader, f.dstAt, uint32(f.addrLen), f.mask(int(n)))
+	}
+	src, dst, _ := portFields(s.shape.protocol)
+	if mask := s.shape.srcPort; mask != 0 {
+		load(expr.PayloadBaseTransportHeader, src.offset, src.length, be16(mask))
+	}
+	if mask := s.shape.dstPort; mask != 0 {
+		load(expr.PayloadBaseTransportHeader, dst.offset, dst.length, be16(mask))
+	}
+	return m.with(&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.name, Invert: not})
 }
 
 // setWord begins the comment of a rule that looks into a set; its elements have the comments that
 // rules have otherwise.
 const setWord = "set "
 
-// keyLen is the length of the set's keys in bytes.
-func (s *set) keyLen() int {
-	n := 0
+// fields are the parts of the set's keys.
+func (s *set) fields() (addresses, ports int) {
 	for _, bits := range []uint8{s.shape.srcBits, s.shape.dstBits} {
 		if bits > 0 {
-			n += s.family.addrLen
+			addresses++
 		}
 	}
-	return n
+	for _, mask := range []uint16{s.shape.srcPort, s.shape.dstPort} {
+		if mask != 0 {
+			ports++
+		}
+	}
+	return addresses, ports
 }
 
-// keyType is how nft prints the keys: its number for addresses of the family, one behind the
-// other with six bits each (libnftables datatype.h).
-func (s *set) keyType() uint32 {
-	const typeBits, ipv4Addr, ipv6Addr = 6, 7, 8
+// keyLen is the length of the set's keys in bytes.
+func (s *set) keyLen() int {
+	addresses, ports := s.fields()
+	return addresses*s.family.addrLen + ports*4
+}
+
+// keyType is how nft prints the keys: the numbers for addresses of the family and for ports, one
+// behind the other with six bits each (libnftables datatype.h).
+func (s *set) keyType() (all uint32) {
+	const typeBits, ipv4Addr, ipv6Addr, inetService = 6, 7, 8, 13
 	one := uint32(ipv4Addr)
 	if s.family == &ipv6 {
 		one = ipv6Addr
 	}
-	if s.keyLen() > s.family.addrLen {
-		return one<<typeBits | one
+	addresses, ports := s.fields()
+	for range addresses {
+		all = all<<typeBits | one
 	}
-	return one
+	for range ports {
+		all = all<<typeBits | inetService
+	}
+	return all
 }
 
 // set adds an empty set.
@@ -111,7 +134,7 @@ func (e *element) encode(ae *netlink.AttributeEncoder) error {
 		ae.Bytes(unix.NFTA_DATA_VALUE, []byte(e.key))
 		return nil
 	})
-	if !e.remove {
+	if e.entry != nil {
 		ae.Bytes(unix.NFTA_SET_ELEM_USERDATA, encodeUserdata(e.entry.comment()))
 	}
 	return nil

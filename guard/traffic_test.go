@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -241,8 +242,20 @@ func TestAddressesDropBothWays(t *testing.T) {
 	})
 }
 
+// As rules, and in sets that the policies share with so many others.
 func TestPortsAndProtocols(t *testing.T) {
+	t.Run("rules", func(t *testing.T) { tryPorts(t, nil) })
+	var others []ipsec.Policy
+	for i := range setFrom {
+		others = append(others, bothWays(ipsec.Protect, 10, sel(fmt.Sprintf("10.1.%d.0/24", i), "10.0.0.0/24", unix.IPPROTO_TCP, anyPort, 443))...)
+		others = append(others, bothWays(ipsec.Protect, 10, sel(fmt.Sprintf("2001:db8:1:%d::/64", i), "2001:db8::/64", unix.IPPROTO_TCP, anyPort, 80+i))...)
+	}
+	t.Run("sets", func(t *testing.T) { tryPorts(t, others) })
+}
+
+func tryPorts(t *testing.T, others []ipsec.Policy) {
 	try(t, together(
+		others,
 		bothWays(ipsec.Protect, 10, sel("10.0.0.0/24", "10.0.0.0/24", unix.IPPROTO_TCP, anyPort, 443)),
 		bothWays(ipsec.Protect, 10, sel("10.0.0.0/24", "10.0.0.0/24", unix.IPPROTO_ICMP, 8, anyPort)),
 		bothWays(ipsec.Protect, 10, sel("10.0.0.0/24", "10.0.0.0/24", unix.IPPROTO_IPIP, anyPort, anyPort)),

@@ -52,23 +52,26 @@ type Segmenter struct {
 	seed, seedLast uint16
 }
 
-// Segmenter checks the frame and prepares its layout. The error is one of this
-// package's or package inet's; nothing is allocated.
-func (f *Frame) Segmenter() (Segmenter, error) {
-	if jumbo(f.Packet) {
-		return Segmenter{}, ErrJumbogram
-	}
-	header, err := inet.Parse(f.Packet)
-	if err != nil {
-		return Segmenter{}, err
-	}
-	s := Segmenter{header: header, packet: f.Packet[:header.Total]}
-	if f.Header.GSOType != GSONone {
-		err = s.prepareTCP(&f.Header)
-	} else {
-		err = s.prepareWhole(&f.Header)
-	}
+// Segmenter checks the frame and prepares its layout: see [Segmenter.Load].
+func (f *Frame) Segmenter() (s Segmenter, err error) {
+	err = s.Load(f)
 	return s, err
+}
+
+// Load checks a frame and prepares its layout, whatever s was before. The error is one of this
+// package's or package inet's; nothing is allocated.
+func (s *Segmenter) Load(f *Frame) error {
+	if jumbo(f.Packet) {
+		return ErrJumbogram
+	}
+	if err := s.header.Parse(f.Packet); err != nil {
+		return err
+	}
+	s.packet, s.split = f.Packet[:s.header.Total], false
+	if f.Header.GSOType != GSONone {
+		return s.prepareTCP(&f.Header)
+	}
+	return s.prepareWhole(&f.Header)
 }
 
 // jumbo reports whether the packet's length does not fit its length field, which is 0 then.
@@ -185,6 +188,13 @@ func (s *Segmenter) payload(i int) (from, to int) {
 // Write puts packet i into dst, which must hold Size(i) bytes and not overlap the frame,
 // and returns Size(i).
 func (s *Segmenter) Write(dst []byte, i int) int {
+	if !s.split {
+		n := copy(dst, s.packet)
+		if s.sumAt >= 0 {
+			s.complete(dst[s.header.Len:n])
+		}
+		return n
+	}
 	n := s.Size(i)
 	s.WriteSplit(dst[:s.header.Len], dst[s.header.Len:n], i)
 	return n

@@ -20,7 +20,8 @@ type factor struct {
 }
 
 // multiply adds data, times the powers at pow, to lo, mid and hi; if first is set it is their
-// first summand. sums are the sums of the halves of pow. It destroys data.
+// first summand. sums are the sums of the halves of pow; if there is none, pow is in a register, where
+// they are made of it. It destroys data.
 func (a isa) multiply(pow, sums factor, first bool) (steps []step) {
 	d, t, lo, mid, hi := a.data(), a.temp(), a.lo(), a.mid(), a.hi()
 	product := func(halves uint8, by Op, sum VecPhysical, first bool) {
@@ -38,8 +39,12 @@ func (a isa) multiply(pow, sums factor, first bool) (steps []step) {
 	product(highHigh, pow.op, hi, first)
 	if a.halves {
 		steps = append(steps, func() { VPSHUFD(U8(0x4e), d, t); a.xor(t, d, d) })
-		if sums.load != nil {
+		switch r, ok := pow.op.(VecPhysical); {
+		case sums.load != nil:
 			steps = append(steps, sums.load)
+		case sums.op == nil && ok:
+			sums.op = r
+			steps = append(steps, func() { VPSHUFD(U8(0x4e), r, t); a.xor(t, r, r) })
 		}
 		product(lowLow, sums.op, mid, first) // and lo and hi, which reduce takes out
 	} else {
@@ -56,9 +61,13 @@ func (a isa) powersFrom(s Register, k, j int) (pow, sums factor) {
 }
 
 // powerInAll are the factors for a vector whose blocks all have the k-th power. They go
-// through r.
-func (a isa) powerInAll(s Register, k int, r VecPhysical) (pow, sums factor) {
-	return factor{r, func() { a.broadcast(power(s, k), r) }}, factor{r, func() { a.broadcast(sum(s, k), r) }}
+// through r. low tells that it is one of those whose sums are kept.
+func (a isa) powerInAll(s Register, k int, low bool, r VecPhysical) (pow, sums factor) {
+	pow = factor{r, func() { a.broadcast(power(s, k), r) }}
+	if low {
+		sums = factor{r, func() { a.broadcast(sum(s, k), r) }}
+	}
+	return pow, sums
 }
 
 // reduce makes one reduced block of each lane of lo, mid and hi, in hi. Twice the lowest 64 bits are made to vanish by adding a multiple of the

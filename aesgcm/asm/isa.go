@@ -13,14 +13,20 @@ type isa struct {
 	width  int  // of a vector, in bytes
 	masks  bool // AVX-512: masked loads and stores, three-way xor, 32 registers
 	halves bool // Karatsuba: three multiplications for four, at the price of shuffles
+	powers int  // of the hash key, as many as it keeps
 }
 
 var (
 	// On Zen 3, which the narrow set is for, a multiplication
 	// keeps all four vector units busy for two cycles: there Karatsuba pays.
-	vaes256 = isa{name: "VAES256", width: 32, halves: true}
-	vaes512 = isa{name: "VAES512", width: 64, masks: true}
+	vaes256 = isa{name: "VAES256", width: 32, halves: true, powers: numPowers - numSums}
+	vaes512 = isa{name: "VAES512", width: 64, masks: true, powers: numPowers}
 )
+
+// numSums is of how many powers, the lowest, the narrow set keeps the sums of halves that Karatsuba
+// needs: of those for a chunk, or a tail with the block of lengths. They stand where the wide set has
+// its highest powers. Of the others, which are for short packets side by side, it makes them as it goes.
+const numSums = 16 + 1
 
 const (
 	block  = 16

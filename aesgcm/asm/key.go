@@ -33,19 +33,19 @@ func subWord() {
 	RET()
 }
 
-// powers fills in what schedule has behind its round keys. One block at a time: once for
-// each key it does not matter.
+// powers fills in the n lowest powers, and the sums as long as there is room for them. One block at
+// a time: once for each key it does not matter.
 func powers() {
-	TEXT("powers", attr.NOSPLIT, "func(s *byte)")
-	s := Load(Param("s"), GP64())
+	TEXT("powers", attr.NOSPLIT, "func(s *byte, n int)")
+	s, left := Load(Param("s"), GP64()), Load(Param("n"), GP64())
 	lo, mid, hi, t, h, one, u := X0, X1, X2, X3, X4, X5, X6
 
 	Comment("H is the zero block encrypted.")
 	key, last := GP64(), GP64()
 	MOVQ(field(s, scheduleRounds), last)
 	SHLQ(U8(4), last)
-	ADDQ(s, last)
 	LEAQ(roundKey(s, 1), key)
+	LEAQ(roundKey(s, 0).Idx(last, 1), last)
 	VMOVDQU(roundKey(s, 0), h)
 	Label("round")
 	VAESENC(Mem{Base: key}, h, h)
@@ -67,14 +67,19 @@ func powers() {
 	VPXOR(t, h, h)
 	VMOVDQA(h, one)
 
-	at, left := GP64(), GP64()
+	at, sums := GP64(), GP64()
 	LEAQ(power(s, 1), at)
-	MOVQ(U32(numPowers), left)
+	MOVQ(U32(numSums), sums)
 	Label("next")
 	VMOVDQU(h, Mem{Base: at})
+	Comment("Where there is no room for sums powers will overwrite them.")
+	TESTQ(sums, sums)
+	JZ(LabelRef("powersOnly"))
 	VPSHUFD(U8(0x4e), h, t)
 	VPXOR(h, t, t)
-	VMOVDQU(t, Mem{Base: at, Disp: scheduleSums - schedulePowers})
+	VMOVDQU(t, Mem{Base: at, Disp: (numSums - numPowers) * 16})
+	DECQ(sums)
+	Label("powersOnly")
 	multiplyBlock(h, one, lo, mid, hi, t, u)
 	VMOVDQA(hi, h)
 	SUBQ(U8(16), at)

@@ -13,14 +13,14 @@ import (
 // the same number of blocks. Each packet has a lane to itself, so that what a packet has only
 // one of (its counter, additional data, lengths, reduction, tag) is done for all at once, and
 // round keys are loaded once for all. Their hash is reduced once, at the end; so they have at
-// most numPowers blocks, with additional data and lengths.
+// most as many blocks as there are powers, with additional data and lengths.
 type group struct {
 	isa
 	dir      direction
 	s, p     Register   // *schedule, the first *Packet
 	src, dst []Register // where vectors come from and go to: at first a block before the texts
 	vectors  Register   // left
-	powers   Register   // s, moved so that power(powers, numPowers) belongs to the next vector
+	powers   Register   // s, moved so that power(powers, isa.powers) belongs to the next vector
 	io       laneIO
 }
 
@@ -142,7 +142,7 @@ func (g *group) encryptAll() {
 
 	Label(long)
 	Comment("One more power is for the lengths.")
-	MOVQ(U32(numPowers-1), g.powers)
+	MOVQ(U32(uint32(g.isa.powers-1)), g.powers)
 	SUBQ(g.vectors, g.powers)
 	SHLQ(U8(4), g.powers)
 	ADDQ(g.s, g.powers)
@@ -239,14 +239,14 @@ func (g *group) some(n int, first, last bool) {
 func (g *group) hash(n int, load func(j int), first, last bool) (steps []step) {
 	for j := range n {
 		steps = append(steps, func() { load(j) }, func() { VPSHUFB(g.reverse(), g.data(), g.data()) })
-		pow, sums := g.powerInAll(g.powers, numPowers-j, g.io.power())
+		pow, sums := g.powerInAll(g.powers, g.isa.powers-j, false, g.io.power())
 		if last {
-			pow, sums = g.powerInAll(g.s, n+1-j, g.io.power())
+			pow, sums = g.powerInAll(g.s, n+1-j, true, g.io.power())
 		}
 		steps = append(steps, g.multiply(pow, sums, first && j == 0)...)
 	}
 	if last {
-		pow, sums := g.powerInAll(g.s, 1, g.io.power())
+		pow, sums := g.powerInAll(g.s, 1, true, g.io.power())
 		steps = append(steps, g.lengths)
 		steps = append(steps, g.multiply(pow, sums, false)...)
 	}

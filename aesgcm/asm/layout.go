@@ -10,13 +10,13 @@ import (
 // Offsets into the Go types schedule and Packet. Package aesgcm does not compile when its
 // types are laid out differently: see layout_amd64.go there.
 const (
-	// A chunk of the wide set, a tail as long, and the block of lengths are hashed in one go.
-	numPowers = 32 + 32 + 1
+	// For each SA there is a schedule in memory, and what an SA takes counts: see isa.go for what
+	// the two sets do with the room for these powers of the hash key. They end in the same place.
+	numPowers = 55
 
-	scheduleKeys   = 0
-	schedulePowers = scheduleKeys + 15*16
-	scheduleSums   = schedulePowers + numPowers*16
-	scheduleRounds = scheduleSums + numPowers*16
+	schedulePowers = 0
+	scheduleKeys   = schedulePowers + numPowers*16
+	scheduleRounds = scheduleKeys + 15*16
 	scheduleTag    = scheduleRounds + 8
 
 	packetNonce   = 0
@@ -38,9 +38,9 @@ func power(s Register, k int) Mem {
 	return Mem{Base: s, Disp: schedulePowers + (numPowers-k)*16}
 }
 
-// sum is where the sum of that power's halves stands, twice.
+// sum is where the sum of that power's halves stands, twice, if the set keeps it.
 func sum(s Register, k int) Mem {
-	return Mem{Base: s, Disp: scheduleSums + (numPowers-k)*16}
+	return Mem{Base: s, Disp: schedulePowers + (numSums-k)*16}
 }
 
 func field(p Register, offset int) Mem { return Mem{Base: p, Disp: offset} }

@@ -89,14 +89,14 @@ func (a isa) packets(dir direction) {
 	JB(LabelRef("tail"))
 	k.chunks()
 	Label("tail")
-	VMOVDQU(a.hi().AsX(), k.hashSlot)
-	k.lengths()
 	if dir == seal {
 		TESTQ(k.short, k.short)
 		JNZ(LabelRef("hashed"))
 		k.pending()
 		Label("hashed")
 	}
+	VMOVDQU(a.hi().AsX(), k.hashSlot)
+	k.lengths()
 	k.tails()
 	k.finish()
 	ADDQ(U32(packetSize), k.p)
@@ -217,8 +217,8 @@ func (k *packet) lengths() {
 	SUBQ(blocks, k.tail)
 }
 
-// pending is the hash of the last chunk, when sealing. Its sum is not reduced but added to the
-// tail's; then there is no hash so far.
+// pending is the hash of the last chunk, when sealing. It could be one sum with the tail's, and save a
+// reduction, but that would take twice as many powers of each key.
 func (k *packet) pending() {
 	Comment("The chunk that is not hashed yet.")
 	load := func(j int) {
@@ -228,10 +228,7 @@ func (k *packet) pending() {
 			k.move(k.at(k.dst, j).Offset(-k.chunk()), k.data())
 		}
 	}
-	emit(k.hash(states, load, k.hashSlot, k.tail, 1+k.chunk()/block))
-	x := k.temp().AsX()
-	VPXOR(x, x, x)
-	VMOVDQU(x, k.hashSlot)
+	emit(append(k.hash(states, load, k.hi(), k.s, k.chunk()/block), k.reduceAll()...))
 }
 
 // tails does what is left, less than a chunk: a piece of code for each number of vectors.

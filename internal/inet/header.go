@@ -73,13 +73,16 @@ func (h *Header) IsFragment() bool { return h.MoreFragments || h.FragOffset != 0
 
 // Parse reads the headers of pkt up to the upper layer.
 func Parse(pkt []byte) (h Header, err error) {
-	err = h.Parse(pkt)
-	return h, err
+	if err := h.Parse(pkt); err != nil {
+		return Header{}, err
+	}
+	return h, nil
 }
 
-// Parse sets all of h from the headers of pkt. It saves copying a Header, which is large.
+// Parse sets h from the headers of pkt, whatever it was before; after an error h means nothing. It
+// saves copying a Header, which is large.
 func (h *Header) Parse(pkt []byte) error {
-	*h = Header{}
+	h.FlowLabel, h.FragAt, h.SrcPort, h.DstPort, h.HasPorts = 0, 0, 0, 0, false
 	if len(pkt) == 0 {
 		return ErrTruncated
 	}
@@ -129,6 +132,7 @@ func (h *Header) parse6(pkt []byte) error {
 		return ErrTruncated
 	}
 	h.Version = 6
+	h.ID, h.FragOffset, h.MoreFragments = 0, 0, false
 	first := binary.BigEndian.Uint32(pkt)
 	h.TOS, h.TTL, h.FlowLabel = uint8(first>>20), pkt[7], first&0xfffff
 	h.DontFragment = true

@@ -1,6 +1,6 @@
 // Command bench measures espalier against its peers and prints ratios.
 //
-//	go run ./test/bench aesgcm|sad [--quick] [--runs N] [--require] [-o json]
+//	go run ./test/bench aesgcm|esp|path|sad [--quick] [--runs N] [--require] [-o json]
 //
 // It exits with 0 even if a target is not met, with 3 then under --require. What it prints
 // means something only on a machine that does nothing else.
@@ -13,6 +13,8 @@ import (
 	"os"
 
 	"espalier/test/bench/aesgcm"
+	"espalier/test/bench/esp"
+	"espalier/test/bench/path"
 	"espalier/test/bench/report"
 	"espalier/test/bench/sad"
 )
@@ -25,6 +27,8 @@ type subject struct {
 func subjects() []subject {
 	return []subject{
 		{"aesgcm", aesgcm.Run},
+		{"esp", esp.Run},
+		{"path", path.Run},
 		{"sad", sad.Run},
 	}
 }

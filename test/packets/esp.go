@@ -1,6 +1,7 @@
 package packets
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/binary"
@@ -45,7 +46,7 @@ func (sa SA) SealText(seq uint64, text []byte) []byte {
 	pkt := binary.BigEndian.AppendUint32(nil, sa.SPI)
 	pkt = binary.BigEndian.AppendUint32(pkt, uint32(seq))
 	pkt = binary.BigEndian.AppendUint64(pkt, seq)
-	return sa.aead().Seal(pkt, sa.nonce(pkt), text, sa.authenticated(seq))
+	return sa.seal(pkt, sa.nonce(pkt), text, sa.authenticated(seq))
 }
 
 // Open verifies and decrypts an ESP packet; high is the part of its sequence number that does
@@ -58,7 +59,7 @@ func (sa SA) Open(pkt []byte, high uint32) (seq uint64, next byte, payload []byt
 		return 0, 0, nil, fmt.Errorf("SPI %#x, want %#x", spi, sa.SPI)
 	}
 	seq = uint64(high)<<32 | uint64(binary.BigEndian.Uint32(pkt[4:]))
-	text, err := sa.aead().Open(nil, sa.nonce(pkt), pkt[headerLen+ivLen:], sa.authenticated(seq))
+	text, err := sa.open(sa.nonce(pkt), pkt[headerLen+ivLen:], sa.authenticated(seq))
 	if err != nil {
 		return seq, 0, nil, err
 	}
@@ -78,20 +79,43 @@ func (sa SA) Open(pkt []byte, high uint32) (seq uint64, next byte, payload []byt
 	return seq, next, text[:end], nil
 }
 
-func (sa SA) aead() cipher.AEAD {
+// seal appends the ciphertext of text and the ICV, which is the beginning of GCM's tag
+// (RFC 4106 §6).
+func (sa SA) seal(dst, nonce, text, authenticated []byte) []byte {
+	sealed := sa.gcm().Seal(dst, nonce, text, authenticated)
+	return sealed[:len(dst)+len(text)+sa.icvLen()]
+}
+
+// open is the reverse. GCM encrypts in counter mode, where encrypting once more decrypts.
+func (sa SA) open(nonce, sealed, authenticated []byte) ([]byte, error) {
+	n := len(sealed) - sa.icvLen()
+	if n < 0 {
+		return nil, errors.New("ESP packet is shorter than its ICV")
+	}
+	text := sa.gcm().Seal(nil, nonce, sealed[:n], nil)[:n]
+	if !bytes.Equal(sa.seal(nil, nonce, text, authenticated), sealed) {
+		return nil, errors.New("ICV does not verify")
+	}
+	return text, nil
+}
+
+func (sa SA) icvLen() int {
+	if sa.ICVLen == 0 {
+		return 16
+	}
+	return sa.ICVLen
+}
+
+func (sa SA) gcm() cipher.AEAD {
 	block, err := aes.NewCipher(sa.Key[:len(sa.Key)-saltLen])
 	if err != nil {
 		panic(err)
 	}
-	size := sa.ICVLen
-	if size == 0 {
-		size = 16
-	}
-	aead, err := cipher.NewGCMWithTagSize(block, size)
+	gcm, err := cipher.NewGCM(block)
 	if err != nil {
 		panic(err)
 	}
-	return aead
+	return gcm
 }
 
 // nonce is salt and IV (RFC 4106 §4).

@@ -52,12 +52,14 @@ func TestDraftVectors(t *testing.T) {
 }
 
 func TestSealOpens(t *testing.T) {
-	for n := range 9 {
-		sa := SA{SPI: 0x1000, Key: bytes.Repeat([]byte{7}, 36), ICVLen: 12, ESN: true}
-		want := bytes.Repeat([]byte{9}, n)
-		seq, next, got, err := sa.Open(sa.Seal(1<<32+5, UDPProto, want), 1)
-		if err != nil || seq != 1<<32+5 || next != UDPProto || !bytes.Equal(got, want) {
-			t.Errorf("%d bytes: %d, %d, %x, %v", n, seq, next, got, err)
+	for _, icv := range []int{8, 12, 16} {
+		for n := range 9 {
+			sa := SA{SPI: 0x1000, Key: bytes.Repeat([]byte{7}, 36), ICVLen: icv, ESN: true}
+			want := bytes.Repeat([]byte{9}, n)
+			seq, next, got, err := sa.Open(sa.Seal(1<<32+5, UDPProto, want), 1)
+			if err != nil || seq != 1<<32+5 || next != UDPProto || !bytes.Equal(got, want) {
+				t.Errorf("ICV of %d, %d bytes: %d, %d, %x, %v", icv, n, seq, next, got, err)
+			}
 		}
 	}
 }

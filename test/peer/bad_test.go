@@ -65,8 +65,9 @@ func (s *sender) shape(words string) string {
 		bits, _ := strconv.Atoi(words)
 		s.Key = lab.Pair{KeyBits: bits}.Key(s.SPI)
 		return ""
-	case "ICV 96":
-		s.ICVLen = 12
+	case "ICV 64", "ICV 96":
+		bits, _ := strconv.Atoi(words[len("ICV "):])
+		s.ICVLen = bits / 8
 		return ""
 	}
 	s.ESN = strings.Contains(words, "esn")

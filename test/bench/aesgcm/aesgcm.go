@@ -8,19 +8,15 @@ package aesgcm
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"runtime"
 	"runtime/debug"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	ours "espalier/aesgcm"
+	"espalier/test/bench/contest"
 	"espalier/test/bench/ipsecmb"
 	"espalier/test/bench/report"
 )
-
-const sample = 1e6 // nanoseconds
 
 // what is measured at a time.
 type what struct {
@@ -44,20 +40,13 @@ func (w what) target() float64 {
 	return 1
 }
 
-// contestant times packets and returns nanoseconds for each.
-type contestant struct {
-	name  string
-	time  func(w what, packets int) (float64, error)
-	rough float64 // nanoseconds for each packet, to find how many make a sample
-}
-
 // Run measures every implementation that this CPU has.
 func Run(o report.Options) ([]report.Result, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := pin(); err != nil {
+	unpin, err := contest.Pin()
+	if err != nil {
 		return nil, err
 	}
+	defer unpin()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	peer, err := ipsecmb.Start()
 	if err != nil {
@@ -89,25 +78,6 @@ func Run(o report.Options) ([]report.Result, error) {
 	return results, nil
 }
 
-// pin keeps this thread, and the processes it starts, on the CPU where it is.
-func pin() error {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return fmt.Errorf("CPU affinity: %w", err)
-	}
-	for i := len(set)*64 - 1; i >= 0; i-- { // the last one: the first has most of the interrupts
-		if set.IsSet(i) {
-			set.Zero()
-			set.Set(i)
-			break
-		}
-	}
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("CPU affinity: %w", err)
-	}
-	return nil
-}
-
 // implementations of ours that are not the standard library's.
 func implementations() ([]string, error) {
 	var names []string
@@ -136,9 +106,9 @@ func newAEAD(name string, keyBits int) (ours.AEAD, error) {
 // measure compares all implementations with both peers. The library's faster interface
 // counts.
 func measure(w what, own []string, peer *ipsecmb.Peer, runs, samples int) ([]report.Result, error) {
-	var all []*contestant
+	var all []*contest.Contestant
 	for _, api := range []string{"burst", "direct"} {
-		all = append(all, &contestant{name: peer.Name, time: func(w what, packets int) (float64, error) {
+		all = append(all, &contest.Contestant{Name: peer.Name, Time: func(packets int) (float64, error) {
 			return peer.Sample(api, w.open, w.keyBits, w.size, packets)
 		}})
 	}
@@ -146,21 +116,21 @@ func measure(w what, own []string, peer *ipsecmb.Peer, runs, samples int) ([]rep
 	if err != nil {
 		return nil, err
 	}
-	all = append(all, &contestant{name: "crypto/cipher", time: std.time})
+	all = append(all, &contest.Contestant{Name: "crypto/cipher", Time: std.time})
 	for _, name := range own {
 		b, err := newBatches(name, w)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, &contestant{name: name, time: b.time})
+		all = append(all, &contest.Contestant{Name: name, Time: b.time})
 	}
 
 	values, ratios := map[string][]float64{}, map[[2]string][]float64{}
 	peers := []string{peer.Name, "crypto/cipher"}
 	for range runs {
-		best, err := contest(w, all, samples)
+		best, err := contest.Fastest(all, samples, time.Millisecond)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s, %d bytes: %w", w, w.size, err)
 		}
 		for name, ns := range best {
 			values[name] = append(values[name], ns)
@@ -183,34 +153,4 @@ func measure(w what, own []string, peer *ipsecmb.Peer, runs, samples int) ([]rep
 		}
 	}
 	return results, nil
-}
-
-// contest is one run: the fastest sample by name.
-func contest(w what, all []*contestant, samples int) (map[string]float64, error) {
-	best := map[string]float64{}
-	for i := range samples + 1 {
-		for _, c := range all {
-			packets := 32 * 8
-			if c.rough > 0 {
-				packets = max(32, int(sample/c.rough))
-			}
-			ns, err := c.time(w, packets)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %s, %d bytes: %w", c.name, w, w.size, err)
-			}
-			c.rough = ns
-			if i == 0 {
-				continue
-			}
-			if b, ok := best[c.name]; !ok || ns < b {
-				best[c.name] = ns
-			}
-		}
-	}
-	for name, ns := range best {
-		if ns <= 0 || math.IsInf(ns, 0) {
-			return nil, fmt.Errorf("%s: %s took %v ns", name, w, ns)
-		}
-	}
-	return best, nil
 }

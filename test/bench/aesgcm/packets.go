@@ -20,6 +20,7 @@ var errNotOpened = errors.New("a packet does not open")
 
 // batches seals one batch in place, or opens it into other memory, again and again.
 type batches struct {
+	w     what
 	aead  ours.AEAD
 	batch []ours.Packet
 }
@@ -29,7 +30,7 @@ func newBatches(name string, w what) (*batches, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &batches{aead: aead, batch: make([]ours.Packet, batchSize)}
+	b := &batches{w: w, aead: aead, batch: make([]ours.Packet, batchSize)}
 	for i := range b.batch {
 		p := &b.batch[i]
 		p.Nonce[ours.NonceSize-1] = byte(i)
@@ -46,9 +47,9 @@ func newBatches(name string, w what) (*batches, error) {
 	return b, nil
 }
 
-func (b *batches) time(w what, packets int) (float64, error) {
+func (b *batches) time(packets int) (float64, error) {
 	f := b.aead.Seal
-	if w.open {
+	if b.w.open {
 		f = b.aead.Open
 	}
 	f(b.batch)
@@ -68,6 +69,7 @@ func (b *batches) time(w what, packets int) (float64, error) {
 
 // standard does the same with crypto/cipher.
 type standard struct {
+	open     bool
 	gcm      cipher.AEAD
 	nonces   [][]byte
 	aad      []byte
@@ -79,7 +81,7 @@ func newStandard(w what) (*standard, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &standard{aad: make([]byte, aadSize)}
+	s := &standard{open: w.open, aad: make([]byte, aadSize)}
 	if s.gcm, err = cipher.NewGCM(block); err != nil {
 		return nil, err
 	}
@@ -97,9 +99,9 @@ func newStandard(w what) (*standard, error) {
 	return s, nil
 }
 
-func (s *standard) once(open bool) error {
+func (s *standard) once() error {
 	for i, nonce := range s.nonces {
-		if !open {
+		if !s.open {
 			s.gcm.Seal(s.to[i][:0], nonce, s.from[i], s.aad)
 		} else if _, err := s.gcm.Open(s.to[i][:0], nonce, s.from[i], s.aad); err != nil {
 			return errNotOpened
@@ -108,14 +110,14 @@ func (s *standard) once(open bool) error {
 	return nil
 }
 
-func (s *standard) time(w what, packets int) (float64, error) {
-	if err := s.once(w.open); err != nil {
+func (s *standard) time(packets int) (float64, error) {
+	if err := s.once(); err != nil {
 		return 0, err
 	}
 	done := 0
 	begin := time.Now()
 	for ; done < packets; done += batchSize {
-		if err := s.once(w.open); err != nil {
+		if err := s.once(); err != nil {
 			return 0, err
 		}
 	}

@@ -34,9 +34,13 @@ func (b *bench) device() ([]report.Result, error) {
 	if b.quick {
 		n = 10_000
 	}
-	adds, err := b.deviceAdds(n, step)
-	if err != nil {
-		return nil, fmt.Errorf("device: %w", err)
+	var adds []report.Result
+	for _, kind := range kinds {
+		r, err := b.deviceAdds(n, step, kind)
+		if err != nil {
+			return nil, fmt.Errorf("device: %s: %w", kind.name, err)
+		}
+		adds = append(adds, r)
 	}
 	lookups, err := b.lookups(n)
 	if err != nil {
@@ -69,22 +73,40 @@ func host() (ns *netns.NS, end func(), err error) {
 	return ns, end, nil
 }
 
+// kind is a kind of SAs with policies.
+type kind struct {
+	name  string
+	shape func(n int, sa *ipsec.SA, p *xfrm.Policy) // makes the n-th SA and policy so
+}
+
+var kinds = []kind{
+	{"SAs with policies added", func(int, *ipsec.SA, *xfrm.Policy) {}},
+	{"SAs with policies with ports added", func(n int, _ *ipsec.SA, p *xfrm.Policy) {
+		p.Sel.Protocol, p.Sel.DstPort = unix.IPPROTO_TCP, ipsec.Port(uint16(n))
+	}},
+	{"SAs with UDP encapsulation and policies added", func(n int, sa *ipsec.SA, p *xfrm.Policy) {
+		sa.Dst = inner(12, n)
+		sa.Encap = &ipsec.Encap{SrcPort: 4500, DstPort: 4500}
+		p.Tmpls[0].Dst = sa.Dst
+	}},
+}
+
 // deviceAdds fills a running device over its socket, in steps that are timed.
-func (b *bench) deviceAdds(n, step int) ([]report.Result, error) {
+func (b *bench) deviceAdds(n, step int, kind kind) (report.Result, error) {
 	ns, end, err := host()
 	if err != nil {
-		return nil, err
+		return report.Result{}, err
 	}
 	defer end()
 	socket := filepath.Join(b.dir, "run", underlay+".sock")
 	stop, err := b.start(ns, socket)
 	if err != nil {
-		return nil, err
+		return report.Result{}, err
 	}
 	defer stop()
 	c, err := client.Dial(socket)
 	if err != nil {
-		return nil, err
+		return report.Result{}, err
 	}
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
@@ -92,15 +114,17 @@ func (b *bench) deviceAdds(n, step int) ([]report.Result, error) {
 	var rates []float64
 	for from := 0; from < n; from += step {
 		requests := make([]client.Request, 0, 2*step)
+		var policies []client.Request
 		for i := from; i < from+step; i++ {
-			requests = append(requests, client.AddState(state(i)))
+			sa, p := sa(i), policy(i)
+			kind.shape(i, sa, p)
+			requests = append(requests, client.AddState(state(sa)))
+			policies = append(policies, client.AddPolicy(p))
 		}
-		for i := from; i < from+step; i++ {
-			requests = append(requests, client.AddPolicy(policy(i)))
-		}
+		requests = append(requests, policies...)
 		start := time.Now()
 		if err := errors.Join(c.Batch(ctx, requests)...); err != nil {
-			return nil, err
+			return report.Result{}, err
 		}
 		rates = append(rates, perSecond(step, time.Since(start)))
 	}
@@ -108,8 +132,8 @@ func (b *bench) deviceAdds(n, step int) ([]report.Result, error) {
 	const some = 5
 	var p pairs
 	p.add(report.Median(rates[len(rates)-some:]), report.Median(rates[:some]))
-	name := fmt.Sprintf("SAs with policies added, the last %d", step)
-	return []report.Result{p.result(name, "device", fmt.Sprintf("the first %d", step), "k/s", n, 1/1.2)}, nil
+	name := fmt.Sprintf("%s, the last %d", kind.name, step)
+	return p.result(name, "device", fmt.Sprintf("the first %d", step), "k/s", n, 1/1.2), nil
 }
 
 // start runs a device in the namespace.
@@ -137,15 +161,16 @@ func (b *bench) start(ns *netns.NS, socket string) (stop func(), err error) {
 	return stop, nil
 }
 
-// state is the SA for the n-th policy.
-func state(n int) *xfrm.State {
-	s, err := xfrm.StateFromEngine(sa(n))
+// state is an SA as the socket takes it.
+func state(sa *ipsec.SA) *xfrm.State {
+	s, err := xfrm.StateFromEngine(sa)
 	if err != nil {
 		panic(err) // there is nothing of the outside in it
 	}
 	return s
 }
 
+// sa is the SA for the n-th policy.
 func sa(n int) *ipsec.SA {
 	key := make([]byte, 20)
 	key[0], key[1], key[2], key[3] = 1, byte(n>>16), byte(n>>8), byte(n)
