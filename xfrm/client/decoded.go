@@ -7,7 +7,7 @@ import (
 )
 
 // handful is how many objects of a dump are handed over at a time.
-const handful = 128
+const handful = 1024
 
 // decoded makes objects of a dump's messages, in a goroutine of its own: while the caller looks at
 // some, others are decoded, and the engine is at those behind them. decode may wipe the message.
