@@ -5,7 +5,6 @@ package aesgcm
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"sync"
 
 	"golang.org/x/sys/cpu"
@@ -74,10 +73,6 @@ var vaes256Missing = sync.OnceValue(func() string {
 	})
 })
 
-// EnvUnproven lets vaes512 be chosen: until it has run on a processor with AVX-512, and not in an
-// emulator alone, nobody gets it unasked.
-const EnvUnproven = "ESPALIER_AESGCM_UNPROVEN"
-
 // vaes512Missing is what newVAES512 needs of the CPU and does not find, or "". The package
 // cpu reports AVX-512 only if the kernel saves its registers.
 func vaes512Missing() string {
@@ -85,7 +80,6 @@ func vaes512Missing() string {
 	return firstMissing([]feature{
 		{"AVX512F", x.HasAVX512F}, {"AVX512BW", x.HasAVX512BW}, {"AVX512VL", x.HasAVX512VL},
 		{"VAES", x.HasAVX512VAES}, {"VPCLMULQDQ", x.HasAVX512VPCLMULQDQ}, {"BMI2", x.HasBMI2},
-		{"a proof of vaes512 (" + EnvUnproven + "=1 does without)", os.Getenv(EnvUnproven) == "1"},
 	})
 }
 

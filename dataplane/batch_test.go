@@ -178,6 +178,17 @@ func TestInboundBatch(t *testing.T) {
 // tunnelled is what the peer of the i-th tunnel sends: n UDP datagrams, the k-th from port k.
 func tunnelled(t *testing.T, i, n, size int) []underlay.Datagram {
 	t.Helper()
+	inner := make([][]byte, n)
+	for k := range inner {
+		inner[k] = udpPacket(pathHost(i), uint16(k), size)
+	}
+	return sealedBy(t, i, inner)
+}
+
+// sealedBy is what the peer of the i-th tunnel sends with these packets inside.
+func sealedBy(t *testing.T, i int, inner [][]byte) []underlay.Datagram {
+	t.Helper()
+	n := len(inner)
 	sa := pathSA(i)
 	out, err := esp.NewOutbound(&sa)
 	if err != nil {
@@ -190,9 +201,9 @@ func tunnelled(t *testing.T, i, n, size int) []underlay.Datagram {
 	packets := make([][]byte, n)
 	datagrams := make([]underlay.Datagram, n)
 	for k := range n {
-		packets[k] = make([]byte, out.Len(size))
-		copy(packets[k][esp.HeaderLen+esp.IVLen:], udpPacket(pathHost(i), uint16(k), size))
-		out.Lay(packets[k], size, first+uint64(k), inet.ProtoIPIP)
+		packets[k] = make([]byte, out.Len(len(inner[k])))
+		copy(packets[k][esp.HeaderLen+esp.IVLen:], inner[k])
+		out.Lay(packets[k], len(inner[k]), first+uint64(k), inet.ProtoIPIP)
 		datagrams[k] = underlay.Datagram{
 			Payload: packets[k], Header: ipHeader(4, 0), ProtocolAt: 9,
 			Local: netip.AddrPortFrom(hostB, 0), Remote: netip.AddrPortFrom(hostA, 0),

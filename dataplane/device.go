@@ -357,5 +357,8 @@ func Release(cfg Config) error {
 func readFlow(f *ipsec.Flow, h *inet.Header) {
 	f.Src, f.Dst, f.Protocol = h.Src, h.Dst, h.Protocol
 	f.SrcPort, f.DstPort = h.SrcPort, h.DstPort
-	f.NoPorts = !h.HasPorts && inet.UsesPorts(h.Protocol)
+	f.NoPorts = noPorts(h)
 }
+
+// noPorts reports whether the packet has ports that cannot be read.
+func noPorts(h *inet.Header) bool { return !h.HasPorts && inet.UsesPorts(h.Protocol) }

@@ -26,6 +26,7 @@ type inbound struct {
 	d   *Device
 	udp bool
 
+	flows   *flows
 	found   []*association       // of each datagram
 	own     []*underlay.Datagram // those of the SA at hand
 	packets []esp.Packet         // their ESP packets
@@ -43,7 +44,7 @@ type parcel struct {
 }
 
 func newInbound(d *Device, udp bool) *inbound {
-	return &inbound{d: d, udp: udp, tun: tun.NewCoalescer(d.writeTUN)}
+	return &inbound{d: d, udp: udp, flows: &flows{d: d}, tun: tun.NewCoalescer(d.writeTUN)}
 }
 
 func (d *Device) writeTUN(h tun.VirtioHeader, buf []byte, packets int) {
@@ -264,26 +265,40 @@ func (in *inbound) deliver(a *association, c *parcel) {
 		in.d.drops.count(InECN)
 		return
 	}
-	if reason, ok := in.admit(a, &c.header); !ok {
+	if reason, ok := in.admit(a, c.buf[tun.HeaderLen:], &c.header); !ok {
 		in.d.drops.count(reason)
 		return
 	}
 	in.tun.Add(c.buf, &c.header)
 }
 
-// admit is the check of an inner packet against its SA's selector and the SPD (RFC 4301
+// admit reports whether an inner packet may come by this SA, or why not.
+func (in *inbound) admit(a *association, pkt []byte, h *inet.Header) (Reason, bool) {
+	known := in.flows.of(pkt, h)
+	if known.sa == a {
+		known.policy.use(in.d.keeper.now.Load())
+		return 0, true
+	}
+	policy, reason, ok := in.decide(a, h)
+	if ok && policy != nil {
+		known.policy, known.sa = policy, a
+	}
+	return reason, ok
+}
+
+// decide is the check of an inner packet against its SA's selector and the SPD (RFC 4301
 // §5.2, as Linux orders it).
-func (in *inbound) admit(a *association, h *inet.Header) (Reason, bool) {
+func (in *inbound) decide(a *association, h *inet.Header) (*policy, Reason, bool) {
 	if a.mode == ipsec.Transport && h.IsFragment() {
-		return InNextHeader, false // RFC 4303 §3.1.1: transport mode carries whole datagrams
+		return nil, InNextHeader, false // RFC 4303 §3.1.1: transport mode carries whole datagrams
 	}
 	var flow ipsec.Flow
 	readFlow(&flow, h)
 	if !a.anyTraffic && !a.sa.Selector.Match(&flow) {
-		return InSelector, false
+		return nil, InSelector, false
 	}
 	if (h.IsFragment() || flow.NoPorts) && a.sa.Selector.HasPorts() {
-		return InFragmentSelector, false
+		return nil, InFragmentSelector, false
 	}
 	dir := ipsec.Inbound
 	if !in.d.locals.has(h.Dst) {
@@ -293,16 +308,16 @@ func (in *inbound) admit(a *association, h *inet.Header) (Reason, bool) {
 	switch {
 	case policy == nil:
 		// Linux lets decrypted transport mode traffic pass where no policy speaks.
-		return InNoPolicy, a.mode == ipsec.Transport
+		return nil, InNoPolicy, a.mode == ipsec.Transport
 	case policy.Action == ipsec.Discard:
-		return InPolicyDiscard, false
+		return policy, InPolicyDiscard, false
 	case (h.IsFragment() || flow.NoPorts) && policy.Selector.HasPorts():
-		return InFragmentSelector, false
+		return policy, InFragmentSelector, false
 	case policy.Action == ipsec.Bypass:
 		// The policy asks for no SA; one that changes addresses is not what it allows.
-		return InPolicyMismatch, a.mode == ipsec.Transport
+		return policy, InPolicyMismatch, a.mode == ipsec.Transport
 	}
-	return InPolicyMismatch, accepts(&policy.Processing[0], &a.sa)
+	return policy, InPolicyMismatch, accepts(&policy.Processing[0], &a.sa)
 }
 
 // decapsulateECN carries congestion marks of the outer header into the inner one, as RFC

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -19,8 +18,7 @@ import (
 func keptDevice(t *testing.T) (*Device, *eventLog) {
 	t.Helper()
 	d := newDevice(slog.New(slog.DiscardHandler))
-	set := map[netip.Addr]struct{}{}
-	d.locals.set.Store(&set)
+	d.locals.replace(nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- d.keeper.run(ctx) }()

@@ -36,7 +36,8 @@ func tunMTU(underlay int) int { return max(underlay-maxOverhead, minTUNMTU) }
 // locals are this host's addresses: packets for them are delivered (in policies), others
 // are forwarded (fwd policies).
 type locals struct {
-	set atomic.Pointer[map[netip.Addr]struct{}]
+	set     atomic.Pointer[map[netip.Addr]struct{}]
+	changes atomic.Uint64
 }
 
 func (l *locals) has(a netip.Addr) bool {
@@ -62,8 +63,13 @@ func (l *locals) read(nl *netlink.Handle) error {
 			}
 		}
 	}
-	l.set.Store(&set)
+	l.replace(set)
 	return nil
+}
+
+func (l *locals) replace(set map[netip.Addr]struct{}) {
+	l.set.Store(&set)
+	l.changes.Add(1)
 }
 
 // watcher receives address and link changes of the namespace it was opened in.

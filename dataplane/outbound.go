@@ -27,6 +27,7 @@ type outbound struct {
 	d    *Device
 	wire Wire
 
+	flows     *flows
 	jobs      []job
 	own       []*job // those by the SA at hand
 	fragments inet.Reassembler
@@ -49,7 +50,9 @@ type job struct {
 	likeness  uint32       // frames of one SA with the same have the same header; 0: nobody else
 }
 
-func newOutbound(d *Device, wire Wire) *outbound { return &outbound{d: d, wire: wire} }
+func newOutbound(d *Device, wire Wire) *outbound {
+	return &outbound{d: d, wire: wire, flows: &flows{d: d}}
+}
 
 // run reads frames until the queue is closed. As yet the kernel gives one at a time.
 func (o *outbound) run(queue *tun.Queue) error {
@@ -112,9 +115,20 @@ func (o *outbound) take(a *association, jobs []job) []*job {
 	return o.own
 }
 
-// classify looks a frame up in the SPD once: all its segments are of one flow.
+// classify finds out once what becomes of a frame: all its segments are of one flow.
 func (o *outbound) classify(i int) {
 	j := &o.jobs[i]
+	known := o.flows.of(j.frame.Packet, j.segments.Header())
+	if a := known.sa; a != nil && a.blemishes.none() {
+		known.policy.use(o.d.keeper.now.Load())
+		o.sendBy(a, j)
+		return
+	}
+	o.decide(j, known)
+}
+
+// decide looks a frame up in the SPD.
+func (o *outbound) decide(j *job, known *decision) {
 	h := j.segments.Header()
 	var flow ipsec.Flow
 	readFlow(&flow, h)
@@ -126,6 +140,7 @@ func (o *outbound) classify(i int) {
 		o.d.drops.countN(OutDiscard, j.segments.Count())
 	case !h.IsFragment():
 		o.protect(j, &flow, policy)
+		known.policy, known.sa = policy, j.sa
 	default:
 		o.protectFragment(j, &flow, policy)
 	}
@@ -183,6 +198,12 @@ func (o *outbound) protect(j *job, flow *ipsec.Flow, policy *policy) {
 		o.d.drops.count(OutFragmentSelector)
 		return
 	}
+	o.sendBy(a, j)
+}
+
+// sendBy makes out what an SA adds to a frame. If it then is not too long, it is to be sent by it.
+func (o *outbound) sendBy(a *association, j *job) {
+	h := j.segments.Header()
 	j.headerLen, j.payload, j.likeness = headerLen(a, h), j.segments.Size(0), likeness(a.mode, h)
 	if a.mode == ipsec.Transport {
 		j.payload -= h.Len

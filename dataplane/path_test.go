@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"espalier/esp"
 	"espalier/internal/inet"
 	"espalier/ipsec"
@@ -38,11 +40,11 @@ func (nowhere) SendUDP(*underlay.Message) error    { return nil }
 
 // pathDevice is a device that has opened nothing, with n tunnels: each protects the traffic to one
 // host by an SA of its own.
-func pathDevice(t testing.TB, n int, dir ipsec.Direction) *Device {
+func pathDevice(t rapid.TB, n int, dir ipsec.Direction) *Device {
 	t.Helper()
 	d := newDevice(slog.New(slog.DiscardHandler))
 	d.link.mtu.Store(9000)
-	d.locals.set.Store(&map[netip.Addr]struct{}{})
+	d.locals.replace(nil)
 	for i := range n {
 		sa := pathSA(i)
 		sa.Direction = dir

@@ -216,8 +216,7 @@ func (s *spd) newestFirst() []*policy {
 	return all
 }
 
-// lookup is the policy that decides on f, nil if none does: see tuples.find. now, in Unix
-// seconds, becomes the time of the policy's last use.
+// lookup is the policy that decides on f, nil if none does: see tuples.find. It is used now.
 //
 // It takes no lock, unless there is a change meanwhile: then what it has found may be of neither
 // before nor after, and it waits. That there is no policy must never be a mistake.
@@ -230,10 +229,17 @@ func (s *spd) lookup(dir ipsec.Direction, f *ipsec.Flow, now int64) *policy {
 	if before&1 != 0 || f.NoPorts || s.changes.Load() != before {
 		p = s.lookupLocked(dir, f)
 	}
-	if p != nil && p.used.Load() != uint32(now) {
-		p.used.Store(uint32(now))
+	if p != nil {
+		p.use(now)
 	}
 	return p
+}
+
+// use makes now, in Unix seconds, the time of the policy's last use.
+func (p *policy) use(now int64) {
+	if p.used.Load() != uint32(now) {
+		p.used.Store(uint32(now))
+	}
 }
 
 func (s *spd) lookupLocked(dir ipsec.Direction, f *ipsec.Flow) *policy {
