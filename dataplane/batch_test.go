@@ -188,31 +188,7 @@ func tunnelled(t *testing.T, i, n, size int) []underlay.Datagram {
 // sealedBy is what the peer of the i-th tunnel sends with these packets inside.
 func sealedBy(t *testing.T, i int, inner [][]byte) []underlay.Datagram {
 	t.Helper()
-	n := len(inner)
-	sa := pathSA(i)
-	out, err := esp.NewOutbound(&sa)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := out.Reserve(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	packets := make([][]byte, n)
-	datagrams := make([]underlay.Datagram, n)
-	for k := range n {
-		packets[k] = make([]byte, out.Len(len(inner[k])))
-		copy(packets[k][esp.HeaderLen+esp.IVLen:], inner[k])
-		out.Lay(packets[k], len(inner[k]), first+uint64(k), inet.ProtoIPIP)
-		datagrams[k] = underlay.Datagram{
-			Payload: packets[k], Header: ipHeader(4, 0), ProtocolAt: 9,
-			Local: netip.AddrPortFrom(hostB, 0), Remote: netip.AddrPortFrom(hostA, 0),
-		}
-	}
-	if err := out.Seal(new(esp.Batch), packets, first); err != nil {
-		t.Fatal(err)
-	}
-	return datagrams
+	return sealAll(t, pathSA(i), inner, inet.ProtoIPIP, ipHeader(4, 0))
 }
 
 func TestPathAllocatesNothing(t *testing.T) {

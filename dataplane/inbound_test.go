@@ -14,25 +14,37 @@ import (
 // sealed is what the other end sends: n ESP packets of 100 bytes of payload each.
 func sealed(t *testing.T, sa ipsec.SA, n int) []underlay.Datagram {
 	t.Helper()
+	payloads := make([][]byte, n)
+	for i := range payloads {
+		payloads[i] = make([]byte, 100)
+	}
+	return sealAll(t, sa, payloads, 6, make([]byte, 20))
+}
+
+// sealAll is what the other end of sa sends with these payloads inside.
+func sealAll(t *testing.T, sa ipsec.SA, payloads [][]byte, nextHeader uint8, header []byte) []underlay.Datagram {
+	t.Helper()
 	out, err := esp.NewOutbound(&sa)
 	if err != nil {
 		t.Fatal(err)
 	}
+	n := len(payloads)
 	first, err := out.Reserve(n)
 	if err != nil {
 		t.Fatal(err)
 	}
 	packets := make([][]byte, n)
 	datagrams := make([]underlay.Datagram, n)
-	for i := range n {
-		packets[i] = make([]byte, out.Len(100))
-		out.Lay(packets[i], 100, first+uint64(i), 6)
+	for i, payload := range payloads {
+		packets[i] = make([]byte, out.Len(len(payload)))
+		copy(packets[i][esp.HeaderLen+esp.IVLen:], payload)
+		out.Lay(packets[i], len(payload), first+uint64(i), nextHeader)
 		datagrams[i] = underlay.Datagram{
-			Payload: packets[i], Header: make([]byte, 20), ProtocolAt: 9,
+			Payload: packets[i], Header: bytes.Clone(header), ProtocolAt: 9,
 			Local: netip.AddrPortFrom(hostB, 0), Remote: netip.AddrPortFrom(hostA, 0),
 		}
 	}
-	if err := out.Seal(&esp.Batch{}, packets, first); err != nil {
+	if err := out.Seal(new(esp.Batch), packets, first); err != nil {
 		t.Fatal(err)
 	}
 	return datagrams

@@ -32,7 +32,7 @@ func (g *Guard) Change(remove []ipsec.PolicyID, add []Policy) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c := change{g: g, elements: make([][]element, len(g.devices))}
+	c := g.begin()
 	for _, id := range remove {
 		c.remove(id)
 	}
@@ -45,18 +45,17 @@ func (g *Guard) Change(remove []ipsec.PolicyID, add []Policy) error {
 // AddEncap lets an encapsulation pass. Who adds it twice has to remove it twice. On an error
 // everything stays as it was. It wraps ipsec.ErrInvalid if an argument is at fault.
 func (g *Guard) AddEncap(e Encap) error {
-	checked, err := checkEncaps(&g.cfg, []Encap{e})
+	e, err := g.checkEncap(e)
 	if err != nil {
-		return fmt.Errorf("guard: %w", err)
+		return err
 	}
-	e = checked[0]
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.encaps[e]++
 	if g.encaps[e] > 1 {
 		return nil
 	}
-	c := change{g: g, elements: make([][]element, len(g.devices))}
+	c := g.begin()
 	c.undo = append(c.undo, func() { delete(g.encaps, e) })
 	c.encap(e, false)
 	return c.commitOrUndo()
@@ -65,11 +64,10 @@ func (g *Guard) AddEncap(e Encap) error {
 // RemoveEncap is the reverse of AddEncap. An opening that the kernel does not let it close is closed
 // with the next change.
 func (g *Guard) RemoveEncap(e Encap) error {
-	checked, err := checkEncaps(&g.cfg, []Encap{e})
+	e, err := g.checkEncap(e)
 	if err != nil {
-		return fmt.Errorf("guard: %w", err)
+		return err
 	}
-	e = checked[0]
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch g.encaps[e] {
@@ -81,13 +79,26 @@ func (g *Guard) RemoveEncap(e Encap) error {
 		return nil
 	}
 	delete(g.encaps, e)
-	c := change{g: g, elements: make([][]element, len(g.devices))}
+	c := g.begin()
 	c.encap(e, true)
 	if err := c.commit(); err != nil {
 		g.unfinished = true
 		return err
 	}
 	return nil
+}
+
+func (g *Guard) checkEncap(e Encap) (Encap, error) {
+	checked, err := checkEncaps(&g.cfg, []Encap{e})
+	if err != nil {
+		return Encap{}, fmt.Errorf("guard: %w", err)
+	}
+	return checked[0], nil
+}
+
+// begin begins a change. g.mu is held until it is committed.
+func (g *Guard) begin() change {
+	return change{g: g, elements: make([][]element, len(g.devices))}
 }
 
 // change is one under way. What it does to the Guard before it is committed, undo undoes.

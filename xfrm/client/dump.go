@@ -88,7 +88,7 @@ func receiveDump(conn *netlink.Conn, each func(netlink.Message) bool) error {
 			switch {
 			case err != nil:
 				return err
-			case ends(&m):
+			case ends(m.Header.Type):
 				return dumpError(m)
 			case !each(m):
 				return errStopped
@@ -145,7 +145,7 @@ func endsDump(b []byte) bool {
 	for len(b) >= unix.NLMSG_HDRLEN {
 		n := binary.NativeEndian.Uint32(b)
 		typ := netlink.HeaderType(binary.NativeEndian.Uint16(b[4:]))
-		if typ == netlink.Done || typ == netlink.Error || n < unix.NLMSG_HDRLEN || uint64(n) > uint64(len(b)) {
+		if ends(typ) || n < unix.NLMSG_HDRLEN || uint64(n) > uint64(len(b)) {
 			return true
 		}
 		b = b[min(int(n+3)&^3, len(b)):]
@@ -153,9 +153,7 @@ func endsDump(b []byte) bool {
 	return len(b) > 0
 }
 
-func ends(m *netlink.Message) bool {
-	return m.Header.Type == netlink.Done || m.Header.Type == netlink.Error
-}
+func ends(typ netlink.HeaderType) bool { return typ == netlink.Done || typ == netlink.Error }
 
 // receive receives one datagram. If there is none it waits, or returns EAGAIN.
 func receive(raw syscall.RawConn, buf []byte, wait bool) (n int, err error) {
