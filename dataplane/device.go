@@ -24,7 +24,7 @@ type Config struct {
 	Underlay string   // the device ESP leaves and arrives by, such as p4p1
 	Guarded  []string // further devices the guard closes for cleartext
 	TUN      string   // name of the TUN device; "" is "esp-" and Underlay
-	Queues   int      // TUN queues; 0 is 1
+	Queues   int      // TUN queues, each with a thread of its own; 0 is 1
 
 	// Mark and Mask are the fwmark of the underlay's own packets; 0 are DefaultMark and
 	// all ones. Table and RulePriority place the steering; 0 are DefaultTable plus the
@@ -36,6 +36,10 @@ type Config struct {
 	StateDir string       // where the settings found are kept, to put them back
 	Log      *slog.Logger // nil: slog.Default()
 }
+
+// mostRaw is how many raw sockets of a family there are at most: each packet of protocol 50 is shown to
+// all of them.
+const mostRaw = 4
 
 // Defaults of Config. The mark reads "ESP" in part; the rule stands behind the local table
 // (0) and before main (32766).
@@ -53,7 +57,8 @@ type Device struct {
 	nl       *netlink.Handle
 	tun      *tun.Device
 	senders  []*underlay.Sender   // one for each TUN queue
-	raw      []*underlay.Receiver // IPv4, and IPv6 where the kernel has it
+	raw      []*underlay.Receiver // of IPv4, and of IPv6 where the kernel has it
+	workers  []*worker            // one for each TUN queue
 	udp      udpPorts
 	guard    *guard.Guard
 	guarded  []string
@@ -140,9 +145,11 @@ func (d *Device) open(cfg *Config) (err error) {
 	if d.guard, err = guard.Open(guard.Config{Devices: d.guarded, Mark: cfg.Mark, Mask: cfg.Mask}); err != nil {
 		return err
 	}
-	sockets := underlay.Config{Mark: cfg.Mark}
+	sockets := underlay.Config{Mark: cfg.Mark, Share: cfg.Queues}
 	for _, v6 := range []bool{false, true} {
-		r, err := underlay.ListenRaw(sockets, v6)
+		raw := sockets
+		raw.Share = min(cfg.Queues, mostRaw)
+		r, err := underlay.ListenRaw(raw, v6)
 		if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
 			d.log.Info("the kernel runs without IPv6, and so does the device")
 			continue
@@ -150,7 +157,7 @@ func (d *Device) open(cfg *Config) (err error) {
 		if err != nil {
 			return err
 		}
-		d.raw = append(d.raw, r)
+		d.raw = append(d.raw, r...)
 	}
 	for range cfg.Queues {
 		s, err := underlay.NewSender(sockets)
@@ -159,8 +166,11 @@ func (d *Device) open(cfg *Config) (err error) {
 		}
 		d.senders = append(d.senders, s)
 	}
-	d.udp = udpPorts{config: sockets, start: func(u *underlay.UDP) { d.running.start(func(context.Context) error { return d.receiveUDP(u) }) }}
+	d.udp = udpPorts{config: sockets, start: d.listenUDP, stop: d.leaveUDP}
 	if err := d.openTUN(cfg); err != nil {
+		return err
+	}
+	if err := d.openWorkers(); err != nil {
 		return err
 	}
 	d.steering = steering{nl: d.nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask, tun: d.tun.Index(), underlay: int(d.link.index.Load())}
@@ -216,13 +226,47 @@ func (d *Device) openTUN(cfg *Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := d.nl.LinkSetMTU(link, tunMTU(int(d.link.mtu.Load()))); err != nil {
-		return fmt.Errorf("set MTU of %s: %w", d.tun.Name(), err)
+	if err := d.fitTUN(link); err != nil {
+		return err
 	}
 	if err := d.nl.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set %s up: %w", d.tun.Name(), err)
 	}
 	return nil
+}
+
+// openWorkers makes a worker for each TUN queue.
+func (d *Device) openWorkers() error {
+	for i, queue := range d.tun.Queues() {
+		w, err := newWorker(d, queue, newSockets(d.senders[i], &d.udp, i))
+		if err != nil {
+			return err
+		}
+		d.workers = append(d.workers, w)
+	}
+	for i, r := range d.raw {
+		d.listen(i%len(d.workers), r, false)
+	}
+	return nil
+}
+
+// listenUDP has each worker receive from one of the sockets.
+func (d *Device) listenUDP(sockets []*underlay.UDP) {
+	for i, u := range sockets {
+		d.listen(i, u, true)
+	}
+}
+
+func (d *Device) listen(worker int, r receiver, udp bool) {
+	w := d.workers[worker]
+	w.listen(&source{r, newInbound(d, udp, d.writeTUN(w.queue))})
+}
+
+// leaveUDP returns when nobody receives from sockets that were closed.
+func (d *Device) leaveUDP() {
+	for _, w := range d.workers {
+		w.leave()
+	}
 }
 
 // reportGuard tells what the guard holds already, and which of the user's own packet filter
@@ -252,23 +296,23 @@ func (d *Device) Run(ctx context.Context) error {
 	d.running.start(d.watcher.followRules)
 	d.running.start(d.watchGuard)
 	d.running.start(d.keeper.run)
-	for _, r := range d.raw {
-		d.running.start(func(context.Context) error { return d.receiveRaw(r) })
-	}
-	for i, q := range d.tun.Queues() {
-		d.running.start(func(context.Context) error { return newOutbound(d, newSockets(d.senders[i], &d.udp)).run(q) })
+	for _, w := range d.workers {
+		d.running.start(w.run)
 	}
 	<-ctx.Done()
-	return errors.Join(d.unblock(), d.running.wait(), d.release())
+	return errors.Join(d.running.wait(), d.Close())
 }
 
 // Close gives back what New took, if Run was never called.
-func (d *Device) Close() error { return errors.Join(d.unblock(), d.release()) }
+func (d *Device) Close() error { return errors.Join(d.closeFiles(), d.release()) }
 
-// unblock closes what readers wait for. With the TUN its routes go; from here on it is the
-// guard alone that holds cleartext back.
-func (d *Device) unblock() error {
+// closeFiles closes all that packets go by. With the TUN its routes go; from here on it is the guard
+// alone that holds cleartext back.
+func (d *Device) closeFiles() error {
 	var errs []error
+	for _, w := range d.workers {
+		errs = append(errs, w.files.Close())
+	}
 	if d.tun != nil {
 		errs = append(errs, d.tun.Close())
 	}

@@ -10,11 +10,11 @@
 // begins to decide. Removing one undoes them in reverse, so that at no moment cleartext of
 // a protected selector may leave.
 //
-// One goroutine reads each TUN queue, and one each underlay socket; each owns its buffers and
-// carries a packet through to the end. Drops are typed and counted in drops.go. What packets and
-// time make due beyond that, the keeper does in a goroutine of its own: SAs and policies that
-// expire, SAs that are wanted, progress that is to be told. Times are those of package time, so
-// that tests run in bubbles of testing/synctest.
+// Each TUN queue has a worker with a thread of its own, which reads the queue and its share of the
+// underlay's sockets, owns its buffers and carries a packet through to the end. Drops are typed and
+// counted in drops.go. What packets and time make due beyond that, the keeper does in a goroutine of
+// its own: SAs and policies that expire, SAs that are wanted, progress that is to be told. Times are
+// those of package time, so that tests run in bubbles of testing/synctest.
 //
 // RFC 4301 §5 (processing), RFC 4303 (ESP), RFC 6040 (ECN), RFC 3948 (UDP encapsulation).
 package dataplane

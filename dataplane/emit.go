@@ -24,6 +24,7 @@ type Wire interface {
 type sockets struct {
 	sender *underlay.Sender
 	ports  *udpPorts
+	queue  int
 	own    map[udpPort]ownSender
 }
 
@@ -33,8 +34,8 @@ type ownSender struct {
 	sender *underlay.UDPSender
 }
 
-func newSockets(s *underlay.Sender, ports *udpPorts) *sockets {
-	return &sockets{sender: s, ports: ports, own: make(map[udpPort]ownSender)}
+func newSockets(s *underlay.Sender, ports *udpPorts, queue int) *sockets {
+	return &sockets{sender: s, ports: ports, queue: queue, own: make(map[udpPort]ownSender)}
 }
 
 func (s *sockets) Send(packets [][]byte) (int, error) { return s.sender.Send(packets) }
@@ -44,7 +45,7 @@ var errNoSocket = errors.New("no SA sends from this port")
 
 func (s *sockets) SendUDP(m *underlay.Message) error {
 	p := portOf(m.Src)
-	socket := s.ports.get(p)
+	socket := s.ports.get(p, s.queue)
 	if socket == nil {
 		delete(s.own, p)
 		return errNoSocket

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"espalier/esp"
 	"espalier/esp/replay"
 	"espalier/internal/inet"
@@ -19,12 +21,13 @@ const receiveBatch = 64
 // inbound carries what one underlay socket receives into the TUN, in batches, in the order of this
 // file:
 //
-//	receive → handle → find each → for each SA: open → unwrap each → deliver each: admit → coalesce → TUN
+//	read → handle → find each → for each SA: open → unwrap each → deliver each: admit → coalesce → TUN
 //
 // It owns its buffers; datagrams belong to the socket until the next receive.
 type inbound struct {
-	d   *Device
-	udp bool
+	d         *Device
+	udp       bool
+	datagrams []underlay.Datagram
 
 	flows   *flows
 	found   []*association       // of each datagram
@@ -43,34 +46,34 @@ type parcel struct {
 	outer  []byte // IP header
 }
 
-func newInbound(d *Device, udp bool) *inbound {
-	return &inbound{d: d, udp: udp, flows: &flows{d: d}, tun: tun.NewCoalescer(d.writeTUN)}
-}
-
-func (d *Device) writeTUN(h tun.VirtioHeader, buf []byte, packets int) {
-	if err := d.tun.Queues()[0].Write(h, buf); err != nil {
-		d.drops.countN(InTUN, packets)
+// newInbound makes an inbound whose frames go to deliver, as to [tun.Queue.Write].
+func newInbound(d *Device, udp bool, deliver func(h tun.VirtioHeader, buf []byte, packets int)) *inbound {
+	return &inbound{
+		d: d, udp: udp, datagrams: make([]underlay.Datagram, receiveBatch),
+		flows: &flows{d: d}, tun: tun.NewCoalescer(deliver),
 	}
 }
 
-func (d *Device) receiveRaw(r *underlay.Receiver) error {
-	return newInbound(d, false).receive(r.Receive)
-}
-
-func (d *Device) receiveUDP(u *underlay.UDP) error {
-	return newInbound(d, true).receive(u.Receive)
-}
-
-// receive takes batches until the socket is closed.
-func (in *inbound) receive(next func([]underlay.Datagram) (int, error)) error {
-	datagrams := make([]underlay.Datagram, receiveBatch)
-	for {
-		n, err := next(datagrams)
-		if err != nil {
-			return err
+// writeTUN is where inbound packets go.
+func (d *Device) writeTUN(queue *tun.Queue) func(h tun.VirtioHeader, buf []byte, packets int) {
+	return func(h tun.VirtioHeader, buf []byte, packets int) {
+		if err := queue.Write(h, buf); err != nil {
+			d.drops.countN(InTUN, packets)
 		}
-		in.handle(datagrams[:n])
 	}
+}
+
+// read takes one batch of what a socket has, and reports whether there was any.
+func (in *inbound) read(socket receiver) (bool, error) {
+	n, err := socket.TryReceive(in.datagrams)
+	if errors.Is(err, unix.EAGAIN) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	in.handle(in.datagrams[:n])
+	return true, nil
 }
 
 // handle takes datagrams of the same SA together. What was joined on the way leaves at the end:

@@ -76,7 +76,7 @@ func TestInboundLimits(t *testing.T) {
 				t.Fatal(err)
 			}
 			a := d.sad.inbound(sa.ID())
-			newInbound(d, false).handle(sealed(t, peer, c.packets))
+			newInbound(d, false, nil).handle(sealed(t, peer, c.packets))
 			if got := a.packets.Load(); got != uint64(c.passed) || a.bytes.Load() != 100*got || a.in.Highest() != got {
 				t.Errorf("%s: %d packets of %d bytes up to number %d passed, want %d", c.name, got, a.bytes.Load(), a.in.Highest(), c.passed)
 			}
@@ -98,7 +98,7 @@ func TestLarvalSAReceivesNothing(t *testing.T) {
 		}
 		sa := testSA(0x100)
 		datagrams := sealed(t, sa, 1)
-		if _, reason, ok := newInbound(d, false).find(&datagrams[0]); ok || reason != InLarval {
+		if _, reason, ok := newInbound(d, false, nil).find(&datagrams[0]); ok || reason != InLarval {
 			t.Errorf("%v %v", reason, ok)
 		}
 	})

@@ -12,6 +12,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"espalier/underlay"
 )
 
 // maxOverhead is what ESP adds to a packet at most: an outer IPv6 header, UDP, ESP header,
@@ -192,9 +194,23 @@ func (d *Device) followMTU(mtu int) {
 	}
 	tun, err := d.nl.LinkByIndex(d.tun.Index())
 	if err == nil {
-		err = d.nl.LinkSetMTU(tun, tunMTU(mtu))
+		err = d.fitTUN(tun)
 	}
 	if err != nil {
-		d.log.Warn("set the TUN's MTU", "mtu", tunMTU(mtu), "err", err)
+		d.log.Warn("the underlay's MTU changed", "mtu", mtu, "err", err)
 	}
+}
+
+// fitTUN sets the TUN's MTU, and the most segments that the kernel hands over in one frame: as many as
+// leave in one send.
+func (d *Device) fitTUN(tun netlink.Link) error {
+	mtu := int(d.link.mtu.Load())
+	if err := d.nl.LinkSetMTU(tun, tunMTU(mtu)); err != nil {
+		return fmt.Errorf("set the MTU of %s to %d: %w", d.tun.Name(), tunMTU(mtu), err)
+	}
+	segments := underlay.MaxSegments(mtu)
+	if err := d.nl.LinkSetGSOMaxSegs(tun, segments); err != nil {
+		return fmt.Errorf("limit the segments of %s to %d: %w", d.tun.Name(), segments, err)
+	}
+	return nil
 }

@@ -18,14 +18,16 @@ const maxPacket = 0xffff
 // outbound carries what one TUN queue hands over to the wire, in batches of frames, in the order of
 // this file and the next:
 //
-//	run → handle → load all → classify each ┬ protect → for each SA: encapsulate → lay → seal → emit
+//	read → handle → load all → classify each ┬ protect → for each SA: encapsulate → lay → seal → emit
 //	                                        └ bypass → emit
 //
 // It owns its buffers; nothing outlives the batch but fragments waiting for their rest. One
 // goroutine at a time may use it.
 type outbound struct {
-	d    *Device
-	wire Wire
+	d      *Device
+	wire   Wire
+	buf    []byte // of frames
+	frames []tun.Frame
 
 	flows     *flows
 	jobs      []job
@@ -51,25 +53,40 @@ type job struct {
 }
 
 func newOutbound(d *Device, wire Wire) *outbound {
-	return &outbound{d: d, wire: wire, flows: &flows{d: d}}
+	return &outbound{d: d, wire: wire, buf: make([]byte, byteBatch+tun.BufferLen+cacheLine), flows: &flows{d: d}}
 }
 
-// run reads frames until the queue is closed. As yet the kernel gives one at a time.
-func (o *outbound) run(queue *tun.Queue) error {
-	buf := make([]byte, tun.BufferLen)
-	frames := make([]tun.Frame, 1)
-	for {
-		f, err := queue.Read(buf)
+// Frames are read until so many are there, or bytes, and then sent together. A frame of the longest
+// kind may come behind that.
+const (
+	frameBatch = 64
+	byteBatch  = 64 << 10
+)
+
+// read sends the frames that a queue has, up to a batch of them, and reports whether there were any.
+func (o *outbound) read(queue *tun.Queue) (bool, error) {
+	o.frames = o.frames[:0]
+	free := o.buf
+	for len(o.frames) < frameBatch && len(o.buf)-len(free) < byteBatch {
+		f, err := queue.TryRead(free)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
 		if errors.Is(err, unix.EBADFD) {
-			return errors.New("somebody removed the TUN device: the guard stays closed; start the device again")
+			return false, errors.New("somebody removed the TUN device: the guard stays closed; start the device again")
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
-		frames[0] = f
-		o.handle(frames)
+		o.frames = append(o.frames, f)
+		free = free[(tun.HeaderLen+len(f.Packet)+cacheLine-1)&^(cacheLine-1):]
 	}
+	o.handle(o.frames)
+	return len(o.frames) > 0, nil
 }
+
+// cacheLine is the distance in bytes at which nothing shares a line.
+const cacheLine = 64
 
 // handle sends frames. Those of one SA leave in their order; short ones are sealed together. It goes
 // over all of them step by step, so that what one step has written is at rest when the next reads it.

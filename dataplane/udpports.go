@@ -40,7 +40,8 @@ const maxPorts = 32
 // the first SA needs them.
 type udpPorts struct {
 	config underlay.Config
-	start  func(*underlay.UDP)
+	start  func([]*underlay.UDP) // has them received from
+	stop   func()                // returns when nobody receives any more from those that were closed
 
 	mu     sync.RWMutex
 	ports  map[udpPort]*udpSocket
@@ -53,8 +54,23 @@ type udpPort struct {
 }
 
 type udpSocket struct {
-	*underlay.UDP
-	users int
+	sockets []*underlay.UDP // one for each queue
+	users   int
+}
+
+func (s *udpSocket) malformed() (n uint64) {
+	for _, u := range s.sockets {
+		n += u.Malformed()
+	}
+	return n
+}
+
+func (s *udpSocket) close() error {
+	var errs []error
+	for _, u := range s.sockets {
+		errs = append(errs, u.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func portOf(local netip.AddrPort) udpPort {
@@ -72,19 +88,30 @@ func (u *udpPorts) acquire(p udpPort) error {
 	if len(u.ports) >= maxPorts {
 		return fmt.Errorf("%w: more than %d different UDP ports", ipsec.ErrUnsupported, maxPorts)
 	}
-	socket, err := underlay.ListenUDP(u.config, p.v6, p.port)
+	sockets, err := underlay.ListenUDP(u.config, p.v6, p.port)
 	if err != nil {
 		return err
 	}
 	if u.ports == nil {
 		u.ports = make(map[udpPort]*udpSocket)
 	}
-	u.ports[p] = &udpSocket{UDP: socket, users: 1}
-	u.start(socket)
+	u.ports[p] = &udpSocket{sockets: sockets, users: 1}
+	u.start(sockets)
 	return nil
 }
 
+// release closes the socket with its last SA. When it returns, the port is free.
 func (u *udpPorts) release(p udpPort) error {
+	s := u.leave(p)
+	if s == nil {
+		return nil
+	}
+	defer u.stop() // not under the lock, which those who send take
+	return s.close()
+}
+
+// leave counts one SA less, and returns the socket if that was the last.
+func (u *udpPorts) leave(p udpPort) *udpSocket {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.ports[p]
@@ -95,8 +122,8 @@ func (u *udpPorts) release(p udpPort) error {
 		return nil
 	}
 	delete(u.ports, p)
-	u.closed += s.Malformed()
-	return s.Close()
+	u.closed += s.malformed()
+	return s
 }
 
 // malformed is what all sockets so far received and threw away.
@@ -105,17 +132,17 @@ func (u *udpPorts) malformed() uint64 {
 	defer u.mu.RUnlock()
 	n := u.closed
 	for _, s := range u.ports {
-		n += s.Malformed()
+		n += s.malformed()
 	}
 	return n
 }
 
-// get is the socket that sends from p, nil if no SA has asked for it.
-func (u *udpPorts) get(p udpPort) *underlay.UDP {
+// get is the socket by which a queue sends from p, nil if no SA has asked for it.
+func (u *udpPorts) get(p udpPort, queue int) *underlay.UDP {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
 	if s := u.ports[p]; s != nil {
-		return s.UDP
+		return s.sockets[queue]
 	}
 	return nil
 }
@@ -125,7 +152,7 @@ func (u *udpPorts) close() error {
 	defer u.mu.Unlock()
 	var errs []error
 	for _, s := range u.ports {
-		errs = append(errs, s.Close())
+		errs = append(errs, s.close())
 	}
 	clear(u.ports)
 	return errors.Join(errs...)

@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/internal/fd"
 )
 
 const clonePath = "/dev/net/tun"
@@ -72,7 +74,8 @@ func (d *Device) Index() int { return d.index }
 // Queues returns the device's queues; the slice must not be changed.
 func (d *Device) Queues() []*Queue { return d.queues }
 
-// Close removes the device and unblocks all readers and writers with os.ErrClosed.
+// Close removes the device, as soon as nobody reads or writes any more. Who waits in Read gets
+// os.ErrClosed.
 func (d *Device) Close() error {
 	var errs []error
 	for _, q := range d.queues {
@@ -83,20 +86,19 @@ func (d *Device) Close() error {
 
 // openQueue attaches one more file to the device and says what it is called.
 func openQueue(name string, flags uint16) (*Queue, string, error) {
-	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	number, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, "", &os.PathError{Op: "open", Path: clonePath, Err: err}
 	}
-	name, err = attach(fd, name, flags)
+	name, err = attach(number, name, flags)
 	if err == nil {
-		err = setOffload(fd)
+		err = setOffload(number)
 	}
 	if err != nil {
-		unix.Close(fd)
+		unix.Close(number)
 		return nil, "", err
 	}
-	// Only an attached file can be polled, so the runtime's poller gets it now.
-	return &Queue{file: os.NewFile(uintptr(fd), name)}, name, nil
+	return &Queue{file: fd.New(number, name)}, name, nil
 }
 
 func attach(fd int, name string, flags uint16) (string, error) {

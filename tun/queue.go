@@ -1,9 +1,13 @@
 package tun
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"os"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/internal/fd"
 )
 
 // MaxPacket is the length in bytes of the longest packet a queue hands over: the
@@ -15,7 +19,7 @@ const BufferLen = HeaderLen + MaxPacket
 
 // Queue is one queue of a device. One goroutine may read while another writes.
 type Queue struct {
-	file *os.File
+	file *fd.File
 }
 
 // Frame is what one read returned: an IP packet, possibly several TCP segments in one,
@@ -26,11 +30,27 @@ type Frame struct {
 	Packet []byte
 }
 
-// Read waits for one frame and puts it into buf, which belongs to the caller, must be at
-// least BufferLen long (else io.ErrShortBuffer: the kernel would cut the frame silently),
-// and is not kept. After Close it returns os.ErrClosed; once the device was removed by
-// somebody else, EBADFD.
+// File is for a Set that waits for the queue and others.
+func (q *Queue) File() *fd.File { return q.file }
+
+// Read waits for a frame: see TryRead.
 func (q *Queue) Read(buf []byte) (Frame, error) {
+	for {
+		f, err := q.TryRead(buf)
+		if !errors.Is(err, unix.EAGAIN) {
+			return f, err
+		}
+		if err := q.file.Wait(unix.POLLIN); err != nil {
+			return Frame{}, err
+		}
+	}
+}
+
+// TryRead puts one frame into buf, which belongs to the caller, must be at least BufferLen long
+// (else io.ErrShortBuffer: the kernel would cut the frame silently), and is not kept. If there is
+// none, it returns EAGAIN; after Close os.ErrClosed; once the device was removed by somebody else,
+// EBADFD.
+func (q *Queue) TryRead(buf []byte) (Frame, error) {
 	if len(buf) < BufferLen {
 		return Frame{}, io.ErrShortBuffer
 	}

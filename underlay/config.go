@@ -3,11 +3,10 @@ package underlay
 import (
 	"errors"
 	"fmt"
-	"os"
-	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/internal/fd"
 )
 
 // defaultBuffer holds some 30 ms of 1 Gb/s, with the kernel's overhead per packet.
@@ -18,16 +17,12 @@ type Config struct {
 	Mark   uint32 // SO_MARK of every packet sent; 0 sets none
 	Buffer int    // bytes of socket buffer in each direction; 0 is 4 MiB
 	Scope  uint32 // interface index for link-local destinations that name no zone; 0 is none
+	Share  int    // sockets that share what arrives; 0 is 1
 
 	plain bool // tests: do without UDP_SEGMENT and UDP_GRO
 }
 
-// conn is a non-blocking socket watched by the runtime's poller.
-type conn struct {
-	file   *os.File
-	raw    syscall.RawConn
-	closed atomic.Bool
-}
+func (c *Config) share() int { return max(c.Share, 1) }
 
 // option is one integer socket option.
 type option struct {
@@ -36,26 +31,21 @@ type option struct {
 }
 
 // open makes a socket, marked and with large buffers, and sets the options.
-func open(cfg Config, what string, family, kind, proto int, options ...option) (*conn, error) {
-	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
+func open(cfg Config, what string, family, kind, proto int, options ...option) (*fd.File, error) {
+	number, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return nil, fmt.Errorf("open %s socket: %w%s", what, err, hint(err))
 	}
-	if err := configure(fd, cfg, options); err != nil {
-		unix.Close(fd)
+	if err := configure(number, cfg, options); err != nil {
+		unix.Close(number)
 		return nil, fmt.Errorf("set up %s socket: %w%s", what, err, hint(err))
 	}
-	c := &conn{file: os.NewFile(uintptr(fd), what)}
-	if c.raw, err = c.file.SyscallConn(); err != nil {
-		c.file.Close()
-		return nil, fmt.Errorf("set up %s socket: %w", what, err)
-	}
-	return c, nil
+	return fd.New(number, what+" socket"), nil
 }
 
-func configure(fd int, cfg Config, options []option) error {
+func configure(number int, cfg Config, options []option) error {
 	if cfg.Mark != 0 {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(cfg.Mark)); err != nil {
+		if err := unix.SetsockoptInt(number, unix.SOL_SOCKET, unix.SO_MARK, int(cfg.Mark)); err != nil {
 			return fmt.Errorf("SO_MARK %#x: %w", cfg.Mark, err)
 		}
 	}
@@ -65,33 +55,26 @@ func configure(fd int, cfg Config, options []option) error {
 	}
 	// The FORCE options pass net.core.rmem_max; without CAP_NET_ADMIN the limit holds.
 	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], size) == nil {
+		if unix.SetsockoptInt(number, unix.SOL_SOCKET, o[0], size) == nil {
 			continue
 		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], size); err != nil {
+		if err := unix.SetsockoptInt(number, unix.SOL_SOCKET, o[1], size); err != nil {
 			return fmt.Errorf("buffers of %d bytes: %w", size, err)
 		}
 	}
 	for _, o := range options {
-		if err := unix.SetsockoptInt(fd, o.level, o.opt, o.want); err != nil {
-			return fmt.Errorf("%s: %w", o.name, err)
+		if err := set(number, o); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// close ends the socket and everybody who waits for it.
-func (c *conn) close() error {
-	c.closed.Store(true)
-	return c.file.Close()
-}
-
-// failure is the error of a poller operation: the poller fails only when the socket is closed.
-func (c *conn) failure(err error) error {
-	if c.closed.Load() {
-		return os.ErrClosed
+func set(number int, o option) error {
+	if err := unix.SetsockoptInt(number, o.level, o.opt, o.want); err != nil {
+		return fmt.Errorf("%s: %w", o.name, err)
 	}
-	return fmt.Errorf("wait for %s socket: %w", c.file.Name(), err)
+	return nil
 }
 
 // hint says what to do about the errors a person can do something about.

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"espalier/internal/fd"
 	"espalier/internal/inet"
 )
 
@@ -27,10 +28,33 @@ var headerOptions4 = [...]option{
 	{"IP_RECVOPTS", unix.SOL_IP, unix.IP_RECVOPTS, 1},
 }
 
-// ListenRaw opens a receiver of IP protocol 50, for all local addresses of a family, in
-// the network namespace of the calling thread. While it is open the kernel does not answer
+// ListenRaw opens receivers of IP protocol 50, for all local addresses of a family, in
+// the network namespace of the calling thread. While one is open the kernel does not answer
 // ESP with protocol-unreachable. It takes CAP_NET_RAW.
-func ListenRaw(cfg Config, v6 bool) (*Receiver, error) {
+//
+// There are cfg.Share of them, among whom the SAs are divided. The kernel shows each packet to all of
+// them, which costs the more the more there are; what is too short to hold an SPI nobody gets.
+func ListenRaw(cfg Config, v6 bool) ([]*Receiver, error) {
+	receivers := make([]*Receiver, 0, cfg.share())
+	for i := range cfg.share() {
+		r, err := openRaw(cfg, v6)
+		if err == nil {
+			receivers = append(receivers, r)
+			if cfg.share() > 1 {
+				err = takeShare(r.file, v6, i, cfg.share())
+			}
+		}
+		if err != nil {
+			for _, r := range receivers {
+				r.Close()
+			}
+			return nil, err
+		}
+	}
+	return receivers, nil
+}
+
+func openRaw(cfg Config, v6 bool) (*Receiver, error) {
 	if v6 {
 		c, err := open(cfg, "IPv6 ESP", unix.AF_INET6, unix.SOCK_RAW, inet.ProtoESP, headerOptions6[:]...)
 		if err != nil {
@@ -53,9 +77,28 @@ type UDP struct {
 	sender   *UDPSender
 }
 
-// ListenUDP opens a UDP socket on a port (4500, or 0 for a free one) of all local
-// addresses of a family, in the network namespace of the calling thread.
-func ListenUDP(cfg Config, v6 bool, port uint16) (*UDP, error) {
+// ListenUDP opens UDP sockets on a port (4500, or 0 for a free one) of all local
+// addresses of a family, in the network namespace of the calling thread. There are cfg.Share of
+// them, among whom the SAs that arrive are divided.
+func ListenUDP(cfg Config, v6 bool, port uint16) ([]*UDP, error) {
+	sockets := make([]*UDP, 0, cfg.share())
+	for i := range cfg.share() {
+		u, err := openUDP(cfg, v6, port, i > 0)
+		if err == nil {
+			sockets, port = append(sockets, u), u.Port()
+			err = u.divide(i, cfg.share())
+		}
+		if err != nil {
+			for _, u := range sockets {
+				u.Close()
+			}
+			return nil, err
+		}
+	}
+	return sockets, nil
+}
+
+func openUDP(cfg Config, v6 bool, port uint16, join bool) (*UDP, error) {
 	family, what := unix.AF_INET, fmt.Sprintf("IPv4 UDP port %d", port)
 	options, controlLen, headerLen := headerOptions4[:], control4Len, header4Len
 	if v6 {
@@ -67,42 +110,58 @@ func ListenUDP(cfg Config, v6 bool, port uint16) (*UDP, error) {
 			option{"IPV6_AUTOFLOWLABEL", unix.SOL_IPV6, unix.IPV6_AUTOFLOWLABEL, 0})
 	}
 	options = append(options[:len(options):len(options)], fragmentation(v6, false))
+	if join {
+		options = append(options, reusePort)
+	}
 	c, err := open(cfg, what, family, unix.SOCK_DGRAM, unix.IPPROTO_UDP, options...)
 	if err != nil {
 		return nil, err
 	}
 	segments := false
-	if err := c.control(func(fd int) error {
+	if err := c.Control(func(number int) error {
 		if !cfg.plain {
 			// A kernel without them carries the same datagrams one by one.
-			unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
-			_, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
+			unix.SetsockoptInt(number, unix.SOL_UDP, unix.UDP_GRO, 1)
+			_, err := unix.GetsockoptInt(number, unix.SOL_UDP, unix.UDP_SEGMENT)
 			segments = err == nil
 		}
-		port, err = bind(fd, v6, port)
+		port, err = bind(number, v6, port)
 		return err
 	}); err != nil {
-		c.close()
+		c.Close()
 		return nil, fmt.Errorf("bind %s: %w%s", what, err, hint(err))
 	}
 	u := &UDP{receiver: newReceiver(c, (*Receiver).decodeUDP, controlLen, headerLen)}
 	u.receiver.port = port
-	shared := &udpSocket{conn: c, v6: v6, scope: cfg.Scope}
+	shared := &udpSocket{file: c, v6: v6, scope: cfg.Scope}
 	shared.plain.Store(!segments)
 	u.sender = newUDPSender(shared)
 	return u, nil
 }
 
+// divide prepares a socket, the one of this number, to share its port.
+func (u *UDP) divide(number, sockets int) error {
+	switch {
+	case sockets == 1:
+		return nil
+	case number == 0:
+		return u.File().Control(func(fd int) error { return set(fd, reusePort) })
+	case number == sockets-1:
+		return dividePort(u.File(), sockets)
+	}
+	return nil
+}
+
 // bind binds to all addresses and returns the port.
-func bind(fd int, v6 bool, port uint16) (uint16, error) {
+func bind(number int, v6 bool, port uint16) (uint16, error) {
 	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(port)}
 	if v6 {
 		sa = &unix.SockaddrInet6{Port: int(port)}
 	}
-	if err := unix.Bind(fd, sa); err != nil {
+	if err := unix.Bind(number, sa); err != nil {
 		return 0, err
 	}
-	sa, err := unix.Getsockname(fd)
+	sa, err := unix.Getsockname(number)
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		port = uint16(sa.Port)
@@ -112,20 +171,17 @@ func bind(fd int, v6 bool, port uint16) (uint16, error) {
 	return port, err
 }
 
-// control runs f on the descriptor.
-func (c *conn) control(f func(fd int) error) error {
-	var err error
-	if e := c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
-		return c.failure(e)
-	}
-	return err
-}
-
 // Port is the socket's local port.
 func (u *UDP) Port() uint16 { return u.receiver.port }
 
 // Receive is [Receiver.Receive]. A GRO packet is handed out as its datagrams.
 func (u *UDP) Receive(batch []Datagram) (int, error) { return u.receiver.Receive(batch) }
+
+// TryReceive is [Receiver.TryReceive].
+func (u *UDP) TryReceive(batch []Datagram) (int, error) { return u.receiver.TryReceive(batch) }
+
+// File is for a Set that waits for the socket and others.
+func (u *UDP) File() *fd.File { return u.receiver.file }
 
 // Malformed is [Receiver.Malformed].
 func (u *UDP) Malformed() uint64 { return u.receiver.Malformed() }

@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/internal/fd"
 )
 
 // batchLen is the most messages that one system call takes or gives.
@@ -18,25 +20,12 @@ type mmsghdr struct {
 }
 
 // receiveMessages takes what is there, without waiting.
-func receiveMessages(fd uintptr, msgs []mmsghdr) (int, syscall.Errno) {
-	return messages(unix.SYS_RECVMMSG, fd, msgs)
+func receiveMessages(f *fd.File, msgs []mmsghdr) (int, syscall.Errno) {
+	return f.Call(unix.SYS_RECVMMSG, unsafe.Pointer(unsafe.SliceData(msgs)), len(msgs), unix.MSG_DONTWAIT)
 }
 
 // sendMessages sends until one message fails. The error is that of the first message: a
 // later one that fails ends the count, and is the first of the next call.
-func sendMessages(fd uintptr, msgs []mmsghdr) (int, syscall.Errno) {
-	return messages(unix.SYS_SENDMMSG, fd, msgs)
-}
-
-func messages(trap, fd uintptr, msgs []mmsghdr) (int, syscall.Errno) {
-	for {
-		n, _, errno := unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
-			uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
-		if errno == 0 {
-			return int(n), 0
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
-	}
+func sendMessages(f *fd.File, msgs []mmsghdr) (int, syscall.Errno) {
+	return f.Call(unix.SYS_SENDMMSG, unsafe.Pointer(unsafe.SliceData(msgs)), len(msgs), unix.MSG_DONTWAIT)
 }

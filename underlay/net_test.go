@@ -113,7 +113,13 @@ type receiver interface {
 
 func listenRaw(t testing.TB, ns *netns.NS, v6 bool) (r *Receiver) {
 	t.Helper()
-	in(t, ns, func() (err error) { r, err = ListenRaw(Config{Mark: testMark}, v6); return })
+	in(t, ns, func() error {
+		all, err := ListenRaw(Config{Mark: testMark}, v6)
+		if err == nil {
+			r = all[0]
+		}
+		return err
+	})
 	t.Cleanup(func() { r.Close() })
 	return r
 }
@@ -121,7 +127,13 @@ func listenRaw(t testing.TB, ns *netns.NS, v6 bool) (r *Receiver) {
 func listenUDP(t testing.TB, ns *netns.NS, cfg Config, v6 bool, port uint16) (u *UDP) {
 	t.Helper()
 	cfg.Mark = testMark
-	in(t, ns, func() (err error) { u, err = ListenUDP(cfg, v6, port); return })
+	in(t, ns, func() error {
+		all, err := ListenUDP(cfg, v6, port)
+		if err == nil {
+			u = all[0]
+		}
+		return err
+	})
 	t.Cleanup(func() { u.Close() })
 	return u
 }

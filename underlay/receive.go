@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"espalier/internal/fd"
 	"espalier/internal/inet"
 )
 
@@ -46,16 +48,13 @@ type Datagram struct {
 
 // Receiver receives on one socket, in batches. One goroutine at a time may call Receive.
 type Receiver struct {
-	conn    *conn
-	decode  func(*Receiver, int) bool // fills current from message i; false if it is malformed
-	port    uint16
-	waiting func(fd uintptr) bool // handed to the poller
-	errno   syscall.Errno
+	file   *fd.File
+	decode func(*Receiver, int) bool // fills current from message i; false if it is malformed
+	port   uint16
 
 	// The last batch of the kernel: messages next to count-1 are still to be handed out,
 	// and of the current one the payload still to be cut into datagrams of segment bytes.
 	msgs        []mmsghdr
-	ask         int
 	next, count int
 	current     Datagram
 	rest        []byte
@@ -76,9 +75,9 @@ type Receiver struct {
 
 // newReceiver makes the receiver's buffers. controlLen and headerLen are the room per
 // message for control messages and rebuilt headers.
-func newReceiver(c *conn, decode func(*Receiver, int) bool, controlLen, headerLen int) *Receiver {
+func newReceiver(f *fd.File, decode func(*Receiver, int) bool, controlLen, headerLen int) *Receiver {
 	r := &Receiver{
-		conn:    c,
+		file:    f,
 		decode:  decode,
 		msgs:    make([]mmsghdr, batchLen),
 		iovecs:  make([]unix.Iovec, batchLen),
@@ -99,17 +98,29 @@ func newReceiver(c *conn, decode func(*Receiver, int) bool, controlLen, headerLe
 			m.Control = &r.control[i*controlLen]
 		}
 	}
-	r.waiting = func(fd uintptr) bool {
-		r.count, r.errno = receiveMessages(fd, r.msgs[:r.ask])
-		return r.errno != unix.EAGAIN
-	}
 	return r
 }
 
-// Receive waits for a datagram, then fills batch with those that have arrived. A batch of
-// 64 takes all that one system call gives; what does not fit is kept for the next call.
-// After Close it returns os.ErrClosed.
+// File is for a Set that waits for the socket and others.
+func (r *Receiver) File() *fd.File { return r.file }
+
+// Receive waits for a datagram: see TryReceive.
 func (r *Receiver) Receive(batch []Datagram) (int, error) {
+	for {
+		n, err := r.TryReceive(batch)
+		if !errors.Is(err, unix.EAGAIN) {
+			return n, err
+		}
+		if err := r.file.Wait(unix.POLLIN); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// TryReceive fills batch with datagrams that have arrived. A batch of 64 takes all that one system
+// call gives; what does not fit is kept for the next call. If there is none, it returns EAGAIN;
+// after Close os.ErrClosed.
+func (r *Receiver) TryReceive(batch []Datagram) (int, error) {
 	if len(batch) == 0 {
 		return 0, errors.New("receive: the batch has no room")
 	}
@@ -127,8 +138,8 @@ func (r *Receiver) Receive(batch []Datagram) (int, error) {
 // or the description of its header. It may be called at any time.
 func (r *Receiver) Malformed() uint64 { return r.malformed.Load() }
 
-// Close closes the socket; a waiting Receive returns os.ErrClosed.
-func (r *Receiver) Close() error { return r.conn.close() }
+// Close closes the socket; a Receive that waits returns os.ErrClosed.
+func (r *Receiver) Close() error { return r.file.Close() }
 
 // refill gets up to n messages from the kernel.
 func (r *Receiver) refill(n int) error {
@@ -139,14 +150,17 @@ func (r *Receiver) refill(n int) error {
 		m.SetControllen(r.ctlLen)
 		m.Flags = 0
 	}
-	r.ask, r.errno = n, 0
-	if err := r.conn.raw.Read(r.waiting); err != nil {
-		return r.conn.failure(err)
+	count, errno := receiveMessages(r.file, r.msgs[:n])
+	switch errno {
+	case 0:
+		r.count = count
+		return nil
+	case unix.EAGAIN:
+		return errno
+	case fd.Closed:
+		return os.ErrClosed
 	}
-	if r.errno != 0 {
-		return receiveError{r.conn.file.Name(), r.errno}
-	}
-	return nil
+	return receiveError{r.file.Name(), errno}
 }
 
 // handOut moves datagrams from the kernel's batch to the caller's.
@@ -271,5 +285,5 @@ type receiveError struct {
 	errno  syscall.Errno
 }
 
-func (e receiveError) Error() string { return "receive on " + e.socket + " socket: " + e.errno.Error() }
+func (e receiveError) Error() string { return "receive on " + e.socket + ": " + e.errno.Error() }
 func (e receiveError) Unwrap() error { return e.errno }

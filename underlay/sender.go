@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"espalier/internal/fd"
 	"espalier/internal/inet"
 )
 
@@ -13,7 +14,7 @@ import (
 // (raw(7), IP_HDRINCL; IPV6_HDRINCL). One goroutine at a time may use it: take one for
 // each queue.
 type Sender struct {
-	v4, v6   *conn // v6 is nil on a kernel without IPv6
+	v4, v6   *fd.File // v6 is nil on a kernel without IPv6
 	scope    uint32
 	transmit *transmit
 }
@@ -32,7 +33,7 @@ func NewSender(cfg Config) (*Sender, error) {
 		option{"IPV6_HDRINCL", unix.SOL_IPV6, unix.IPV6_HDRINCL, 1},
 		fragmentation(true, true))
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
-		v4.close()
+		v4.Close()
 		return nil, err
 	}
 	return &Sender{v4: v4, v6: v6, scope: cfg.Scope, transmit: newTransmit()}, nil
@@ -49,7 +50,7 @@ func NewSender(cfg Config) (*Sender, error) {
 func (s *Sender) Send(pkts [][]byte) (sent int, err error) {
 	t := s.transmit
 	t.failed.Failed = t.failed.Failed[:0]
-	var batch *conn // of the messages collected
+	var batch *fd.File // of the messages collected
 	for i, p := range pkts {
 		to, ok := destination(p)
 		c := s.v4
@@ -85,11 +86,11 @@ func (s *Sender) Send(pkts [][]byte) (sent int, err error) {
 	return len(pkts) - len(t.failed.Failed), t.result()
 }
 
-// Close closes the sockets; a waiting Send returns os.ErrClosed.
+// Close closes the sockets; a Send that waits for room returns os.ErrClosed.
 func (s *Sender) Close() error {
-	err := s.v4.close()
+	err := s.v4.Close()
 	if s.v6 != nil {
-		err = errors.Join(err, s.v6.close())
+		err = errors.Join(err, s.v6.Close())
 	}
 	return err
 }

@@ -4,10 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"os"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/internal/fd"
 )
 
 // Failure is one packet that was not sent. Err is the kernel's syscall.Errno: EMSGSIZE
@@ -42,13 +45,7 @@ type transmit struct {
 	n      int   // messages collected
 
 	failed SendError
-
-	// What the poller's callbacks work on.
-	pending []mmsghdr
-	sent    int
-	errno   syscall.Errno
-	try     func(fd uintptr)
-	retry   func(fd uintptr) bool
+	kernel func(*fd.File, []mmsghdr) (int, syscall.Errno) // sendMessages, but in tests
 }
 
 func newTransmit() *transmit {
@@ -57,14 +54,10 @@ func newTransmit() *transmit {
 		iovecs: make([]unix.Iovec, batchLen),
 		names:  make([]unix.RawSockaddrInet6, batchLen),
 		index:  make([]int, batchLen),
+		kernel: sendMessages,
 	}
 	for i := range t.msgs {
 		t.msgs[i].Name = (*byte)(unsafe.Pointer(&t.names[i]))
-	}
-	t.try = func(fd uintptr) { t.sent, t.errno = sendMessages(fd, t.pending) }
-	t.retry = func(fd uintptr) bool {
-		t.try(fd)
-		return t.errno != unix.EAGAIN
 	}
 	return t
 }
@@ -82,10 +75,10 @@ func (t *transmit) add(index int, packet []byte) *mmsghdr {
 }
 
 // flush sends what is collected, step by step over the messages that fail. The error is
-// os.ErrClosed, or the poller's.
-func (t *transmit) flush(c *conn) error {
+// os.ErrClosed.
+func (t *transmit) flush(f *fd.File) error {
 	for at := 0; at < t.n; {
-		sent, errno, err := t.send(c, t.msgs[at:t.n])
+		sent, errno, err := t.send(f, t.msgs[at:t.n])
 		if err != nil {
 			t.n = 0
 			return err
@@ -100,19 +93,21 @@ func (t *transmit) flush(c *conn) error {
 	return nil
 }
 
-// send makes one system call, and waits only where the socket's buffer is full. The first
-// try goes past the poller's lock, so that senders on one socket run side by side.
-func (t *transmit) send(c *conn, msgs []mmsghdr) (int, syscall.Errno, error) {
-	t.pending = msgs
-	err := c.raw.Control(t.try)
-	if err == nil && t.errno == unix.EAGAIN {
-		err = c.raw.Write(t.retry)
+// send makes one system call, and waits only where the socket's buffer is full.
+func (t *transmit) send(f *fd.File, msgs []mmsghdr) (int, syscall.Errno, error) {
+	for {
+		sent, errno := t.kernel(f, msgs)
+		switch errno {
+		case fd.Closed:
+			return 0, 0, os.ErrClosed
+		case unix.EAGAIN:
+			if err := f.Wait(unix.POLLOUT); err != nil {
+				return 0, 0, err
+			}
+		default:
+			return sent, errno, nil
+		}
 	}
-	t.pending = nil
-	if err != nil {
-		return 0, 0, c.failure(err)
-	}
-	return t.sent, t.errno, nil
 }
 
 func (t *transmit) fail(index int, errno syscall.Errno) {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"espalier/internal/fd"
 	"espalier/internal/inet"
 )
 
@@ -204,14 +205,12 @@ func TestKernelRefusesSegments(t *testing.T) {
 		p := newPair(t)
 		send, receive := listenUDP(t, p.a, Config{}, false, testPort), listenUDP(t, p.b, Config{}, false, testPort)
 		tx, refused := send.sender.transmit, 0
-		kernel := tx.try
-		tx.try = func(fd uintptr) {
-			if tx.pending[0].Iovlen > 1 {
+		tx.kernel = func(f *fd.File, msgs []mmsghdr) (int, syscall.Errno) {
+			if msgs[0].Iovlen > 1 {
 				refused++
-				tx.sent, tx.errno = 0, tt.errno
-				return
+				return 0, tt.errno
 			}
-			kernel(fd)
+			return sendMessages(f, msgs)
 		}
 		m := udpMessage(p, false, nil)
 		for i := range 100 {
@@ -237,19 +236,17 @@ func TestKernelRefusesSegments(t *testing.T) {
 	}
 }
 
-// TestFullBuffer makes the first try find the socket's buffer full, so that the poller
-// waits for room.
+// TestFullBuffer makes the first try find the socket's buffer full, so that the sender waits for
+// room.
 func TestFullBuffer(t *testing.T) {
 	p := newPair(t)
 	send, receive := listenUDP(t, p.a, Config{}, true, testPort), listenUDP(t, p.b, Config{}, true, testPort)
 	tx, tries := send.sender.transmit, 0
-	kernel := tx.try
-	tx.try = func(fd uintptr) {
+	tx.kernel = func(f *fd.File, msgs []mmsghdr) (int, syscall.Errno) {
 		if tries++; tries == 1 {
-			tx.sent, tx.errno = 0, unix.EAGAIN
-			return
+			return 0, unix.EAGAIN
 		}
-		kernel(fd)
+		return sendMessages(f, msgs)
 	}
 	if err := send.Send(udpMessage(p, true, [][]byte{{1}, {2}})); err != nil {
 		t.Fatal(err)

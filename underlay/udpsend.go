@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/internal/fd"
 )
 
 // Limits of one UDP_SEGMENT send (UDP_MAX_SEGMENTS of older kernels; the IP length with
@@ -19,6 +21,9 @@ const (
 	maxSegments     = 64
 	maxSegmentBytes = 65000
 )
+
+// MaxSegments is how many packets of an MTU go to the kernel as one UDP_SEGMENT send.
+func MaxSegments(mtu int) int { return min(max(maxSegmentBytes/mtu, 1), maxSegments) }
 
 // Message is a number of UDP payloads that go to one peer under equal IP headers. The
 // buffers are the caller's and only read.
@@ -42,7 +47,7 @@ type Message struct {
 
 // udpSocket is what the senders of one socket share.
 type udpSocket struct {
-	conn  *conn
+	file  *fd.File
 	v6    bool
 	scope uint32
 	plain atomic.Bool // UDP_SEGMENT does not work here
@@ -98,7 +103,7 @@ func (s *UDPSender) Send(m Message) error {
 			n = segmentable(m.Payloads[i:])
 		}
 		if n > 1 {
-			if err := t.flush(s.socket.conn); err != nil {
+			if err := t.flush(s.socket.file); err != nil {
 				return err
 			}
 			done, err := s.sendSegments(&m, i, n, to, scope, control)
@@ -112,7 +117,7 @@ func (s *UDPSender) Send(m Message) error {
 		}
 		for j := i; j < i+n; j++ {
 			if t.n == batchLen {
-				if err := t.flush(s.socket.conn); err != nil {
+				if err := t.flush(s.socket.file); err != nil {
 					return err
 				}
 			}
@@ -120,7 +125,7 @@ func (s *UDPSender) Send(m Message) error {
 		}
 		i += n
 	}
-	if err := t.flush(s.socket.conn); err != nil {
+	if err := t.flush(s.socket.file); err != nil {
 		return err
 	}
 	return t.result()
@@ -164,7 +169,7 @@ func (s *UDPSender) sendSegments(m *Message, i, n int, to netip.AddrPort, scope 
 	msg.SetIovlen(n)
 	s.address(msg, to, scope, w.bytes())
 
-	_, errno, err := t.send(s.socket.conn, t.msgs[:1])
+	_, errno, err := t.send(s.socket.file, t.msgs[:1])
 	switch {
 	case err != nil:
 		return false, err
@@ -194,7 +199,7 @@ func (s *UDPSender) address(m *mmsghdr, to netip.AddrPort, scope uint32, control
 func (s *udpSocket) destination(m *Message) (to netip.AddrPort, scope uint32, err error) {
 	dst, src := m.Dst.Addr().Unmap(), m.Src.Addr().Unmap()
 	if !dst.IsValid() || dst.Is6() != s.v6 || src.IsValid() && src.Is6() != s.v6 {
-		return to, 0, fmt.Errorf("send from %v to %v on %s socket: %w", m.Src, m.Dst, s.conn.file.Name(), syscall.EAFNOSUPPORT)
+		return to, 0, fmt.Errorf("send from %v to %v on %s: %w", m.Src, m.Dst, s.file.Name(), syscall.EAFNOSUPPORT)
 	}
 	if needsScope(dst) {
 		scope = s.scope
@@ -230,7 +235,7 @@ func (s *udpSocket) setDontFragment(on bool) error {
 		return nil
 	}
 	o := fragmentation(s.v6, on)
-	if err := s.conn.control(func(fd int) error { return unix.SetsockoptInt(fd, o.level, o.opt, o.want) }); err != nil {
+	if err := s.file.Control(func(number int) error { return set(number, o) }); err != nil {
 		return err
 	}
 	s.dontFragment = on

@@ -19,6 +19,7 @@ var arrows = map[string][]string{
 	"internal/cli": {"dataplane", "demo", "internal/usedkeys", "ipsec", "probe", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
 
 	"ipsec":         {},
+	"internal/fd":   {},
 	"internal/inet": {},
 
 	"xfrm":        {"ipsec"},
@@ -30,10 +31,10 @@ var arrows = map[string][]string{
 	"aesgcm":     {},
 	"esp/replay": {},
 	"esp":        {"aesgcm", "esp/replay", "ipsec"},
-	"tun":        {"internal/inet"},
-	"underlay":   {"internal/inet"},
+	"tun":        {"internal/fd", "internal/inet"},
+	"underlay":   {"internal/fd", "internal/inet"},
 	"guard":      {"ipsec"},
-	"dataplane":  {"tun", "underlay", "guard", "esp", "esp/replay", "ipsec", "internal/inet"},
+	"dataplane":  {"tun", "underlay", "guard", "esp", "esp/replay", "ipsec", "internal/fd", "internal/inet"},
 
 	"probe":             {},
 	"internal/usedkeys": {"ipsec"},
@@ -54,6 +55,7 @@ var outside = map[string][]string{
 	"esp/replay":    {},
 	"esp":           {},
 	"aesgcm":        {"golang.org/x/sys"},
+	"internal/fd":   {"golang.org/x/sys"},
 	"tun":           {"golang.org/x/sys"},
 	"underlay":      {"golang.org/x/sys"},
 	"xfrm":          {"github.com/mdlayher/netlink", "golang.org/x/sys"},

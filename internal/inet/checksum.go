@@ -8,25 +8,35 @@ import (
 
 // Sum adds b to a running ones'-complement sum of 16-bit words (RFC 1071). Pieces but the
 // last must have even length. The sum is kept in 64 bits; [Fold] ends it.
+//
+// The bytes are summed in the machine's order, which is faster, and only the result is turned
+// (RFC 1071 §2 B).
 func Sum(b []byte, initial uint64) uint64 {
-	sum, carry := initial, uint64(0)
-	for len(b) >= 32 {
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b[8:]), carry)
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b[16:]), carry)
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b[24:]), carry)
-		b = b[32:]
+	sum, carry := uint64(0), uint64(0)
+	for len(b) >= 64 {
+		w := (*[64]byte)(b)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[8:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[16:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[24:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[32:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[40:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[48:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[56:]), carry)
+		b = b[64:]
 	}
 	for len(b) >= 8 {
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), carry)
 		b = b[8:]
 	}
 	if len(b) > 0 {
 		var last [8]byte
 		copy(last[:], b)
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(last[:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(last[:]), carry)
 	}
-	sum, carry = bits.Add64(sum, carry, 0)
+	sum, carry = bits.Add64(sum, 0, carry)
+	sum += carry
+	sum, carry = bits.Add64(initial, bits.ReverseBytes64(sum), 0)
 	return sum + carry
 }
 
