@@ -46,7 +46,8 @@ const (
 )
 
 // PeerMoved says that the UDP encapsulation of an SA comes from another address or port than
-// the SA says.
+// the SA says. It is told of authentic packets only, once for each such place and then as
+// SA.MappingAge says. The SA stays as it is: to follow the peer is for who has its keys.
 type PeerMoved struct {
 	SA SA
 	To netip.AddrPort

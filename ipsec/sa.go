@@ -88,6 +88,10 @@ type Offload struct {
 // direction: packets go from SrcPort to DstPort.
 type Encap struct {
 	SrcPort, DstPort uint16
+	// Original is the source address that the sender's packets had before a NAT changed it, which
+	// the checksums of transport mode cover (RFC 3948 §3.1.2, NAT-OA of RFC 3947). Zero: unknown.
+	// Only an inbound SA has a use for it.
+	Original netip.Addr
 }
 
 // SAID identifies an SA in a SAD. As in Linux, two SAs may share an SPI if their
@@ -137,9 +141,18 @@ type SA struct {
 
 	Selector Selector // traffic the SA may carry; the zero Selector matches everything
 	Encap    *Encap   // nil: IP protocol 50
-	Offload  Offload
-	Limits   Limits
-	Notice   *Notice // when to tell of Progress; nil: as the engine does by default
+
+	// NATKeepalive is after how long without a packet sent a NAT keepalive goes to the peer (RFC
+	// 3948 §2.3), in whole seconds; 0 is never. Only an outbound SA with Encap takes it.
+	NATKeepalive time.Duration
+	// MappingAge is after how long PeerMoved is told again while the peer's packets come from the
+	// same wrong place, in whole seconds; 0 is never. Only an SA with Encap that is not outbound
+	// takes it.
+	MappingAge time.Duration
+
+	Offload Offload
+	Limits  Limits
+	Notice  *Notice // when to tell of Progress; nil: as the engine does by default
 
 	// Counters start from the numbers given when the SA is added and are read back by
 	// Lookup and List.

@@ -13,7 +13,7 @@ func TestComplete(t *testing.T) {
 	id, selector := "src dst proto spi", "src dst dev proto sport dport type code key"
 	const added = "state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 1 "
 	afterID := "enc auth auth-trunc aead comp mode mark reqid dir seq replay-window replay-seq replay-seq-hi replay-oseq " +
-		"replay-oseq-hi flag extra-flag sel limit encap coa ctx offload output-mark if_id tfcpad pcpu-num"
+		"replay-oseq-hi flag extra-flag sel limit encap coa ctx offload output-mark if_id tfcpad pcpu-num nat-keepalive mapping-maxage"
 	withAEAD := strings.TrimPrefix(afterID, "enc auth auth-trunc aead ")
 	stateFlags := "noecn decap-dscp nopmtudisc wildrecv icmp af-unspec align4 esn"
 	policyKey := selector + " dir mark ctx ptype if_id"

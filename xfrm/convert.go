@@ -24,7 +24,7 @@ func (s *State) SA() (ipsec.SA, error) {
 		Counters:  s.counters(),
 	}
 	for _, step := range []func(*ipsec.SA) error{
-		s.checkExpressible, s.convertMode, s.convertAEAD, s.convertSelector, s.convertEncap, s.convertDirection, s.convertLimits,
+		s.checkExpressible, s.convertMode, s.convertAEAD, s.convertSelector, s.convertEncap, s.convertDirection, s.convertNAT, s.convertLimits,
 	} {
 		if err := step(&sa); err != nil {
 			return ipsec.SA{}, err
@@ -69,8 +69,6 @@ func (s *State) checkExpressible(*ipsec.SA) error {
 		return unsupported("security context (XFRMA_SEC_CTX)")
 	case s.CoAddr.IsValid():
 		return unsupported("care-of address (XFRMA_COADDR)")
-	case s.NATKeepalive != 0:
-		return unsupported("NAT keepalive (XFRMA_NAT_KEEPALIVE_INTERVAL)")
 	case s.PCPU != nil:
 		return unsupported("per-CPU SA (XFRMA_SA_PCPU)")
 	case s.IPTFS != nil:
@@ -155,7 +153,7 @@ func (s *State) convertSelector(sa *ipsec.SA) error {
 // prefixBits is the length of a prefix, 0 for one that is not set.
 func prefixBits(p netip.Prefix) int { return max(p.Bits(), 0) }
 
-// convertEncap ignores the original address, which no engine looks at.
+// convertEncap takes an original address of 0.0.0.0 or :: for none.
 func (s *State) convertEncap(sa *ipsec.SA) error {
 	if s.Encap == nil {
 		return nil
@@ -164,6 +162,9 @@ func (s *State) convertEncap(sa *ipsec.SA) error {
 		return unsupported("encapsulation type %d: only espinudp", s.Encap.Type)
 	}
 	sa.Encap = &ipsec.Encap{SrcPort: s.Encap.SrcPort, DstPort: s.Encap.DstPort}
+	if oa := s.Encap.OA; oa.IsValid() && !oa.IsUnspecified() {
+		sa.Encap.Original = oa
+	}
 	return nil
 }
 
@@ -195,6 +196,24 @@ func (s *State) convertDirection(sa *ipsec.SA) error {
 		return invalid("ESN needs a replay window unless the SA is outbound")
 	}
 	return s.convertOffload(sa)
+}
+
+// convertNAT checks what NAT traversal beside the encapsulation itself goes with: net/xfrm's
+// __xfrm_init_state for keepalives, verify_newsa_info for mappings.
+func (s *State) convertNAT(sa *ipsec.SA) error {
+	switch {
+	case s.NATKeepalive != 0 && s.Dir != StateDirOut:
+		return invalid("NAT keepalive is only supported for outbound SAs: say dir out")
+	case s.NATKeepalive != 0 && s.Encap == nil:
+		return invalid("NAT keepalive is only supported for UDP encapsulation")
+	case s.MappingThresh != 0 && s.Encap == nil:
+		return invalid("MTIMER_THRESH attribute can only be set on ENCAP states")
+	case s.MappingThresh != 0 && s.Dir == StateDirOut:
+		return invalid("MTIMER_THRESH attribute should not be set on output SA")
+	}
+	sa.NATKeepalive = time.Duration(s.NATKeepalive) * time.Second
+	sa.MappingAge = time.Duration(s.MappingThresh) * time.Second
+	return nil
 }
 
 func (s *State) convertOffload(sa *ipsec.SA) error {

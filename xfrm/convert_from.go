@@ -2,6 +2,7 @@ package xfrm
 
 import (
 	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,12 +52,26 @@ func StateFromSA(sa *ipsec.SA) (*State, error) {
 		s.Flags |= FlagAFUnspec // else Linux narrows the selector to the SA's own family
 	}
 	if e := sa.Encap; e != nil {
-		s.Encap = &EncapTmpl{Type: EncapESPInUDP, SrcPort: e.SrcPort, DstPort: e.DstPort}
+		s.Encap = &EncapTmpl{Type: EncapESPInUDP, SrcPort: e.SrcPort, DstPort: e.DstPort, OA: e.Original}
+	}
+	if s.NATKeepalive, err = wholeSeconds("NAT keepalive", sa.NATKeepalive); err != nil {
+		return nil, err
+	}
+	if s.MappingThresh, err = wholeSeconds("mapping age", sa.MappingAge); err != nil {
+		return nil, err
 	}
 	if err := s.setDirection(sa); err != nil {
 		return nil, err
 	}
 	return s, s.setCounters(sa)
+}
+
+// wholeSeconds is an interval as XFRMA_NAT_KEEPALIVE_INTERVAL and XFRMA_MTIMER_THRESH have it.
+func wholeSeconds(what string, d time.Duration) (uint32, error) {
+	if d < 0 || d%time.Second != 0 || d/time.Second > math.MaxUint32 {
+		return 0, invalid("%s of %s: whole seconds only", what, d)
+	}
+	return uint32(d / time.Second), nil
 }
 
 func (s *State) setDirection(sa *ipsec.SA) error {

@@ -44,6 +44,11 @@ func TestStateRefusals(t *testing.T) {
 		{func(s *State) { s.Dir, s.Replay = StateDirOut, &ReplayState{Seq: 1} }, ipsec.ErrInvalid, "inbound sequence"},
 		{func(s *State) { s.Dir, s.Replay = StateDirIn, &ReplayState{OSeq: 1} }, ipsec.ErrInvalid, "outbound sequence"},
 		{func(s *State) { s.Dir, s.Offload = StateDirIn, &Offload{Ifindex: 1} }, ipsec.ErrInvalid, "differ"},
+		{func(s *State) { s.NATKeepalive, s.Encap = 20, &EncapTmpl{Type: EncapESPInUDP} }, ipsec.ErrInvalid, "outbound SAs"},
+		{func(s *State) { s.NATKeepalive, s.Encap, s.Dir = 20, &EncapTmpl{Type: EncapESPInUDP}, StateDirIn }, ipsec.ErrInvalid, "outbound SAs"},
+		{func(s *State) { s.NATKeepalive, s.Dir = 20, StateDirOut }, ipsec.ErrInvalid, "UDP encapsulation"},
+		{func(s *State) { s.MappingThresh = 20 }, ipsec.ErrInvalid, "ENCAP states"},
+		{func(s *State) { s.MappingThresh, s.Encap, s.Dir = 20, &EncapTmpl{Type: EncapESPInUDP}, StateDirOut }, ipsec.ErrInvalid, "output SA"},
 		{func(s *State) { s.Offload = &Offload{Ifindex: 1, Flags: 8} }, ipsec.ErrInvalid, "offload flags 0x8"},
 	} {
 		_, err := plainState(t, 1, c.change).SA()
@@ -138,6 +143,15 @@ func genSA(t *rapid.T) ipsec.SA {
 	}
 	if rapid.Bool().Draw(t, "encap") {
 		sa.Encap = &ipsec.Encap{SrcPort: 4500, DstPort: rapid.Uint16().Draw(t, "port")}
+		if rapid.Bool().Draw(t, "original") {
+			sa.Encap.Original = sa.Dst
+		}
+		age := time.Duration(rapid.Uint32().Draw(t, "seconds")) * time.Second
+		if sa.Direction == ipsec.Outbound {
+			sa.NATKeepalive = age
+		} else {
+			sa.MappingAge = age
+		}
 	}
 	if rapid.Bool().Draw(t, "offload") {
 		sa.Offload = ipsec.Offload{

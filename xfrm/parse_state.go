@@ -44,6 +44,8 @@ var stateGrammar = newGrammar(idWords(func(b *stateBuilder) *identity { return &
 	{name: "if_id", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.IfID, 32, "an if_id") }},
 	{name: "tfcpad", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.TFCPad, 32, "a length") }},
 	{name: "pcpu-num", parse: func(c *cursor, b *stateBuilder) error { return optionalNumber(c, &b.PCPU, "a CPU") }},
+	{name: "nat-keepalive", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.NATKeepalive, 32, "a number of seconds") }},
+	{name: "mapping-maxage", parse: func(c *cursor, b *stateBuilder) error { return number(c, &b.MappingThresh, 32, "a number of seconds") }},
 })
 
 func (c *cursor) stateCommand(cmd *Command) error {

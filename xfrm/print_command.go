@@ -69,6 +69,8 @@ func StateWords(s *State, opt FormatOptions) []string {
 	if s.PCPU != nil {
 		w.add("pcpu-num", utoa(*s.PCPU))
 	}
+	w.number("nat-keepalive", s.NATKeepalive)
+	w.number("mapping-maxage", s.MappingThresh)
 	if !selectorIsZero(&s.Sel) {
 		w.add("sel")
 		w.selector(&s.Sel, opt)

@@ -115,6 +115,12 @@ func (p *printer) stateAttributes(s *State, family uint16) {
 	if s.PCPU != nil {
 		p.f("\tpcpu-num %d\n", *s.PCPU)
 	}
+	if s.NATKeepalive != 0 {
+		p.f("\tnat-keepalive %d\n", s.NATKeepalive)
+	}
+	if s.MappingThresh != 0 {
+		p.f("\tmapping-maxage %d\n", s.MappingThresh)
+	}
 }
 
 // algorithms prints one line for each. Where there is auth-trunc, auth only says it again.

@@ -151,7 +151,7 @@ func drawReadBack(t *rapid.T) *State {
 	} else if b := rapid.Uint32().Draw(t, "bitmap"); b != 0 {
 		s.Replay.Bitmap = []uint32{b}
 	}
-	s.PCPU = nil // as ip does not print it
+	s.PCPU, s.NATKeepalive, s.MappingThresh = nil, 0, 0 // as ip does not print them
 	s.LastUsed = uint64(rapid.Uint32().Draw(t, "lastused"))
 	s.Current = LifetimeCurrent{1, 2, uint64(rapid.Uint32().Draw(t, "added")), uint64(rapid.Uint32().Draw(t, "used"))}
 	s.Stats = StateStats{1, 2, 3}

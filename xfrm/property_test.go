@@ -157,6 +157,9 @@ func drawState(t *rapid.T) *State {
 		s.Encap = &EncapTmpl{Type: rapid.SampledFrom([]EncapType{1, 2, 7}).Draw(t, "etype"),
 			SrcPort: rapid.Uint16().Draw(t, "esp"), DstPort: rapid.Uint16().Draw(t, "edp"), OA: drawAddr(t, is6)}
 	}
+	if rapid.Bool().Draw(t, "nat") {
+		s.NATKeepalive, s.MappingThresh = u32("keepalive"), u32("maxage")
+	}
 	if s.Dir != 0 && rapid.Bool().Draw(t, "offload") {
 		s.Offload = &Offload{Ifindex: rapid.Int32Range(1, 1<<30).Draw(t, "dev")}
 		if s.Dir == StateDirIn {

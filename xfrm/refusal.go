@@ -125,6 +125,20 @@ var kernelRules = []kernelRule{
 		since: directionCame,
 	},
 	{
+		Refusal: Refusal{"nat-keepalive without dir out and encap espinudp", "it is the sender's, for UDP: give both, or leave it out"},
+		when: func(s *State) bool {
+			return s.NATKeepalive != 0 && (s.Dir != StateDirOut || s.Encap == nil || s.Encap.Type != EncapESPInUDP)
+		},
+		since: directionCame,
+	},
+	{
+		Refusal: Refusal{"mapping-maxage without encap, or with dir out", "it is the receiver's, for UDP: leave it out"},
+		when: func(s *State) bool {
+			return s.MappingThresh != 0 && (s.Encap == nil || s.Dir == StateDirOut)
+		},
+		since: directionCame,
+	},
+	{
 		Refusal: Refusal{"packet offload, which came with Linux 6.2", "use offload crypto, or a newer kernel"},
 		when:    func(s *State) bool { return s.Offload != nil && s.Offload.Flags&OffloadPacket != 0 },
 		until:   packetOffloadCame,

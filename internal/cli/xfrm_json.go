@@ -99,6 +99,8 @@ type stateView struct {
 	TFCPad       uint32        `json:"tfcpad,omitempty"`
 	Seq          uint32        `json:"seq,omitempty"` // of the key manager
 	PCPU         *uint32       `json:"pcpu,omitempty"`
+	NATKeepalive uint32        `json:"nat_keepalive,omitempty"`  // seconds
+	MappingAge   uint32        `json:"mapping_maxage,omitempty"` // seconds
 	Limits       limitsView    `json:"limits"`
 	Current      currentView   `json:"current"`
 	Stats        statsView     `json:"stats"`
@@ -233,6 +235,7 @@ func (r *xfrmRun) stateView(s *xfrm.State) stateView {
 		v.Auth = &aeadView{Name: s.AuthTrunc.Name, KeyBits: s.AuthTrunc.KeyBits, ICVBits: s.AuthTrunc.TruncBits}
 	}
 	v.CoA, v.Ctx, v.Seq, v.PCPU = addrText(s.CoAddr), ctxText(s.SecCtx), s.Seq, s.PCPU
+	v.NATKeepalive, v.MappingAge = s.NATKeepalive, s.MappingThresh
 	if e := s.Encap; e != nil {
 		v.Encap = &encapView{Type: e.Type.String(), SPort: e.SrcPort, DPort: e.DstPort, OA: addrText(e.OA)}
 	}

@@ -252,6 +252,13 @@ var Differences = []Difference{
 		explains: func(c *comparison) bool { return c.has("pcpu-num") && c.ip == exitSyntax },
 	},
 	{
+		What: "`nat-keepalive SECONDS` and `mapping-maxage SECONDS` are taken and printed.",
+		Why:  "`ip` has no words for XFRMA_NAT_KEEPALIVE_INTERVAL and XFRMA_MTIMER_THRESH.",
+		explains: func(c *comparison) bool {
+			return (c.has("nat-keepalive") || c.has("mapping-maxage")) && c.ip == exitSyntax
+		},
+	},
+	{
 		old:  true,
 		What: "The direction of an SA and `offload packet` are taken.",
 		Why:  "iproute2 has them since 6.2 and 6.11.",
