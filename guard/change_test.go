@@ -130,10 +130,15 @@ func TestChangesOfPorts(t *testing.T) {
 
 	put(t, g, 200, bothWays(ipsec.Protect, 10, sel("10.0.0.0/24", "10.0.0.0/24", 0, anyPort, anyPort))...)
 	natt := frame{mark: testMark, pkt: v4(unix.IPPROTO_UDP, ports(4500, 4501)).bytes()}
+	moved := frame{pkt: with(v4(unix.IPPROTO_UDP, ports(50009, 4500)), func(p *packet) { p.src, p.dst = "10.0.0.9", "10.0.0.1" }).bytes()}
 	wantNATT := func(want bool, when string) {
 		t.Helper()
 		if got := l.crossOut(natt)[0]; got != want {
 			t.Errorf("%s: UDP encapsulation passed %v, want %v", when, got, want)
+		}
+		// All of them have their local end in common.
+		if !l.crossIn(moved)[0] {
+			t.Errorf("%s: UDP encapsulation of a peer that has moved did not come in", when)
 		}
 	}
 	encap := func(last byte) Encap {
@@ -154,6 +159,14 @@ func TestChangesOfPorts(t *testing.T) {
 	}
 	if g.devices[0].layout != table {
 		t.Error("an encapsulation had the table replaced")
+	}
+	for _, e := range []Encap{encap(3), encap(4)} {
+		if err := g.RemoveEncap(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.crossIn(moved)[0] {
+		t.Error("the last encapsulation was removed, and still comes in")
 	}
 	if err := g.AddEncap(Encap{}); err == nil {
 		t.Error("no encapsulation was taken for one")

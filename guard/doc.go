@@ -13,7 +13,9 @@
 //     RFC 6980): accepted
 //  2. ESP (RFC 4303), also behind extension headers, and its fragments: accepted
 //  3. UDP encapsulation of an SA (RFC 3948) and its fragments: accepted; going out only
-//     with the mark of the underlay's own sockets
+//     between the SA's very ends, with the mark of the underlay's own sockets; coming in from
+//     anywhere, as a NAT may move a peer, to the address and port of the SA's socket, behind
+//     which nobody reads cleartext
 //  4. the policies in SPD order (RFC 4301 §4.4.1): Outbound ones going out, Inbound and
 //     Forward ones coming in. Bypass accepts; Protect and Discard drop and count; a Protect
 //     whose processing is all Optional accepts

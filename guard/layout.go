@@ -68,47 +68,47 @@ type set struct {
 	family  *family
 	shape   shape
 	members map[key]*ranked // nil where the set has no entries, but other keys
-	// hosts, unless nil, is the set of all members' addresses without their ports, for fragments that
-	// do not show these; users is how many members each has.
-	hosts *set
+	// users, unless nil, is how often each member was put: it goes when it was taken as often.
 	users map[key]int
+	// hosts, unless nil, is the set of all members' addresses without their ports, for fragments that
+	// do not show these.
+	hosts *set
 }
 
 // withHosts gives a set the set of its members' addresses.
 func (s *set) withHosts() {
 	sh := s.shape
 	sh.srcPort, sh.dstPort = 0, 0
-	s.hosts = &set{name: s.name + "_hosts", family: s.family, shape: sh, members: make(map[key]*ranked)}
-	s.users = make(map[key]int)
+	s.hosts = &set{name: s.name + "_hosts", family: s.family, shape: sh, members: make(map[key]*ranked), users: make(map[key]int)}
 }
 
 // put adds a member, and returns what that changes in the table.
 func (s *set) put(k key, e *ranked) []element {
+	if s.users != nil {
+		if s.users[k]++; s.users[k] > 1 {
+			return nil
+		}
+	}
 	s.members[k] = e
 	changes := []element{{set: s, key: k, entry: e}}
-	if s.hosts == nil {
-		return changes
-	}
-	host := k[:s.hosts.keyLen()]
-	if s.users[host]++; s.users[host] == 1 {
-		s.hosts.members[host] = nil
-		changes = append(changes, element{set: s.hosts, key: host})
+	if s.hosts != nil {
+		changes = append(changes, s.hosts.put(k[:s.hosts.keyLen()], nil)...)
 	}
 	return changes
 }
 
 // take is the reverse of put.
 func (s *set) take(k key) []element {
+	if s.users != nil {
+		if s.users[k]--; s.users[k] > 0 {
+			return nil
+		}
+		delete(s.users, k)
+	}
 	delete(s.members, k)
 	changes := []element{{set: s, key: k, remove: true}}
-	if s.hosts == nil {
-		return changes
-	}
-	host := k[:s.hosts.keyLen()]
-	if s.users[host]--; s.users[host] == 0 {
-		delete(s.users, host)
-		delete(s.hosts.members, host)
-		changes = append(changes, element{set: s.hosts, key: host, remove: true})
+	if s.hosts != nil {
+		changes = append(changes, s.hosts.take(k[:s.hosts.keyLen()])...)
 	}
 	return changes
 }
@@ -152,24 +152,26 @@ func appendPort(b []byte, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
-// encapSet is an empty set for encapsulations, with a set of the addresses between which they are.
-func encapSet(f *family, name string) *set {
+// encapSet is an empty set for encapsulations on one side, with a set of their addresses. Coming in
+// only the local end counts: a NAT may give the peer another address and port at any time.
+func encapSet(s *side, f *family, name string) *set {
 	bits := uint8(8 * f.addrLen)
-	s := &set{name: name, family: f, members: make(map[key]*ranked), shape: shape{
-		srcBits: bits, dstBits: bits, protocol: unix.IPPROTO_UDP, srcPort: 0xffff, dstPort: 0xffff,
-	}}
-	s.withHosts()
-	return s
+	sh := shape{dstBits: bits, protocol: unix.IPPROTO_UDP, dstPort: 0xffff}
+	if s == &egress {
+		sh.srcBits, sh.srcPort = bits, 0xffff
+	}
+	all := &set{name: name, family: f, shape: sh, members: make(map[key]*ranked), users: make(map[key]int)}
+	all.withHosts()
+	return all
 }
 
 // encapKey is the key of an encapsulation on one side.
 func encapKey(s *side, e Encap) key {
-	from, to := e.Remote, e.Local
-	if s == &egress {
-		from, to = to, from
+	if s == &ingress {
+		return key(appendPort(e.Local.Addr().AsSlice(), e.Local.Port()))
 	}
-	b := append(from.Addr().AsSlice(), to.Addr().AsSlice()...)
-	return key(appendPort(appendPort(b, from.Port()), to.Port()))
+	b := append(e.Local.Addr().AsSlice(), e.Remote.Addr().AsSlice()...)
+	return key(appendPort(appendPort(b, e.Local.Port()), e.Remote.Port()))
 }
 
 // newWalk finds the segments of entries in SPD order, and which of those share sets: at least as

@@ -67,8 +67,8 @@ func check(t *rapid.T, w *walk, all []*ranked) {
 					hosts[k[:s.hosts.keyLen()]]++
 				}
 			}
-			if s.hosts != nil && (!maps.Equal(hosts, s.users) || len(hosts) != len(s.hosts.members)) {
-				t.Fatalf("set %s: hosts %v, users %v, want %v", s.name, s.hosts.members, s.users, hosts)
+			if s.hosts != nil && (!maps.Equal(hosts, s.hosts.users) || len(hosts) != len(s.hosts.members)) {
+				t.Fatalf("set %s: hosts %v, users %v, want %v", s.name, s.hosts.members, s.hosts.users, hosts)
 			}
 			if (s.hosts != nil) != (sh.dstPort != 0 && !seg.admits) {
 				t.Fatalf("set %s of shape %+v: hosts %v", s.name, sh, s.hosts)

@@ -229,7 +229,7 @@ func neighbourDiscovery() match {
 
 // addEncaps lets the encapsulations pass, by a set that is returned; nil if there are none.
 func (s *side) addEncaps(c *chain, f *family, cfg *Config, encaps []Encap) *set {
-	all := encapSet(f, c.name+"_encaps")
+	all := encapSet(s, f, c.name+"_encaps")
 	for _, e := range encaps {
 		if f.carries(e) {
 			all.put(encapKey(s, e), nil)

@@ -194,13 +194,18 @@ func expected(f *flow, cfg *Config, entries []entry, encaps []Encap) bool {
 		return true
 	}
 	for _, e := range encaps {
-		from, to := e.Remote, e.Local
-		if f.side == &egress {
-			from, to = e.Local, e.Remote
+		if !f.shown || f.Protocol != unix.IPPROTO_UDP {
+			continue
 		}
-		if f.shown && f.Protocol == unix.IPPROTO_UDP && f.Src == from.Addr() && f.Dst == to.Addr() &&
-			(f.later || !f.NoPorts && f.SrcPort == from.Port() && f.DstPort == to.Port()) &&
-			(f.side == &ingress || f.mark&cfg.Mask == cfg.Mark) {
+		dst := netip.AddrPortFrom(f.Dst, f.DstPort)
+		if f.side == &ingress {
+			if f.Dst == e.Local.Addr() && (f.later || !f.NoPorts && dst == e.Local) {
+				return true
+			}
+			continue
+		}
+		if f.Src == e.Local.Addr() && f.Dst == e.Remote.Addr() && f.mark&cfg.Mask == cfg.Mark &&
+			(f.later || !f.NoPorts && f.SrcPort == e.Local.Port() && dst == e.Remote) {
 			return true
 		}
 	}
