@@ -49,6 +49,9 @@ type particulars struct {
 	sa       parameters
 	progress progress
 	lifetime
+	keepalive    keepalive
+	mapping      mapping
+	sums         natSums
 	exhausted    sync.Once    // says so, once
 	order        uint64       // larger is newer
 	older, newer *association // in the SAD: candidates for the same
@@ -124,6 +127,7 @@ func newState(lines *slab[association], sa *ipsec.SA, added time.Time) *associat
 	a.mode, a.id, a.anyTraffic = sa.Mode, sa.ID(), sa.Selector == everything
 	a.particulars = &particulars{sa: parametersOf(sa)}
 	a.added = added
+	a.keepalive.interval, a.mapping.age = sa.NATKeepalive, sa.MappingAge
 	a.progress.notify(sa.Notice)
 	a.start(sa.Limits)
 	return a
@@ -163,8 +167,10 @@ func (a *association) numbers() (sent, received uint64) {
 func (a *association) read() ipsec.SA {
 	sa := a.sa.read()
 	if e := a.encap.Load(); e != nil {
-		sa.Encap = &ipsec.Encap{SrcPort: e.ports.SrcPort, DstPort: e.ports.DstPort}
+		ports := e.ports
+		sa.Encap = &ports
 	}
+	sa.NATKeepalive, sa.MappingAge = a.keepalive.interval, a.mapping.age
 	a.mu.Lock()
 	sa.Limits, sa.Notice = *a.limits, a.progress.notice.Load()
 	c := ipsec.Counters{Added: a.added}
@@ -213,6 +219,12 @@ func (d *Device) checkSA(sa *ipsec.SA) error {
 		return fmt.Errorf("%w: an outbound SA has no replay window: leave replay-window out", ipsec.ErrInvalid)
 	case sa.Encap != nil && (sa.Encap.SrcPort == 0 || sa.Encap.DstPort == 0):
 		return fmt.Errorf("%w: UDP encapsulation needs both ports", ipsec.ErrInvalid)
+	case sa.NATKeepalive != 0 && (sa.Encap == nil || sa.Direction != ipsec.Outbound):
+		return fmt.Errorf("%w: NAT keepalives are for outbound SAs with UDP encapsulation", ipsec.ErrInvalid)
+	case sa.MappingAge != 0 && (sa.Encap == nil || sa.Direction == ipsec.Outbound):
+		return fmt.Errorf("%w: the age of a mapping is for inbound SAs with UDP encapsulation", ipsec.ErrInvalid)
+	case sa.NATKeepalive < 0 || sa.MappingAge < 0 || sa.NATKeepalive%time.Second != 0 || sa.MappingAge%time.Second != 0:
+		return fmt.Errorf("%w: NAT keepalives and mappings go by whole seconds", ipsec.ErrInvalid)
 	}
 	return d.checkOffload(sa)
 }

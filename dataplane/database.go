@@ -64,9 +64,10 @@ func (d *Device) installSA(sa ipsec.SA, larva *association) (*association, error
 	return a, nil
 }
 
-// begin has the keeper look at an SA that has just come, if it will expire or is watched.
+// begin has the keeper look at an SA that has just come, if it will expire, keeps a NAT open or is
+// watched.
 func (d *Device) begin(a *association) {
-	if l := a.limits; d.sad.watch || l.SoftTime|l.HardTime|l.SoftIdle|l.HardIdle != 0 {
+	if l := a.limits; d.sad.watch || a.keepalive.interval != 0 || l.SoftTime|l.HardTime|l.SoftIdle|l.HardIdle != 0 {
 		d.keeper.ask(&a.errand)
 	}
 }
@@ -160,6 +161,7 @@ func (d *Device) moveEncap(a *association, is *encapsulation) error {
 		return err
 	}
 	a.encap.Store(is)
+	a.mapping.forget()
 	return d.closeEncap(was)
 }
 

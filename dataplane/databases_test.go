@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"espalier/ipsec"
 )
@@ -287,6 +288,23 @@ func TestSARefusals(t *testing.T) {
 		"multicast":          {func(sa *ipsec.SA) { sa.Dst = netip.MustParseAddr("224.0.0.1") }, ipsec.ErrInvalid},
 		"lifetimes":          {func(sa *ipsec.SA) { sa.Limits.HardBytes = 1 }, nil},
 		"window for sending": {func(sa *ipsec.SA) { sa.Direction = ipsec.Outbound }, ipsec.ErrInvalid},
+		"keepalives": {func(sa *ipsec.SA) {
+			sa.NATKeepalive, sa.Encap, sa.Direction, sa.Window = time.Second, &ipsec.Encap{SrcPort: 1, DstPort: 2}, ipsec.Outbound, 0
+		}, nil},
+		"keepalives for receiving": {func(sa *ipsec.SA) {
+			sa.NATKeepalive, sa.Encap, sa.Direction = time.Second, &ipsec.Encap{SrcPort: 1, DstPort: 2}, ipsec.Inbound
+		}, ipsec.ErrInvalid},
+		"keepalives without UDP": {func(sa *ipsec.SA) {
+			sa.NATKeepalive, sa.Direction, sa.Window = time.Second, ipsec.Outbound, 0
+		}, ipsec.ErrInvalid},
+		"keepalives of half a second": {func(sa *ipsec.SA) {
+			sa.NATKeepalive, sa.Encap, sa.Direction, sa.Window = time.Second/2, &ipsec.Encap{SrcPort: 1, DstPort: 2}, ipsec.Outbound, 0
+		}, ipsec.ErrInvalid},
+		"age of mappings":             {func(sa *ipsec.SA) { sa.MappingAge, sa.Encap = time.Second, &ipsec.Encap{SrcPort: 1, DstPort: 2} }, nil},
+		"age of mappings without UDP": {func(sa *ipsec.SA) { sa.MappingAge = time.Second }, ipsec.ErrInvalid},
+		"age of mappings for sending": {func(sa *ipsec.SA) {
+			sa.MappingAge, sa.Encap, sa.Direction, sa.Window = time.Second, &ipsec.Encap{SrcPort: 1, DstPort: 2}, ipsec.Outbound, 0
+		}, ipsec.ErrInvalid},
 		"this device": {func(sa *ipsec.SA) {
 			sa.Offload = ipsec.Offload{Mode: ipsec.CryptoOffload, Interface: 5, Direction: ipsec.Inbound}
 		}, nil},

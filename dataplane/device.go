@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -79,6 +81,9 @@ type Device struct {
 	observers observers
 	acquires  uint32 // AcquireIDs given out
 
+	ike   atomic.Pointer[func(IKEMessage)]
+	aside func(local, remote netip.AddrPort, payload []byte) error // udpPorts.sendAside
+
 	running errorGroup
 }
 
@@ -100,6 +105,7 @@ func newDevice(log *slog.Logger) *Device {
 	d.keeper = newKeeper(d.acquire)
 	d.sad = newSAD(d.tendSA)
 	d.spd = newSPD(d.tendPolicy)
+	d.aside = d.udp.sendAside
 	return d
 }
 

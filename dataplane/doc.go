@@ -13,8 +13,9 @@
 // Each TUN queue has a worker with a thread of its own, which reads the queue and its share of the
 // underlay's sockets, owns its buffers and carries a packet through to the end. Drops are typed and
 // counted in drops.go. What packets and time make due beyond that, the keeper does in a goroutine of
-// its own: SAs and policies that expire, SAs that are wanted, progress that is to be told. Times are
-// those of package time, so that tests run in bubbles of testing/synctest.
+// its own: SAs and policies that expire, SAs that are wanted, progress and moves of peers that are to
+// be told, NATs that are to be kept open. Times are those of package time, so that tests run in
+// bubbles of testing/synctest.
 //
 // RFC 4301 §5 (processing), RFC 4303 (ESP), RFC 6040 (ECN), RFC 3948 (UDP encapsulation).
 package dataplane

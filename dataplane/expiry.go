@@ -10,7 +10,8 @@ import (
 // (XFRM_KM_TIMEOUT).
 const policyReminder = 30 * time.Second
 
-// tendSA carries out what an SA's limits ask for, and tells of its progress.
+// tendSA carries out what an SA's limits ask for, tells of its progress and of where its peer is,
+// and keeps NATs from forgetting it.
 func (d *Device) tendSA(a *association) {
 	d.control.Lock()
 	defer d.control.Unlock()
@@ -32,7 +33,8 @@ func (d *Device) tendSA(a *association) {
 	if tell {
 		d.observers.tell(ipsec.Progress{SA: a.read(), Cause: cause})
 	}
-	a.timer = d.keeper.askAt(&a.errand, a.timer, earliest(v.next, next))
+	d.tellMoved(a)
+	a.timer = d.keeper.askAt(&a.errand, a.timer, earliest(v.next, next, d.keepAlive(a, now)))
 }
 
 // expireSA ends an SA that has reached a hard limit.

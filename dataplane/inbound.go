@@ -116,15 +116,15 @@ func sameSA(a, b *underlay.Datagram) bool {
 }
 
 // find finds the SA of a datagram, or why there is none. A NAT keepalive is nobody's and no
-// drop: reasons stands for that.
+// drop, and so is IKE that somebody handles: reasons stands for that.
 func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 	p := dg.Payload
 	if in.udp {
-		if len(p) == 1 && p[0] == 0xff { // RFC 3948 §2.3
+		if len(p) == 1 && p[0] == natKeepalive { // RFC 3948 §2.3
 			return nil, reasons, false
 		}
 		if len(p) >= 4 && [4]byte(p) == [4]byte{} { // non-ESP marker, RFC 3948 §2.2
-			return nil, InNotESP, false
+			return nil, in.d.takeIKE(dg), false
 		}
 	}
 	if len(p) < esp.HeaderLen {
@@ -181,15 +181,18 @@ func (in *inbound) openAll(a *association, datagrams []*underlay.Datagram) {
 	}
 	a.in.Open(&in.batch, in.packets)
 	arena := in.arena
-	packets, bytes, highest := 0, 0, uint64(0)
+	packets, bytes, highest, newest := 0, 0, uint64(0), 0
 	for i := range in.packets {
 		p := &in.packets[i]
+		if (p.Err == nil || p.Err == esp.ErrDummy) && p.Seq > highest {
+			highest, newest = p.Seq, i
+		}
 		switch p.Err {
 		case nil:
-			packets, bytes, highest = packets+1, bytes+len(p.Payload), max(highest, p.Seq)
+			packets, bytes = packets+1, bytes+len(p.Payload)
 			arena = in.unwrap(a, datagrams[i], p, arena)
 		case esp.ErrDummy: // RFC 4303 §2.6: discarded without a word
-			packets, highest = packets+1, max(highest, p.Seq)
+			packets++
 		default:
 			in.d.drops.count(openFailure(p.Err))
 		}
@@ -199,6 +202,9 @@ func (in *inbound) openAll(a *association, datagrams []*underlay.Datagram) {
 	}
 	if packets == 0 {
 		return
+	}
+	if in.udp {
+		in.followPeer(a, datagrams[newest].Remote, highest)
 	}
 	if a.carried(packets, bytes, in.d.keeper.now.Load()) || highest >= a.progress.receivedAt.Load() {
 		in.d.keeper.ask(&a.errand)
@@ -271,6 +277,9 @@ func (in *inbound) deliver(a *association, c *parcel) {
 	if reason, ok := in.admit(a, c.buf[tun.HeaderLen:], &c.header); !ok {
 		in.d.drops.count(reason)
 		return
+	}
+	if in.udp && a.mode == ipsec.Transport {
+		in.repairSum(a, c.buf[tun.HeaderLen:], &c.header)
 	}
 	in.tun.Add(c.buf, &c.header)
 }

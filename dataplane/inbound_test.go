@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"pgregory.net/rapid"
+
 	"espalier/esp"
 	"espalier/ipsec"
 	"espalier/underlay"
@@ -22,7 +24,7 @@ func sealed(t *testing.T, sa ipsec.SA, n int) []underlay.Datagram {
 }
 
 // sealAll is what the other end of sa sends with these payloads inside.
-func sealAll(t *testing.T, sa ipsec.SA, payloads [][]byte, nextHeader uint8, header []byte) []underlay.Datagram {
+func sealAll(t rapid.TB, sa ipsec.SA, payloads [][]byte, nextHeader uint8, header []byte) []underlay.Datagram {
 	t.Helper()
 	out, err := esp.NewOutbound(&sa)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 )
 
 // keeper does what packets and time ask for and what the packet path has no time for: SAs and
-// policies that expire, SAs that are wanted, progress that is to be told. Nothing of it happens
-// on the packet path but ask.
+// policies that expire, SAs that are wanted, progress and moves of peers that are to be told, NATs that
+// are to be kept open. Nothing of it happens on the packet path but ask.
 type keeper struct {
 	// now is the time in Unix seconds, coarse so that the packet path may read it.
 	now    atomic.Int64

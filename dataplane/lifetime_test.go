@@ -58,6 +58,8 @@ func (l *eventLog) take() []string {
 			names = append(names, map[bool]string{false: "soft", true: "hard"}[e.Hard])
 		case ipsec.PolicyExpired:
 			names = append(names, map[bool]string{false: "policy soft", true: "policy hard"}[e.Hard])
+		case ipsec.PeerMoved:
+			names = append(names, "moved to "+e.To.String())
 		case ipsec.Acquire:
 			names = append(names, "acquire")
 		case ipsec.Progress:

@@ -46,6 +46,8 @@ type udpPorts struct {
 	mu     sync.RWMutex
 	ports  map[udpPort]*udpSocket
 	closed uint64 // Malformed of the sockets that are gone
+
+	aside sync.Mutex // held while sending what is not ESP
 }
 
 type udpPort struct {

@@ -134,8 +134,8 @@ func (r *Receiver) TryReceive(batch []Datagram) (int, error) {
 	}
 }
 
-// Malformed counts what was received and thrown away: empty, or cut by the kernel, itself
-// or the description of its header. It may be called at any time.
+// Malformed counts what was received and thrown away: empty (but for UDP), or cut by the kernel,
+// itself or the description of its header. It may be called at any time.
 func (r *Receiver) Malformed() uint64 { return r.malformed.Load() }
 
 // Close closes the socket; a Receive that waits returns os.ErrClosed.
@@ -214,11 +214,13 @@ func (r *Receiver) decodeRaw6(i int) bool {
 	return r.describe(i, inet.ProtoESP) && r.whole(r.bytes(i))
 }
 
-// decodeUDP takes message i as one or, with GRO, several UDP payloads.
+// decodeUDP takes message i as one or, with GRO, several UDP payloads. An empty one is none, and
+// nothing is wrong with it: some hosts keep a NAT open that way.
 func (r *Receiver) decodeUDP(i int) bool {
-	if !r.describe(i, inet.ProtoUDP) || !r.whole(r.bytes(i)) {
+	if !r.describe(i, inet.ProtoUDP) {
 		return false
 	}
+	r.whole(r.bytes(i))
 	if r.anc.segment > 0 {
 		r.segment = r.anc.segment
 	}

@@ -35,9 +35,15 @@ var differences = []difference{
 	{"the default policy", device, "accept accept accept; set accept ok GETDEFAULT, block EOPNOTSUPP", "only traffic that policies name is steered into the device"},
 	{"setting sequence numbers back", device, "EINVAL: oseq 3", "numbers are nonces: none may be used twice"},
 
+	{"a peer that has moved and sends on", device, "4500 to 5001, ", "without an age kernels tell it with every packet, which is a flood"},
+
 	{"the replay state of an SA", kernel, "oseq 2, 2 packets of 200 bytes, thresholds 5 and 2", "kernels take XFRMA_ETIMER_THRESH in jiffies, 250 a second in Debian's, and tell it in tenths of a second"},
 	{"an update of another direction", before(6, 11), "ok", "XFRMA_SA_DIR is not known"},
 	{"completing a larval SA of another direction", before(6, 11), "ok", "XFRMA_SA_DIR is not known"},
+	{"which SAs take NAT keepalives", before(6, 11), "dir out ok and reads back 0, dir in ok, no dir ok, no encapsulation ok", "XFRMA_NAT_KEEPALIVE_INTERVAL is not known"},
+	{"which SAs take ages of mappings", before(6, 11), "dir in ok and reads back 20, no dir ok, dir out ok, no encapsulation EINVAL", "XFRMA_SA_DIR is not known"},
+	{"an update of UDP encapsulation", before(6, 11), "ok: ports 4501 50001, original address 10.9.9.9, keepalive 0", "XFRMA_NAT_KEEPALIVE_INTERVAL is not known"},
+	{"NAT keepalives", before(6, 11), "nothing, of 0 packets; and after an update nothing, ", "XFRMA_NAT_KEEPALIVE_INTERVAL is not known"},
 }
 
 func differenceOf(t *Target, name string) *difference {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -30,6 +32,11 @@ type Target struct {
 	// Send has the host send UDP datagrams from Local to a port of Peer, each with so many
 	// bytes of payload. That they cannot be sent is no error.
 	Send func(port uint16, datagrams, size int) error
+	// PeerSocket is a UDP socket of the host of Peer.
+	PeerSocket func(port uint16) (*net.UDPConn, error)
+	// OpenPort has the host of the engine take UDP encapsulation at a port, until it is closed; nil if
+	// the engine does so by itself.
+	OpenPort func(port uint16) (io.Closer, error)
 	// SetLarvalTime sets net.core.xfrm_acq_expires of the host, in seconds.
 	SetLarvalTime func(seconds int) error
 }
@@ -48,7 +55,7 @@ var suites = []struct {
 	cases []Case
 }{
 	{"SAD", sadCases}, {"Larval", larvalCases}, {"SPD", spdCases}, {"Selection", selectionCases},
-	{"Lifetime", lifetimeCases}, {"Progress", progressCases}, {"Events", eventCases},
+	{"Lifetime", lifetimeCases}, {"Progress", progressCases}, {"Events", eventCases}, {"NAT", natCases},
 }
 
 // Run runs all cases against a target, one after the other.

@@ -1,7 +1,9 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -27,6 +29,10 @@ func Kernel(t *testing.T, l *lab.Lab, esp bool) Target {
 	}
 	t.Cleanup(func() { c.Close() })
 	target.Client = c
+	target.OpenPort = func(port uint16) (open io.Closer, err error) {
+		err = l.A.Do(func() error { open, err = encapSocket(port); return err })
+		return open, err
+	}
 	return target
 }
 
@@ -52,6 +58,13 @@ func on(t *testing.T, l *lab.Lab) Target {
 		Send: func(port uint16, datagrams, size int) error {
 			return l.A.Do(func() error { return send(port, datagrams, size) })
 		},
+		PeerSocket: func(port uint16) (conn *net.UDPConn, err error) {
+			err = l.B.Do(func() (err error) {
+				conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(lab.B4, port)))
+				return err
+			})
+			return conn, err
+		},
 		SetLarvalTime: func(seconds int) error {
 			return l.A.Do(func() error {
 				return os.WriteFile("/proc/sys/net/core/xfrm_acq_expires", fmt.Appendln(nil, seconds), 0)
@@ -71,6 +84,25 @@ func send(port uint16, datagrams, size int) error {
 		conn.WriteToUDPAddrPort(make([]byte, size), netip.AddrPortFrom(lab.B4, port)) // fails where a policy forbids it
 	}
 	return nil
+}
+
+// encapSocket is a socket behind which the kernel takes UDP encapsulation.
+func encapSocket(port uint16) (io.Closer, error) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	failed := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_ENCAP, unix.UDP_ENCAP_ESPINUDP)
+	})
+	if err := errors.Join(failed, err); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // release is the version of the running kernel.

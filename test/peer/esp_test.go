@@ -48,9 +48,10 @@ func TestESP(t *testing.T) {
 			}
 			return all
 		}},
-		{name: "empty", reason: "in-truncated", send: func(*sender) [][]byte { return [][]byte{{}} }},
+		{name: "empty", reason: "in-truncated", on: onlyRaw, send: func(*sender) [][]byte { return [][]byte{{}} }},
 		{name: "keepalive of two bytes", reason: "in-truncated", send: func(*sender) [][]byte { return [][]byte{{0xff, 0xff}} }},
 		{name: "keepalive", on: onlyUDP, send: func(*sender) [][]byte { return [][]byte{{0xff}} }},
+		{name: "empty keepalive", on: onlyUDP, send: func(*sender) [][]byte { return [][]byte{{}} }},
 		{name: "non-ESP marker", reason: "in-not-esp", on: onlyUDP, send: func(*sender) [][]byte {
 			return [][]byte{make([]byte, 4), append(make([]byte, 4), bytes.Repeat([]byte{0x2e}, 28)...)}
 		}},
