@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -265,5 +266,34 @@ func TestIKE(t *testing.T) {
 	}
 	if want := []string{home + " > " + otherHost + ": 00000000494b45"}; !slices.Equal(sent.got, want) {
 		t.Errorf("sent %q, want %q", sent.got, want)
+	}
+}
+
+// What is not ESP leaves by the socket of the encapsulation, from its port.
+func TestAsideLeavesByTheSocket(t *testing.T) {
+	peer, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	peer.SetReadDeadline(time.Now().Add(10 * time.Second))
+	ports := udpPorts{start: func(*underlay.UDP) {}}
+	defer ports.close()
+	free, err := net.ListenUDP("udp4", &net.UDPAddr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), free.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	free.Close()
+	if err := ports.acquire(portOf(local)); err != nil {
+		t.Fatal(err)
+	}
+	if err := ports.sendAside(local, peer.LocalAddr().(*net.UDPAddr).AddrPort(), []byte{natKeepalive}); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	n, from, err := peer.ReadFromUDPAddrPort(b)
+	if err != nil || from != local || n != 1 || b[0] != natKeepalive {
+		t.Errorf("%x from %s, want ff from %s: %v", b[:n], from, local, err)
 	}
 }

@@ -63,7 +63,7 @@ func addressSum(pkt []byte, h *inet.Header) (field, covered []byte) {
 	case h.Protocol == inet.ProtoTCP && len(covered) >= tcpLen:
 		at = 16
 	case h.Protocol == inet.ProtoUDP && len(covered) >= udpLen:
-		at = 6 // package esp has seen that its length is that of the packet
+		at = 6                          // package esp has seen that its length is that of the packet
 		if covered[6]|covered[7] == 0 { // none: see RFC 768, RFC 6935
 			return nil, nil
 		}

@@ -47,6 +47,7 @@ func (r *kernelRule) applies(kernel Release) bool {
 
 // The releases that changed what is refused.
 var (
+	mappingAgeCame    = Release{5, 17}
 	packetOffloadCame = Release{6, 2}
 	directionCame     = Release{6, 11} // XFRMA_SA_DIR, before that ignored
 )
@@ -132,11 +133,14 @@ var kernelRules = []kernelRule{
 		since: directionCame,
 	},
 	{
-		Refusal: Refusal{"mapping-maxage without encap, or with dir out", "it is the receiver's, for UDP: leave it out"},
-		when: func(s *State) bool {
-			return s.MappingThresh != 0 && (s.Encap == nil || s.Dir == StateDirOut)
-		},
-		since: directionCame,
+		Refusal: Refusal{"mapping-maxage without encap", "it is for UDP: leave it out"},
+		when:    func(s *State) bool { return s.MappingThresh != 0 && s.Encap == nil },
+		since:   mappingAgeCame,
+	},
+	{
+		Refusal: Refusal{"mapping-maxage with dir out", "it is the receiver's: leave it out"},
+		when:    func(s *State) bool { return s.MappingThresh != 0 && s.Encap != nil && s.Dir == StateDirOut },
+		since:   directionCame,
 	},
 	{
 		Refusal: Refusal{"packet offload, which came with Linux 6.2", "use offload crypto, or a newer kernel"},

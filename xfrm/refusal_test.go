@@ -45,6 +45,12 @@ func TestRefusals(t *testing.T) {
 		{gcm + "flag esn replay-window 64", nil, ""},
 		{gcm + "offload packet dev p4p1 dir out", []Release{old}, "packet offload"},
 		{gcm + "encap espinudp 4500 4500 0.0.0.0 offload dev p4p1 dir out", []Release{old}, "UDP encapsulation"},
+		{gcm + "dir out encap espinudp 4500 4500 0.0.0.0 nat-keepalive 20", nil, ""},
+		{gcm + "encap espinudp 4500 4500 0.0.0.0 nat-keepalive 20", []Release{new}, "nat-keepalive without"},
+		{gcm + "dir out nat-keepalive 20", []Release{new}, "nat-keepalive without"},
+		{gcm + "dir in encap espinudp 4500 4500 0.0.0.0 replay-window 32 mapping-maxage 20", nil, ""},
+		{gcm + "dir out encap espinudp 4500 4500 0.0.0.0 mapping-maxage 20", []Release{new}, "mapping-maxage with dir out"},
+		{gcm + "mapping-maxage 20", []Release{old, new}, "mapping-maxage without"},
 	} {
 		for _, kernel := range []Release{{}, old, new} {
 			want := ""
