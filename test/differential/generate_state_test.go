@@ -112,8 +112,9 @@ func (g *generator) stateClause(v6 bool) []string {
 	case 20:
 		return []string{g.pick("if_id", "tfcpad"), g.number(32)}
 	}
-	return g.pickClause([]string{"dir", g.rarely("fwd", g.pick("in", "out"))}, []string{"pcpu-num", g.number(8)},
-		[]string{g.pick("nat-keepalive", "mapping-maxage"), g.number(32)})
+	dir, number := []string{"dir", g.rarely("fwd", g.pick("in", "out"))}, g.number(8)
+	words := []string{"pcpu-num", "nat-keepalive", "mapping-maxage"} // which ip does not know
+	return g.pickClause(dir, []string{words[len(number)%len(words)], number})
 }
 
 func (g *generator) pickClause(clauses ...[]string) []string { return clauses[g.IntN(len(clauses))] }
