@@ -59,7 +59,8 @@ func (m *mapping) forget() {
 }
 
 // followPeer looks where the newest packet of a batch came from. It counts only if it also is the
-// newest that the SA has received: what was held back on the way says nothing of today.
+// newest that the SA has received: what was held back on the way says nothing of today. (An SA without
+// anti-replay takes a copy of its newest packet, from wherever it comes.)
 func (in *inbound) followPeer(a *association, from netip.AddrPort, seq uint64) {
 	e := a.encap.Load()
 	if e == nil {

@@ -19,11 +19,18 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(lab.Run(m)) }
 
+// ends are the addresses of one family.
+type ends struct {
+	table   string     // nftables' name of the family
+	inside  netip.Addr // A, behind the NAT
+	gate    netip.Addr // the NAT's inside
+	public  netip.Addr // what A looks like from outside
+	outside netip.Addr // B
+}
+
 var (
-	inside  = netip.MustParseAddr("10.1.0.2")     // A, behind the NAT
-	gate    = netip.MustParseAddr("10.1.0.1")     // the NAT's inside
-	public  = netip.MustParseAddr("198.51.100.1") // what A looks like from outside
-	outside = netip.MustParseAddr("198.51.100.2") // B
+	ends4 = ends{"ip", netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}
+	ends6 = ends{"ip6", netip.MustParseAddr("fd00:1::2"), netip.MustParseAddr("fd00:1::1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")}
 )
 
 // forgets is after how long the NAT forgets, in seconds.
@@ -31,29 +38,30 @@ const forgets = 3
 
 // house is A behind a NAT, and B.
 type house struct {
+	ends
 	t       *testing.T
 	a, b    *lab.Host
 	router  *lab.Host
-	port    int    // that the NAT gives A's encapsulation
-	options string // of A's SA for sending
-	source  netip.Addr
+	port    int        // that the NAT gives A's encapsulation
+	options string     // of A's SA for sending
+	source  netip.Addr // that B takes for what A's packets had; invalid: unknown
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, e ends) *house {
 	t.Helper()
 	lab.Root(t)
 	lab.Tools(t, "ip", "nft", "ping", "sysctl")
-	h := &house{t: t, a: lab.NewHost(t, "A", "p4p1"), b: lab.NewHost(t, "B", "p4p1"), router: lab.NewHost(t, "NAT", "wan0")}
+	h := &house{ends: e, t: t, a: lab.NewHost(t, "A", "p4p1"), b: lab.NewHost(t, "B", "p4p1"), router: lab.NewHost(t, "NAT", "wan0")}
 	for _, c := range [][2]netns.End{
-		{end(h.a, "p4p1", inside), end(h.router, "lan0", gate)},
-		{end(h.b, "p4p1", outside), end(h.router, "wan0", public)},
+		{end(h.a, "p4p1", e.inside), end(h.router, "lan0", e.gate)},
+		{end(h.b, "p4p1", e.outside), end(h.router, "wan0", e.public)},
 	} {
 		if err := netns.Cable(c[0], c[1]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h.a.Must("ip", "route", "add", "default", "via", gate.String())
-	h.router.Must("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+	h.a.Must("ip", "route", "add", "default", "via", e.gate.String())
+	h.router.Must("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	h.translate(20000)
 	h.router.Must("sysctl", "-q", "-w", fmt.Sprintf("net.netfilter.nf_conntrack_udp_timeout=%d", forgets),
 		fmt.Sprintf("net.netfilter.nf_conntrack_udp_timeout_stream=%d", forgets))
@@ -64,18 +72,18 @@ func newHouse(t *testing.T) *house {
 }
 
 func end(h *lab.Host, name string, a netip.Addr) netns.End {
-	return netns.End{NS: h.NS, Name: name, Addresses: []netip.Prefix{netip.PrefixFrom(a, 24)}}
+	return netns.End{NS: h.NS, Name: name, Addresses: []netip.Prefix{netip.PrefixFrom(a, a.BitLen()-8)}}
 }
 
 // translate makes the NAT give A this port from now on, and forget what it gave before.
 func (h *house) translate(port int) {
 	h.t.Helper()
 	h.port = port
-	h.router.Must("nft", fmt.Sprintf(`add table ip nat; flush table ip nat;
-		add chain ip nat post { type nat hook postrouting priority srcnat; };
-		add rule ip nat post oifname "wan0" ip protocol udp masquerade to :%d;
-		add chain ip nat in { type filter hook input priority filter; };
-		add rule ip nat in iifname "wan0" ip protocol udp drop;`, port)) // what is for nobody leaves no trace
+	h.router.Must("nft", fmt.Sprintf(`add table %[1]s nat; flush table %[1]s nat;
+		add chain %[1]s nat post { type nat hook postrouting priority srcnat; };
+		add rule %[1]s nat post oifname "wan0" meta l4proto udp masquerade to :%[2]d;
+		add chain %[1]s nat in { type filter hook input priority filter; };
+		add rule %[1]s nat in iifname "wan0" meta l4proto udp drop;`, h.table, port)) // what is for nobody leaves no trace
 	err := h.router.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	if err != nil {
 		h.t.Fatalf("flush the NAT's connections: %v", err)
@@ -93,16 +101,16 @@ func (h *house) remembers() bool {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return strings.Contains(string(table), fmt.Sprintf("dst=%s sport=4500 dport=%d", public, h.port))
+	return strings.Contains(string(table), fmt.Sprintf("dst=%s sport=4500 dport=%d", h.public, h.port))
 }
 
 // sas are the commands for both SAs of A, or of B: each names the ends as it sees them. B sends to
 // the port that the NAT shows. verb is add or update.
 func (h *house) sas(host *lab.Host, verb string) string {
-	to, from, peerPort := outside, inside, 4500
+	to, from, peerPort := h.outside, h.inside, 4500
 	out, in, options, original := 0x1000, 0x1001, h.options, netip.IPv4Unspecified()
 	if host == h.b {
-		to, from, peerPort = public, outside, h.port
+		to, from, peerPort = h.public, h.outside, h.port
 		out, in, options = in, out, ""
 		if h.source.IsValid() {
 			original = h.source
@@ -114,9 +122,9 @@ func (h *house) sas(host *lab.Host, verb string) string {
 }
 
 func (h *house) policies(host *lab.Host) string {
-	us, peer, out, in := inside, outside, 0x1000, 0x1001
+	us, peer, out, in := h.inside, h.outside, 0x1000, 0x1001
 	if host == h.b {
-		us, peer, out, in = outside, public, in, out
+		us, peer, out, in = h.outside, h.public, in, out
 	}
 	const policy = "ip xfrm policy add src %s dst %s dir %s tmpl proto esp reqid %#x mode transport\n"
 	return fmt.Sprintf(policy, us, peer, "out", out) + fmt.Sprintf(policy, peer, us, "in", in)
