@@ -113,7 +113,7 @@ type moving struct {
 
 func newMoving(t *testing.T, d *Device, age time.Duration) *moving {
 	t.Helper()
-	m := &moving{d: d, in: newInbound(d, true)}
+	m := &moving{d: d, in: newInbound(d, true, nil)}
 	m.a = encapsulatedSA(t, d, func(sa *ipsec.SA) { sa.Direction, sa.MappingAge = ipsec.Inbound, age })
 	sa := testSA(0x100)
 	sa.Direction, sa.Window = ipsec.Outbound, 0
@@ -222,7 +222,7 @@ func TestMappingAge(t *testing.T) {
 
 func TestIKE(t *testing.T) {
 	d := newDevice(nil)
-	in := newInbound(d, true)
+	in := newInbound(d, true, nil)
 	find := func(payload string) Reason {
 		dg := underlay.Datagram{Local: netip.MustParseAddrPort(home), Remote: netip.MustParseAddrPort(otherHost), Payload: []byte(payload)}
 		a, reason, ok := in.find(&dg)
@@ -277,7 +277,7 @@ func TestAsideLeavesByTheSocket(t *testing.T) {
 	}
 	defer peer.Close()
 	peer.SetReadDeadline(time.Now().Add(10 * time.Second))
-	ports := udpPorts{start: func(*underlay.UDP) {}}
+	ports := udpPorts{start: func([]*underlay.UDP) {}}
 	defer ports.close()
 	free, err := net.ListenUDP("udp4", &net.UDPAddr{})
 	if err != nil {

@@ -74,8 +74,7 @@ func arrive(t rapid.TB, udp bool, peer, host netip.Addr, original netip.Addr, mo
 	sa.Src, sa.Dst, sa.Mode, sa.Direction, sa.Window = peer, host, mode, ipsec.Outbound, 0
 	header, at := outerHeader(peer, host)
 	datagrams := sealAll(t, sa, segments, proto, header)
-	in := newInbound(d, udp)
-	in.tun = tun.NewCoalescer(func(_ tun.VirtioHeader, buf []byte, _ int) { got = append(got, bytes.Clone(buf[tun.HeaderLen:])) })
+	in := newInbound(d, udp, func(_ tun.VirtioHeader, buf []byte, _ int) { got = append(got, bytes.Clone(buf[tun.HeaderLen:])) })
 	for i := range datagrams { // one by one, so that they are not coalesced
 		datagrams[i].ProtocolAt = at
 		datagrams[i].Local, datagrams[i].Remote = netip.AddrPortFrom(host, 4500), netip.AddrPortFrom(peer, 4500)
