@@ -1,6 +1,6 @@
 // Command bench measures espalier against its peers and prints ratios.
 //
-//	go run ./test/bench aesgcm|esp|path|sad [--quick] [--runs N] [--require] [-o json]
+//	go run ./test/bench aesgcm|esp|path|sad|device|soak|all [--quick] [--runs N] [--duration D] [--require] [-o json]
 //
 // It exits with 0 even if a target is not met, with 3 then under --require. What it prints
 // means something only on a machine that does nothing else.
@@ -13,10 +13,12 @@ import (
 	"os"
 
 	"espalier/test/bench/aesgcm"
+	"espalier/test/bench/device"
 	"espalier/test/bench/esp"
 	"espalier/test/bench/path"
 	"espalier/test/bench/report"
 	"espalier/test/bench/sad"
+	"espalier/test/bench/soak"
 )
 
 type subject struct {
@@ -30,6 +32,8 @@ func subjects() []subject {
 		{"esp", esp.Run},
 		{"path", path.Run},
 		{"sad", sad.Run},
+		{"device", device.Run},
+		{"soak", soak.Run},
 	}
 }
 
@@ -41,10 +45,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	flags.BoolVar(&o.Quick, "quick", false, "fewer samples: a hint, not a measurement")
 	flags.IntVar(&o.Runs, "runs", 5, "runs, of which the median counts")
+	flags.DurationVar(&o.Duration, "duration", 0, "of the load of a soak (default 10m, with --quick 30s)")
 	require := flags.Bool("require", false, "exit with 3 if a target is not met")
 	format := flags.String("o", "table", "output: table or json")
 	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: bench SUBJECT [--quick] [--runs N] [--require] [-o json]\nsubjects: all")
+		fmt.Fprint(stderr, "usage: bench SUBJECT [--quick] [--runs N] [--duration D] [--require] [-o json]\nsubjects: all")
 		for _, s := range subjects() {
 			fmt.Fprint(stderr, ", ", s.name)
 		}
@@ -58,7 +63,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if flags.Parse(args[1:]) != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || o.Runs < 1 || *format != "table" && *format != "json" {
+	if flags.NArg() > 0 || o.Runs < 1 || o.Duration < 0 || *format != "table" && *format != "json" {
 		flags.Usage()
 		return 2
 	}

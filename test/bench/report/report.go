@@ -12,14 +12,16 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Options apply to every subject.
 type Options struct {
-	Quick bool
-	Runs  int // at least 1
+	Quick    bool
+	Runs     int           // at least 1
+	Duration time.Duration // of what takes long; 0 is the subject's own
 }
 
 // Result is one comparison, medians of all runs.
@@ -36,6 +38,8 @@ type Result struct {
 	Ratio  float64 `json:"ratio"` // above 1 is faster than the peer
 	Target float64 `json:"target"`
 	Met    bool    `json:"met"`
+
+	Note string `json:"note,omitempty"` // what else is to be known
 }
 
 // Report is all results of a machine.
@@ -70,12 +74,15 @@ func (r *Report) Print(w io.Writer, format string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "name\timpl\tsize\tvalue\tunit\tpeer\tvalue\tratio\ttarget\t")
 	for _, x := range r.Results {
-		met := ""
+		var remarks []string
 		if !x.Met {
-			met = "not met"
+			remarks = append(remarks, "not met")
+		}
+		if x.Note != "" {
+			remarks = append(remarks, x.Note)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d\t%.1f\t%s\t%s\t%.1f\t%.2f\t%.2f\t%s\n",
-			x.Name, x.Impl, x.Size, x.Value, x.Unit, x.Peer, x.PeerValue, x.Ratio, x.Target, met)
+			x.Name, x.Impl, x.Size, x.Value, x.Unit, x.Peer, x.PeerValue, x.Ratio, x.Target, strings.Join(remarks, "; "))
 	}
 	return t.Flush()
 }
