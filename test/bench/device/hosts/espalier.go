@@ -25,7 +25,20 @@ func Build(ctx context.Context, dir, pkg string) (string, error) {
 // StartDevice runs the userspace device on the host, by the program espalier.
 func (h *Host) StartDevice(ctx context.Context, espalier string) (*Process, error) {
 	h.program, h.socket = espalier, filepath.Join(h.Dir, Device+".sock")
-	return h.Launch(ctx, "ready unix:", espalier, "dataplane", "--dev", Device, "--listen", h.socket)
+	d, err := h.Launch(ctx, "ready unix:", espalier, "dataplane", "--dev", Device, "--listen", h.socket)
+	h.device = d
+	return d, err
+}
+
+// release takes the policies from the host's device, if it has one: with policies it would leave behind
+// what guards them.
+func (h *Host) release() {
+	if h.device == nil || h.device.Alive() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	h.Run(ctx, "", h.program, "xfrm", "--sad", "unix:"+h.socket, "policy", "flush")
 }
 
 // Batch programs the host's device with the commands of a script.

@@ -32,8 +32,9 @@ type Host struct {
 	Dir  string // for files of this host
 
 	running []*Process
-	socket  string // of the userspace device
-	program string // espalier
+	device  *Process // espalier's, if it runs
+	socket  string   // of it
+	program string   // espalier
 	script  *lab.Host
 }
 
@@ -78,6 +79,7 @@ func (p *Pair) Close() error {
 		if h == nil || h.NS == nil {
 			continue
 		}
+		h.release()
 		for i := len(h.running) - 1; i >= 0; i-- {
 			h.running[i].Stop()
 		}
