@@ -16,20 +16,19 @@ import (
 
 // What is compared, by the names that results have.
 const (
-	cable     = "veth"
-	wg        = wireguard.Name
-	udp4      = "ESP in UDP"
-	esp4      = "protocol 50"
-	udp6      = "ESP in UDP, IPv6"
-	esp6      = "protocol 50, IPv6"
-	bareRaw   = "bare, raw sockets"
-	bareOwn   = "bare, raw sockets with IP headers"
-	barePlain = "bare, packet sockets"
+	cable      = "veth"
+	wg         = wireguard.Name
+	udp4       = "ESP in UDP"
+	esp4       = "protocol 50"
+	udp6       = "ESP in UDP, IPv6"
+	esp6       = "protocol 50, IPv6"
+	bareRaw    = "bare, raw sockets"
+	barePacket = "bare, packet sockets"
 )
 
 var (
 	devices = []string{udp4, esp4, udp6, esp6}
-	bares   = []string{bareRaw, bareOwn, barePlain}
+	bares   = []string{bareRaw, barePacket}
 )
 
 // path is a way from one host to another.
@@ -79,8 +78,7 @@ func (b *bench) open(ctx context.Context, dir string, programs programs) error {
 		{udp6, espalier(lab.Pair{UDP: true, V6: true})},
 		{esp6, espalier(lab.Pair{V6: true})},
 		{bareRaw, bare("raw")},
-		{bareOwn, bare("header")},
-		{barePlain, bare("packet")},
+		{barePacket, bare("packet")},
 	} {
 		if err := b.openPath(ctx, filepath.Join(dir, x.name), x.name, x.start); err != nil {
 			return fmt.Errorf("%s: %w", x.name, err)

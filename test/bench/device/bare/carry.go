@@ -21,15 +21,15 @@ func outbound(from int, w *wire) error {
 	buf := make([]byte, tun.BufferLen)
 	var segments tun.Segmenter
 	for {
-		n, err := unix.Read(from, buf)
-		if err == unix.EAGAIN {
+		n, errno := transfer(unix.SYS_READ, from, buf)
+		if errno == unix.EAGAIN {
 			if err := wait(from, unix.POLLIN); err != nil {
 				return err
 			}
 			continue
 		}
-		if err != nil {
-			return os.NewSyscallError("read TUN", err)
+		if errno != 0 {
+			return os.NewSyscallError("read TUN", errno)
 		}
 		frame := tun.Frame{Header: decode(buf), Packet: buf[tun.HeaderLen:n]}
 		if segments.Load(&frame) != nil {
@@ -71,8 +71,8 @@ func inbound(w *wire, to int) error {
 	var failed error
 	join := tun.NewCoalescer(func(h tun.VirtioHeader, buf []byte, _ int) {
 		encode(h, buf)
-		if _, err := unix.Write(to, buf); err != nil && err != unix.EIO && err != unix.EINVAL {
-			failed = os.NewSyscallError("write TUN", err)
+		if _, errno := transfer(unix.SYS_WRITE, to, buf); errno != 0 && errno != unix.EIO && errno != unix.EINVAL {
+			failed = os.NewSyscallError("write TUN", errno)
 		}
 	})
 	const outer = inet.IPv4Len + espLen

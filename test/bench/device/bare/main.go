@@ -1,10 +1,10 @@
 // Command bare carries packets between two hosts by IP protocol 50 and does nothing else to them:
 // what a user-space program can do at best on this kernel without any ESP. TCP comes from a TUN
 // device in frames of up to 64 KiB, is cut into packets behind headers as long as those of ESP, and
-// sent; what arrives is joined to frames again and written to the TUN. One thread a direction, locked,
-// all system calls without waiting but poll.
+// sent; what arrives is joined to frames again and written to the TUN. Each direction has a thread, which
+// Go's scheduler never gets to see again; no system call waits but poll.
 //
-//	bare --via raw|header|packet --tun NAME --dev DEV --local ADDR --peer ADDR --mac MAC
+//	bare --via raw|packet --tun NAME --dev DEV --local ADDR --peer ADDR --mac MAC
 //
 // It is a peer of the userspace device in `bench device`, which runs it on both hosts.
 package main
@@ -16,6 +16,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"runtime/debug"
 )
 
 func main() {
@@ -26,7 +28,7 @@ func main() {
 }
 
 func run() error {
-	via := flag.String("via", "raw", "raw: sockets of protocol 50; header: sends IP headers of its own; packet: packet sockets on the device")
+	via := flag.String("via", "raw", "raw: a socket of protocol 50; packet: packet sockets on the device")
 	name := flag.String("tun", "bare0", "TUN device to make")
 	device := flag.String("dev", "", "underlay device")
 	local := flag.String("local", "", "IPv4 address of this host")
@@ -50,6 +52,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	// The threads of the path never give way to Go's scheduler: nothing may ask them to, and there
+	// has to be room for the rest.
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(4)
 	ended := make(chan error, 2)
 	go func() { ended <- outbound(tun, wire) }()
 	go func() { ended <- inbound(wire, tun) }()

@@ -74,7 +74,7 @@ func (m *messages) receive(fd int) (int, error) {
 	return n, nil
 }
 
-// call does not wait, so that Go's scheduler need not know of it.
+// call does not wait.
 func call(trap uintptr, fd int, h []header) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(h))), uintptr(len(h)), unix.MSG_DONTWAIT, 0, 0)
@@ -84,13 +84,27 @@ func call(trap uintptr, fd int, h []header) (int, unix.Errno) {
 	}
 }
 
-// wait waits until the descriptor is ready.
+// wait waits until the descriptor is ready. The thread keeps its place in Go's scheduler, as with all
+// calls of the path: there is nobody who wants it.
 func wait(fd int, events int16) error {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	ready := unix.PollFd{Fd: int32(fd), Events: events}
 	for {
-		_, err := unix.Poll(fds, -1)
-		if err != unix.EINTR {
-			return os.NewSyscallError("poll", err)
+		_, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&ready)), 1, 0, 0, 0, 0)
+		if errno == 0 {
+			return nil
+		}
+		if errno != unix.EINTR {
+			return os.NewSyscallError("poll", errno)
+		}
+	}
+}
+
+// transfer reads or writes a descriptor that does not wait.
+func transfer(trap uintptr, fd int, b []byte) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		if errno != unix.EINTR {
+			return int(n), errno
 		}
 	}
 }

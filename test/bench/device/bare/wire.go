@@ -21,10 +21,8 @@ type ends struct {
 type wire struct {
 	send, receive int
 
-	// What is sent begins with header, into which the packet's length goes if there is an IP
-	// header in it: that one is ipAt bytes behind the beginning.
-	header []byte
-	ipAt   int // -1: the kernel writes the IP header
+	header []byte // that everything sent begins with
+	ipAt   int    // of the IP header in it, which tells the length; -1: the kernel writes that header
 }
 
 const (
@@ -37,25 +35,18 @@ func openWire(via string, e ends) (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	ip := outerHeader(e)
 	switch via {
 	case "raw":
 		return &wire{esp, esp, make([]byte, espLen), -1}, nil
-	case "header":
-		send, err := socket(unix.AF_INET, unix.IPPROTO_RAW)
-		if err == nil {
-			err = unix.Connect(send, &unix.SockaddrInet4{Addr: e.peer.As4()})
-		}
-		return &wire{send, esp, ip, 0}, err
 	case "packet":
-		return packetSockets(e, esp, ip)
+		return packetSockets(e, esp)
 	}
-	return nil, fmt.Errorf("--via %s: not raw, header or packet", via)
+	return nil, fmt.Errorf("--via %s: not raw or packet", via)
 }
 
 // rawSocket receives protocol 50 of the peer, and keeps the kernel from answering it.
 func rawSocket(e ends) (int, error) {
-	fd, err := socket(unix.AF_INET, inet.ProtoESP)
+	fd, err := socket(unix.AF_INET, unix.SOCK_RAW, inet.ProtoESP)
 	if err != nil {
 		return 0, err
 	}
@@ -65,16 +56,13 @@ func rawSocket(e ends) (int, error) {
 	return fd, unix.Connect(fd, &unix.SockaddrInet4{Addr: e.peer.As4()})
 }
 
-func packetSockets(e ends, esp int, ip []byte) (*wire, error) {
+func packetSockets(e ends, esp int) (*wire, error) {
 	// The raw socket is for the kernel's sake only.
 	if err := filter(esp, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}); err != nil {
 		return nil, err
 	}
-	receive, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	receive, err := socket(unix.AF_PACKET, unix.SOCK_DGRAM, 0)
 	if err != nil {
-		return nil, err
-	}
-	if err := buffers(receive); err != nil {
 		return nil, err
 	}
 	const protocolAt = 9
@@ -89,11 +77,8 @@ func packetSockets(e ends, esp int, ip []byte) (*wire, error) {
 	if err := unix.Bind(receive, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_IP), Ifindex: e.device.Index}); err != nil {
 		return nil, err
 	}
-	send, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	send, err := socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	if err != nil {
-		return nil, err
-	}
-	if err := buffers(send); err != nil {
 		return nil, err
 	}
 	if err := unix.SetsockoptInt(send, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
@@ -102,7 +87,7 @@ func packetSockets(e ends, esp int, ip []byte) (*wire, error) {
 	header := append(append([]byte{}, e.mac...), e.device.HardwareAddr...)
 	header = append(header, unix.ETH_P_IP>>8, unix.ETH_P_IP&0xff)
 	at := len(header)
-	return &wire{send, receive, append(header, ip...), at}, unix.Bind(send, &unix.SockaddrLinklayer{Ifindex: e.device.Index})
+	return &wire{send, receive, append(header, outerHeader(e)...), at}, unix.Bind(send, &unix.SockaddrLinklayer{Ifindex: e.device.Index})
 }
 
 // outerHeader is an IPv4 header and room for that of ESP.
@@ -114,22 +99,18 @@ func outerHeader(e ends) []byte {
 	return h
 }
 
-// socket opens a raw socket.
-func socket(family, protocol int) (int, error) {
-	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+// socket opens a socket that does not wait.
+func socket(family, kind, protocol int) (int, error) {
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return 0, err
 	}
-	return fd, buffers(fd)
-}
-
-func buffers(fd int) error {
 	for _, option := range []int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, socketBuf); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return fd, nil
 }
 
 func filter(fd int, program ...unix.SockFilter) error {
