@@ -11,7 +11,7 @@ import (
 )
 
 func clean() *findings {
-	flat := slices.Repeat([]uint64{20 * hosts.MiB}, 40)
+	flat := slices.Repeat([]uint64{20 * hosts.MiB}, 4*fills)
 	return &findings{
 		control: traffic.Stream{Rate: 2e9, Retransmits: []int{0, 3, 0, 1}},
 		load:    traffic.Stream{Rate: 2e9, Retransmits: []int{1, 0, 0, 2, 0, 1, 3, 0}},
@@ -51,7 +51,7 @@ func TestWhatMustNotBe(t *testing.T) {
 		{"drops of both devices", func(f *findings) { f.drops["in-no-sa"] = 1 }},
 		{"retransmissions", func(f *findings) { f.load.Retransmits = []int{9, 8, 9, 8, 9, 8, 9, 8} }},
 		{"memory, receiving host", func(f *findings) {
-			f.memory[1] = slices.Concat(f.memory[0][:30], slices.Repeat([]uint64{22 * hosts.MiB}, 10))
+			f.memory[1] = slices.Concat(f.memory[0][:3*fills], slices.Repeat([]uint64{22 * hosts.MiB}, fills))
 		}},
 	} {
 		f := clean()
@@ -76,7 +76,9 @@ func TestDropsAreNamed(t *testing.T) {
 func TestGrowth(t *testing.T) {
 	quarters := func(mib ...uint64) (all []uint64) {
 		for _, m := range mib {
-			all = append(all, m*hosts.MiB, m*hosts.MiB, 0, m*hosts.MiB, 1<<40) // the median counts
+			for range fills / 5 { // the median counts
+				all = append(all, m*hosts.MiB, m*hosts.MiB, 0, m*hosts.MiB, 1<<40)
+			}
 		}
 		return all
 	}
@@ -86,6 +88,7 @@ func TestGrowth(t *testing.T) {
 	}{
 		{nil, true},
 		{[]uint64{1}, true},
+		{quarters(10, 50, 60), true}, // too short
 		{quarters(10, 50, 50, 50), true},
 		{quarters(10, 50, 52, 52), true},
 		{quarters(10, 50, 52, 53), false},
@@ -97,7 +100,7 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
-// One burst tells nothing; the same in most seconds does.
+// A burst now and then, where there are none without rekeying, is what rekeying would do.
 func TestRetransmits(t *testing.T) {
 	for _, c := range []struct {
 		without, with []int
@@ -105,7 +108,9 @@ func TestRetransmits(t *testing.T) {
 	}{
 		{nil, nil, true},
 		{[]int{0, 0}, []int{0, 0, 0, 0}, true},
-		{[]int{0, 0}, []int{0, 90, 0, 0}, true},
+		{[]int{0, 0}, []int{0, 90, 0, 0}, false},
+		{[]int{0, 90, 0, 0}, []int{0, 90, 0, 90}, true},
+		{[]int{0, 3, 0, 1}, []int{0, 0, 0, 900}, false},
 		{[]int{5, 4, 6, 5}, []int{5, 6, 4, 5, 6, 4, 5, 5}, true},
 		{[]int{5, 4, 6, 5}, []int{9, 8, 9, 10, 8, 9, 9, 10}, false},
 		{[]int{5, 4, 6, 5}, []int{0, 0, 0, 0}, true},

@@ -1,8 +1,8 @@
 // Package hosts makes two hosts in network namespaces for benchmarks, joined by a cable, and runs
 // programs in them: espalier's own userspace device, its peers, and what makes traffic.
 //
-// All of it ends with [Pair.Close], with the context of a program, or with this process, however
-// that ends. What is on the hosts is as it comes: no offload of the cable is switched off.
+// All of it ends with [Pair.Close], or with this process, however that ends. What is on the hosts is as
+// it comes: no offload of the cable is switched off.
 package hosts
 
 import (

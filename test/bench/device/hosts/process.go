@@ -68,11 +68,11 @@ type Process struct {
 }
 
 // Launch starts a program and waits for a line of its stdout that begins with ready; "" waits for
-// nothing. It ends with ctx.
+// nothing. It runs until it is stopped, or the pair closed: when ctx ends it still has to clean up.
 func (h *Host) Launch(ctx context.Context, ready, name string, args ...string) (*Process, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &Process{name: filepath.Base(name), cancel: cancel, exited: make(chan struct{})}
-	p.cmd = h.Command(ctx, name, args...)
+	p.cmd = h.Command(running, name, args...)
 	p.cmd.Stderr = &p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err == nil {
@@ -120,6 +120,11 @@ func (p *Process) Stop() {
 	case <-p.exited:
 	case <-time.After(patience):
 	}
+	p.Kill()
+}
+
+// Kill ends the program by SIGKILL. It may be called again.
+func (p *Process) Kill() {
 	p.cancel()
 	<-p.exited
 }

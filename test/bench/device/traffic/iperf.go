@@ -82,7 +82,7 @@ func iperf(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds i
 	if err != nil {
 		return nil, err
 	}
-	defer server.Stop()
+	defer server.Kill() // for a client that is gone it would wait
 	out, err := from.Run(ctx, "", "iperf3", append([]string{"-c", addr.String(), "-t", strconv.Itoa(seconds), "-J"}, args...)...)
 	if err != nil && ctx.Err() == nil {
 		if said := complaint([]byte(out)); said != nil {
