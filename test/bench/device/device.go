@@ -93,15 +93,16 @@ func (b *bench) run(ctx context.Context, run int) error {
 	for _, m := range measures {
 		for _, name := range m.paths {
 			v, err := m.take(ctx, b.paths[name], b.seconds)
-			if err == nil {
-				err = b.paths[name].alive()
-			}
-			if err != nil {
+			if err := errors.Join(err, b.paths[name].alive()); err != nil {
 				return fmt.Errorf("%s: %s: %w", m.name, name, err)
 			}
 			key := sample{m, name}
 			b.samples[key] = append(b.samples[key], v.value)
 			b.loss[key] = append(b.loss[key], v.loss)
+			if m.also != nil {
+				key.measure = m.also
+				b.samples[key] = append(b.samples[key], v.also)
+			}
 			progress("run %d of %d: %s: %s: %.4g %s", run+1, b.runs, m.name, name, v.value, m.unit)
 		}
 	}

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"maps"
 	"testing"
 
 	"espalier/test/bench/report"
@@ -11,16 +12,16 @@ func measured(runs int, value float64, but map[sample][]float64) *bench {
 	b := &bench{runs: runs, samples: make(map[sample][]float64), loss: make(map[sample][]float64)}
 	for _, m := range measures {
 		for _, p := range m.paths {
-			key := sample{m, p}
 			for range runs {
-				b.samples[key] = append(b.samples[key], value)
-				b.loss[key] = append(b.loss[key], 0.25)
-			}
-			if v, ok := but[key]; ok {
-				b.samples[key] = v
+				b.samples[sample{m, p}] = append(b.samples[sample{m, p}], value)
+				b.loss[sample{m, p}] = append(b.loss[sample{m, p}], 0.25)
+				if m.also != nil {
+					b.samples[sample{m.also, p}] = append(b.samples[sample{m.also, p}], value)
+				}
 			}
 		}
 	}
+	maps.Copy(b.samples, but)
 	return b
 }
 

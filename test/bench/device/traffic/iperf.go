@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	"espalier/test/bench/device/hosts"
@@ -18,10 +19,14 @@ import (
 
 // Tools is an error that says what to install.
 func Tools() error {
-	for program, pkg := range map[string]string{"iperf3": "iperf3", "ping": "iputils-ping"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("%s makes the traffic: apt-get install %s", program, pkg)
+	var missing []string
+	for _, t := range []struct{ program, pkg string }{{"iperf3", "iperf3"}, {"ping", "iputils-ping"}, {"ip", "iproute2"}} {
+		if _, err := exec.LookPath(t.program); err != nil {
+			missing = append(missing, t.pkg)
 		}
+	}
+	if missing != nil {
+		return fmt.Errorf("programs are missing: apt-get install %s", strings.Join(missing, " "))
 	}
 	return nil
 }
