@@ -98,8 +98,7 @@ func (b *bench) openPath(ctx context.Context, dir, name string, start func(conte
 	if err := start(ctx, p); err != nil {
 		return err
 	}
-	_, err = traffic.Ping(ctx, p.A, p.to, 3)
-	return errors.Join(err, p.alive())
+	return errors.Join(traffic.Await(ctx, p.A, p.to), p.alive())
 }
 
 func (b *bench) close() error {

@@ -108,6 +108,7 @@ func TestRetransmits(t *testing.T) {
 	}{
 		{nil, nil, true},
 		{[]int{0, 0}, []int{0, 0, 0, 0}, true},
+		{[]int{0, 0}, []int{0, 1, 0, 0}, true},
 		{[]int{0, 0}, []int{0, 90, 0, 0}, false},
 		{[]int{0, 90, 0, 0}, []int{0, 90, 0, 90}, true},
 		{[]int{0, 3, 0, 1}, []int{0, 0, 0, 900}, false},

@@ -19,7 +19,7 @@ import (
 func Ping(ctx context.Context, from *hosts.Host, addr netip.Addr, count int) ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(count)*10*time.Millisecond+grace)
 	defer cancel()
-	out, err := from.Run(ctx, "", "ping", "-n", "-i", "0.01", "-c", strconv.Itoa(count), addr.String())
+	out, err := from.Run(ctx, "", "ping", "-n", "-i", "0.01", "-W", "1", "-c", strconv.Itoa(count), addr.String())
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +31,17 @@ func Ping(ctx context.Context, from *hosts.Host, addr netip.Addr, count int) ([]
 		return nil, fmt.Errorf("ping %s: %w", addr, err)
 	}
 	return trips, nil
+}
+
+// Await waits until an address answers a host.
+func Await(ctx context.Context, from *hosts.Host, addr netip.Addr) error {
+	const patience = 20 * time.Second
+	for begun := time.Now(); ; {
+		_, err := Ping(ctx, from, addr, 1)
+		if err == nil || ctx.Err() != nil || time.Since(begun) > patience {
+			return err
+		}
+	}
 }
 
 func parsePing(out string) ([]time.Duration, error) {
