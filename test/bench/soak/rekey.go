@@ -25,7 +25,7 @@ const (
 	firstSPI = 0x10000
 )
 
-// sa is one direction of a generation, with the key only as long as it is installed on both hosts.
+// sa is one direction of a generation. It has a key only while it is being installed.
 type sa struct {
 	from, to *hosts.Host
 	src, dst netip.Addr
