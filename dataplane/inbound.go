@@ -63,23 +63,23 @@ func (d *Device) writeTUN(queue *tun.Queue) func(h tun.VirtioHeader, buf []byte,
 	}
 }
 
-// read takes one batch of what a socket has, and reports whether there was any.
+// read takes one batch of what a socket has, and reports whether there was any. Packets are joined as
+// long as there are: what was joined leaves when the socket has nothing left.
 func (in *inbound) read(socket receiver) (bool, error) {
 	n, err := socket.TryReceive(in.datagrams)
-	if errors.Is(err, unix.EAGAIN) {
-		return false, nil
-	}
 	if err != nil {
+		in.tun.Flush()
+		if errors.Is(err, unix.EAGAIN) {
+			err = nil
+		}
 		return false, err
 	}
 	in.handle(in.datagrams[:n])
 	return true, nil
 }
 
-// handle takes datagrams of the same SA together. What was joined on the way leaves at the end:
-// nothing waits for the next batch.
+// handle takes datagrams of the same SA together.
 func (in *inbound) handle(datagrams []underlay.Datagram) {
-	defer in.tun.Flush()
 	in.found = in.found[:0]
 	for i := range datagrams {
 		if i > 0 && in.found[i-1] != nil && sameSA(&datagrams[i-1], &datagrams[i]) {

@@ -79,6 +79,7 @@ func arrive(t rapid.TB, udp bool, peer, host netip.Addr, original netip.Addr, mo
 		datagrams[i].ProtocolAt = at
 		datagrams[i].Local, datagrams[i].Remote = netip.AddrPortFrom(host, 4500), netip.AddrPortFrom(peer, 4500)
 		in.handle([]underlay.Datagram{datagrams[i]})
+		in.tun.Flush()
 	}
 	if len(got) != len(segments) {
 		t.Fatalf("%d of %d packets were delivered: %v", len(got), len(segments), dropped(d))

@@ -16,5 +16,9 @@ func (d *Device) OutboundPath(wire Wire) func(frames []tun.Frame) {
 // deliver as to [tun.Queue.Write]; packets is how many there are in one. It is for one goroutine at
 // a time; the datagrams' payloads are decrypted in place, buf is deliver's until it returns.
 func (d *Device) InboundPath(deliver func(h tun.VirtioHeader, buf []byte, packets int)) func([]underlay.Datagram) {
-	return newInbound(d, false, deliver).handle
+	in := newInbound(d, false, deliver)
+	return func(datagrams []underlay.Datagram) {
+		in.handle(datagrams)
+		in.tun.Flush()
+	}
 }

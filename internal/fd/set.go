@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -56,14 +57,8 @@ func (s *Set) Wait() error {
 		return os.ErrClosed
 	}
 	defer s.bell.release()
-	for {
-		_, _, errno := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(s.polls))), uintptr(len(s.polls)), 0, 0, 0, 0)
-		if errno == 0 {
-			break
-		}
-		if errno != unix.EINTR {
-			return fmt.Errorf("wait for packets: %w", errno)
-		}
+	if err := s.poll(); err != nil {
+		return fmt.Errorf("wait for packets: %w", err)
 	}
 	if s.polls[0].Revents == 0 {
 		return nil
@@ -74,6 +69,32 @@ func (s *Set) Wait() error {
 	}
 	return nil
 }
+
+// poll keeps the thread's place in Go's scheduler for a moment: among packets that come one after the
+// other, giving it up and getting it back takes longer than the wait. Who has waited longer gives it
+// up: nobody need look after the thread any more. A signal that ends the wait is the scheduler's, which
+// wants the place.
+func (s *Set) poll() error {
+	for moment := true; ; {
+		trap, timeout := unix.Syscall6, (*unix.Timespec)(nil)
+		if moment {
+			trap, timeout = unix.RawSyscall6, &unix.Timespec{Nsec: aMoment}
+		}
+		n, _, errno := trap(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(s.polls))), uintptr(len(s.polls)), uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+			runtime.Gosched()
+		case errno != 0:
+			return errno
+		case n > 0:
+			return nil
+		}
+		moment = false
+	}
+}
+
+// aMoment is in nanoseconds.
+const aMoment = 1_000_000
 
 // Close ends the set: nobody may be in Wait, or come there again. Its files stay open.
 func (s *Set) Close() error {
