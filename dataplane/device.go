@@ -54,20 +54,22 @@ const (
 // Device is a userspace offload device. It implements ipsec.Database and
 // ipsec.Accounting. Its methods are safe for concurrent use.
 type Device struct {
-	log      *slog.Logger
-	link     underlayLink
-	nl       *netlink.Handle
-	tun      *tun.Device
-	senders  []*underlay.Sender   // one for each TUN queue
-	raw      []*underlay.Receiver // of IPv4, and of IPv6 where the kernel has it
-	workers  []*worker            // one for each TUN queue
-	udp      udpPorts
-	guard    *guard.Guard
-	guarded  []string
-	steering steering
-	filter   reversePath
-	watcher  *watcher
-	locals   locals
+	log     *slog.Logger
+	link    underlayLink
+	nl      *netlink.Handle
+	tun     *tun.Device
+	senders []*underlay.Sender   // one for each TUN queue
+	raw     []*underlay.Receiver // of IPv4, and of IPv6 where the kernel has it
+	workers []*worker            // one for each TUN queue
+
+	udpFrames bool // the TUN takes UDP in frames
+	udp       udpPorts
+	guard     *guard.Guard
+	guarded   []string
+	steering  steering
+	filter    reversePath
+	watcher   *watcher
+	locals    locals
 
 	control sync.Mutex          // one change of policies or encapsulations at a time
 	closed  bool                // no more changes
@@ -217,6 +219,7 @@ func (d *Device) openTUN(cfg *Config) (err error) {
 	if d.tun, err = tun.Create(cfg.TUN, cfg.Queues); err != nil {
 		return err
 	}
+	d.udpFrames = d.tun.UDPFrames()
 	for _, c := range []struct {
 		sysctl
 		value string

@@ -46,11 +46,12 @@ type parcel struct {
 	outer  []byte // IP header
 }
 
-// newInbound makes an inbound whose frames go to deliver, as to [tun.Queue.Write].
+// newInbound makes an inbound for a kind of socket, whose frames go to deliver, as to
+// [tun.Queue.Write].
 func newInbound(d *Device, udp bool, deliver func(h tun.VirtioHeader, buf []byte, packets int)) *inbound {
 	return &inbound{
 		d: d, udp: udp, datagrams: make([]underlay.Datagram, receiveBatch),
-		flows: &flows{d: d}, tun: tun.NewCoalescer(deliver),
+		flows: &flows{d: d}, tun: tun.NewCoalescer(d.udpFrames, deliver),
 	}
 }
 

@@ -21,7 +21,7 @@ type written struct {
 // nothing may be kept of it.
 func coalesce(t interface{ Fatal(...any) }, packets [][]byte) []written {
 	var out []written
-	c := NewCoalescer(func(h VirtioHeader, buf []byte, n int) {
+	c := NewCoalescer(true, func(h VirtioHeader, buf []byte, n int) {
 		out = append(out, written{h, bytes.Clone(buf[HeaderLen:]), n})
 	})
 	for _, p := range packets {
@@ -96,6 +96,68 @@ func TestStreamBecomesOneFrame(t *testing.T) {
 	}
 }
 
+func TestDatagramsBecomeOneFrame(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		s := stream{udp: true, v6: v6, id: 65530, payload: bytes.Repeat([]byte("espalier"), 5000), mss: 1400}
+		packets := segments(t, s)
+		frames := coalesce(t, packets)
+		want := s.frame()
+		want.Header.HeaderLength = frames[0].header.HeaderLength // a hint
+		if len(frames) != 1 || frames[0].packets != len(packets) || frames[0].header != want.Header || !bytes.Equal(frames[0].packet, want.Packet) {
+			t.Errorf("v6 %v: %d packets became %d frames, the first %+v", v6, len(packets), len(frames), frames[0].header)
+		}
+
+		many := segments(t, stream{udp: true, v6: v6, payload: make([]byte, 100*200), mss: 100})
+		for i, w := range coalesce(t, many) {
+			if want := min(64, 200-64*i); w.packets != want {
+				t.Errorf("v6 %v: frame %d of %d datagrams, want %d", v6, i, w.packets, want)
+			}
+		}
+	}
+}
+
+// Each of these, alone, keeps two datagrams apart.
+func TestDatagramsNeverJoined(t *testing.T) {
+	for name, change := range map[string]func(first, second []byte){
+		"source port":      func(_, p []byte) { p[20+1] ^= 1 },
+		"destination port": func(_, p []byte) { p[20+3] ^= 1 },
+		"protocol":         func(_, p []byte) { p[9] = 136 }, // UDP-Lite
+		"length":           func(_, p []byte) { p[20+5]-- },
+		"no checksum":      func(_, p []byte) { copy(p[20+6:], []byte{0, 0}) },
+		"wrong checksum":   func(_, p []byte) { p[20+7] ^= 1 },
+		"wrong before":     func(p, _ []byte) { p[30] ^= 1 },
+		"TTL":              func(_, p []byte) { p[8]-- },
+	} {
+		packets := segments(t, stream{udp: true, payload: make([]byte, 200), mss: 100})
+		if n := len(coalesce(t, packets)); n != 1 {
+			t.Fatalf("control: %d frames", n)
+		}
+		change(packets[0], packets[1])
+		inet.SetIPv4Checksum(packets[1])
+		if name == "source port" || name == "destination port" || name == "length" { // sound otherwise
+			upper := packets[1][20:]
+			copy(upper[6:], []byte{0, 0})
+			binary.BigEndian.PutUint16(upper[6:], ^sum16(pseudo(packets[1], inet.ProtoUDP, len(upper)), upper))
+		}
+		if n := len(coalesce(t, packets)); n != 2 {
+			t.Errorf("%s: joined", name)
+		}
+	}
+	packets := segments(t, stream{udp: true, payload: make([]byte, 200), mss: 100})
+	frames := 0
+	c := NewCoalescer(false, func(VirtioHeader, []byte, int) { frames++ })
+	for _, p := range packets {
+		h, err := inet.Parse(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Add(append(make([]byte, HeaderLen), p...), &h)
+	}
+	if c.Flush(); frames != 2 {
+		t.Error("joined for a kernel that does not take them")
+	}
+}
+
 // Whatever comes, what the kernel gets is what came: the same packets, in the same order.
 func TestCoalescingChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -162,7 +224,7 @@ func soundBySlowSum(p []byte) bool {
 	if h.Version == 4 && sum16(p[:h.Len]) != 0xffff {
 		return false
 	}
-	return sum16(pseudo(p, inet.ProtoTCP, len(p)-h.Len), p[h.Len:]) == 0xffff
+	return sum16(pseudo(p, h.Protocol, len(p)-h.Len), p[h.Len:]) == 0xffff
 }
 
 // mutate changes one byte of a packet, and mends the checksums in half of the cases: then it is
@@ -175,12 +237,12 @@ func mutate(t *rapid.T, p []byte) []byte {
 	}
 	at := rapid.IntRange(0, len(p)-1).Draw(t, "at")
 	if rapid.Bool().Draw(t, "in the headers") {
-		at = rapid.IntRange(0, h.Len+19).Draw(t, "at")
+		at = rapid.IntRange(0, min(h.Len+19, len(p)-1)).Draw(t, "at")
 	}
 	was := p[at]
 	p[at] ^= byte(1 << rapid.IntRange(0, 7).Draw(t, "bit"))
 	now, err := inet.Parse(p)
-	if err != nil || now.Total != len(p) || now.Len != h.Len || now.Protocol != inet.ProtoTCP {
+	if err != nil || now.Total != len(p) || now.Len != h.Len || now.Protocol != h.Protocol {
 		p[at] = was
 		return p
 	}
@@ -188,9 +250,10 @@ func mutate(t *rapid.T, p []byte) []byte {
 		if now.Version == 4 {
 			inet.SetIPv4Checksum(p)
 		}
-		tcp := p[now.Len:]
-		tcp[16], tcp[17] = 0, 0
-		binary.BigEndian.PutUint16(tcp[16:], ^sum16(pseudo(p, inet.ProtoTCP, len(tcp)), tcp))
+		upper := p[now.Len:]
+		sum := upper[sumIn(h.Protocol):][:2]
+		clear(sum)
+		binary.BigEndian.PutUint16(sum, ^sum16(pseudo(p, h.Protocol, len(upper)), upper))
 	}
 	return p
 }
@@ -253,7 +316,7 @@ func TestCoalescingAllocatesNothing(t *testing.T) {
 		}
 		bufs, headers = append(bufs, append(make([]byte, HeaderLen), p...)), append(headers, h)
 	}
-	c := NewCoalescer(func(VirtioHeader, []byte, int) {})
+	c := NewCoalescer(true, func(VirtioHeader, []byte, int) {})
 	if n := testing.AllocsPerRun(100, func() {
 		for i := range bufs {
 			c.Add(bufs[i], &headers[i])

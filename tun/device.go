@@ -18,6 +18,7 @@ type Device struct {
 	name   string
 	index  int
 	queues []*Queue
+	udp    bool
 }
 
 // Create makes a new TUN device in the network namespace of the calling thread, with the
@@ -48,12 +49,12 @@ func Create(name string, queues int) (*Device, error) {
 		if i == 0 {
 			attach |= unix.IFF_TUN_EXCL // ours alone: never join a device that exists
 		}
-		q, attached, err := openQueue(d.name, attach)
+		q, attached, udp, err := openQueue(d.name, attach)
 		if err != nil {
 			d.Close()
 			return nil, fmt.Errorf("create TUN device %s, queue %d of %d: %w%s", d.name, i+1, queues, err, hint(err))
 		}
-		d.name = attached
+		d.name, d.udp = attached, udp
 		d.queues = append(d.queues, q)
 	}
 	index, err := interfaceIndex(d.name)
@@ -74,6 +75,10 @@ func (d *Device) Index() int { return d.index }
 // Queues returns the device's queues; the slice must not be changed.
 func (d *Device) Queues() []*Queue { return d.queues }
 
+// UDPFrames reports whether the kernel takes and hands over UDP in frames of several datagrams (Linux
+// 6.2 and later).
+func (d *Device) UDPFrames() bool { return d.udp }
+
 // Close removes the device, as soon as nobody reads or writes any more. Who waits in Read gets
 // os.ErrClosed.
 func (d *Device) Close() error {
@@ -84,21 +89,22 @@ func (d *Device) Close() error {
 	return errors.Join(errs...)
 }
 
-// openQueue attaches one more file to the device and says what it is called.
-func openQueue(name string, flags uint16) (*Queue, string, error) {
+// openQueue attaches one more file to the device and says what that is called, and whether it carries
+// UDP in frames.
+func openQueue(name string, flags uint16) (q *Queue, attached string, udp bool, err error) {
 	number, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, "", &os.PathError{Op: "open", Path: clonePath, Err: err}
+		return nil, "", false, &os.PathError{Op: "open", Path: clonePath, Err: err}
 	}
-	name, err = attach(number, name, flags)
+	attached, err = attach(number, name, flags)
 	if err == nil {
-		err = setOffload(number)
+		udp, err = setOffload(number)
 	}
 	if err != nil {
 		unix.Close(number)
-		return nil, "", err
+		return nil, "", false, err
 	}
-	return &Queue{file: fd.New(number, name)}, name, nil
+	return &Queue{file: fd.New(number, attached)}, attached, udp, nil
 }
 
 func attach(fd int, name string, flags uint16) (string, error) {
@@ -113,15 +119,20 @@ func attach(fd int, name string, flags uint16) (string, error) {
 	return ifr.Name(), nil
 }
 
-// setOffload asks for partial checksums and TCP segments. A kernel that keeps CWR
-// segments to itself (no TUN_F_TSO_ECN) segments those before we read them.
-func setOffload(fd int) error {
+// TUN_F_USO4 and TUN_F_USO6 (linux/if_tun.h), which golang.org/x/sys lacks.
+const offloadUDP = 0x20 | 0x40
+
+// setOffload asks for partial checksums, TCP segments and, where the kernel has them, UDP segments. A
+// kernel that keeps CWR segments to itself (no TUN_F_TSO_ECN) segments those before we read them.
+func setOffload(fd int) (udp bool, err error) {
 	const offload = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
-	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offload|unix.TUN_F_TSO_ECN)
-	if err == unix.EINVAL {
-		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offload)
+	for _, more := range []int{unix.TUN_F_TSO_ECN | offloadUDP, unix.TUN_F_TSO_ECN, 0} {
+		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offload|more)
+		if err != unix.EINVAL {
+			return more&offloadUDP != 0, os.NewSyscallError("TUNSETOFFLOAD", err)
+		}
 	}
-	return os.NewSyscallError("TUNSETOFFLOAD", err)
+	return false, os.NewSyscallError("TUNSETOFFLOAD", err)
 }
 
 func interfaceIndex(name string) (int, error) {

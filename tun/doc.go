@@ -1,8 +1,8 @@
 // Package tun is a Linux TUN device with one or more queues and the virtio_net_hdr
-// offloads: partial checksums and TCP segmentation (linux/if_tun.h, linux/virtio_net.h).
+// offloads: partial checksums, and TCP and UDP segmentation (linux/if_tun.h, linux/virtio_net.h).
 //
 // What flows in: [Queue.Read] hands over one frame as the kernel's stack sent it, at
-// most 64 KiB of TCP with the checksum left undone. [Frame.Segmenter] lays it out as
+// most 64 KiB of TCP or UDP with the checksum left undone. [Frame.Segmenter] lays it out as
 // the IP packets a network card would put on the wire (RFC 791, RFC 8200, RFC 9293),
 // each written once, straight to where the caller wants it.
 // What flows out: [Queue.Write] hands one frame, segmented or not, to the stack.

@@ -17,6 +17,7 @@ const (
 	GSONone  = 0
 	GSOTCPv4 = 1
 	GSOTCPv6 = 4
+	GSOUDP   = 5    // UDP_SEGMENT, of either family
 	GSOECN   = 0x80 // or-ed to a TCP type: CWR is set, and belongs to the first segment only
 )
 
@@ -26,7 +27,7 @@ type VirtioHeader struct {
 	Flags          uint8
 	GSOType        uint8
 	HeaderLength   uint16 // bytes of headers, a hint; 0 if unknown
-	GSOSize        uint16 // bytes of TCP payload per segment
+	GSOSize        uint16 // bytes of TCP or UDP payload per segment
 	ChecksumStart  uint16 // offset in the packet
 	ChecksumOffset uint16 // offset from ChecksumStart
 }

@@ -14,9 +14,9 @@ var (
 	ErrChecksumRange = errors.New("partial checksum outside of the upper layer")
 	ErrGSOType       = errors.New("segmentation type unknown, or not of this packet's protocol")
 	ErrGSOSize       = errors.New("segment size 0")
-	ErrGSOFragment   = errors.New("TCP segments inside of an IP fragment")
-	ErrGSOChecksum   = errors.New("TCP segments with a checksum that is neither partial nor verified")
-	ErrTCPHeader     = errors.New("TCP header truncated")
+	ErrGSOFragment   = errors.New("segments inside of an IP fragment")
+	ErrGSOChecksum   = errors.New("segments with a checksum that is neither partial nor verified")
+	ErrUpperHeader   = errors.New("TCP or UDP header truncated")
 )
 
 const (
@@ -31,6 +31,10 @@ const (
 	tcpFIN = 0x01
 	tcpPSH = 0x08
 	tcpCWR = 0x80
+
+	udpHeaderLen  = 8
+	udpLengthAt   = 4
+	udpChecksumAt = 6
 )
 
 // Segmenter lays a frame out as IP packets ready for the wire. It is a value over the
@@ -39,8 +43,8 @@ const (
 type Segmenter struct {
 	header inet.Header
 	packet []byte // the frame's packet without anything behind its IP length
-	split  bool   // TCP segments: every packet gets headers of its own
-	fixed  int    // bytes repeated in every packet: IP and, when split, TCP header
+	split  bool   // TCP or UDP segments: every packet gets headers of its own
+	fixed  int    // bytes repeated in every packet: IP and, when split, TCP or UDP header
 	mss    int    // payload bytes of every packet but the last
 	count  int
 
@@ -69,7 +73,7 @@ func (s *Segmenter) Load(f *Frame) error {
 	}
 	s.packet, s.split = f.Packet[:s.header.Total], false
 	if f.Header.GSOType != GSONone {
-		return s.prepareTCP(&f.Header)
+		return s.prepareSplit(&f.Header)
 	}
 	return s.prepareWhole(&f.Header)
 }
@@ -100,29 +104,26 @@ func (s *Segmenter) prepareWhole(h *VirtioHeader) error {
 	return nil
 }
 
-// prepareTCP plans the segments of a TCP frame.
-func (s *Segmenter) prepareTCP(h *VirtioHeader) error {
+// prepareSplit plans the segments of a TCP or UDP frame.
+func (s *Segmenter) prepareSplit(h *VirtioHeader) error {
 	p, at := s.packet, s.header.Len
-	version := tcpVersion(h.GSOType &^ GSOECN)
 	switch {
-	case version == 0 || version != s.header.Version || s.header.Protocol != inet.ProtoTCP:
+	case !fits(h.GSOType, s.header.Version, s.header.Protocol):
 		return ErrGSOType
 	case h.GSOSize == 0:
 		return ErrGSOSize
 	case s.header.FragOffset != 0 || s.header.MoreFragments:
 		return ErrGSOFragment
-	case len(p) < at+tcpHeaderLen:
-		return ErrTCPHeader
 	}
-	tcpLen := int(p[at+tcpOffsetAt]>>4) * 4
-	if tcpLen < tcpHeaderLen || len(p) < at+tcpLen {
-		return ErrTCPHeader
+	upperLen, ok := upperHeaderLen(s.header.Protocol, p[at:])
+	if !ok {
+		return ErrUpperHeader
 	}
 
-	s.split = true
-	s.fixed = at + tcpLen
+	s.split, s.sumFrom = true, 0
+	s.fixed = at + upperLen
 	s.mss = int(h.GSOSize)
-	s.sumAt = tcpChecksumAt
+	s.sumAt = checksumAt(s.header.Protocol)
 	payload := len(p) - s.fixed
 	s.count = max(1, (payload+s.mss-1)/s.mss)
 	last := payload - (s.count-1)*s.mss
@@ -132,30 +133,55 @@ func (s *Segmenter) prepareTCP(h *VirtioHeader) error {
 	var seed uint16
 	switch {
 	case h.Flags&NeedsChecksum != 0:
-		if int(h.ChecksumStart) != at || h.ChecksumOffset != tcpChecksumAt {
+		if int(h.ChecksumStart) != at || int(h.ChecksumOffset) != s.sumAt {
 			return ErrChecksumRange
 		}
-		seed = binary.BigEndian.Uint16(p[at+tcpChecksumAt:])
+		seed = binary.BigEndian.Uint16(p[at+s.sumAt:])
 	case h.Flags&DataValid != 0:
-		seed = ^inet.Fold(inet.PseudoSum(s.header.Src, s.header.Dst, inet.ProtoTCP, len(p)-at))
+		seed = ^inet.Fold(inet.PseudoSum(s.header.Src, s.header.Dst, s.header.Protocol, len(p)-at))
 	default:
 		return ErrGSOChecksum
 	}
 	whole := uint16(len(p) - at)
-	s.seed = replaceInSum(seed, whole, uint16(tcpLen+s.mss))
-	s.seedLast = replaceInSum(seed, whole, uint16(tcpLen+last))
+	s.seed = replaceInSum(seed, whole, uint16(upperLen+s.mss))
+	s.seedLast = replaceInSum(seed, whole, uint16(upperLen+last))
 	return nil
 }
 
-// tcpVersion is the IP version of a TCP segmentation type, 0 for any other type.
-func tcpVersion(gsoType uint8) uint8 {
+// fits reports whether a segmentation type is one of packets of this IP version and protocol.
+func fits(gsoType, version, protocol uint8) bool {
 	switch gsoType {
-	case GSOTCPv4:
-		return 4
-	case GSOTCPv6:
-		return 6
+	case GSOUDP:
+		return protocol == inet.ProtoUDP
+	case GSOTCPv4, GSOTCPv4 | GSOECN:
+		return protocol == inet.ProtoTCP && version == 4
+	case GSOTCPv6, GSOTCPv6 | GSOECN:
+		return protocol == inet.ProtoTCP && version == 6
 	}
-	return 0
+	return false
+}
+
+// upperHeaderLen is the length in bytes of a TCP or UDP header, and whether it is all there.
+func upperHeaderLen(protocol uint8, upper []byte) (n int, ok bool) {
+	n = udpHeaderLen
+	if protocol == inet.ProtoTCP {
+		if len(upper) < tcpHeaderLen {
+			return 0, false
+		}
+		n = int(upper[tcpOffsetAt]>>4) * 4
+		ok = n >= tcpHeaderLen
+	} else {
+		ok = protocol == inet.ProtoUDP
+	}
+	return n, ok && n <= len(upper)
+}
+
+// checksumAt is where a TCP or UDP header has its checksum.
+func checksumAt(protocol uint8) int {
+	if protocol == inet.ProtoTCP {
+		return tcpChecksumAt
+	}
+	return udpChecksumAt
 }
 
 // replaceInSum takes one 16-bit word out of a ones'-complement sum and puts another in
@@ -212,7 +238,16 @@ func (s *Segmenter) WriteSplit(header, upper []byte, i int) {
 	copy(upper[copy(upper, s.packet[at:s.fixed]):], s.packet[from:to])
 	if s.split {
 		s.setIP(header, at+len(upper), i)
-		s.setTCP(upper, i)
+		if s.header.Protocol == inet.ProtoTCP {
+			s.setTCP(upper, i)
+		} else {
+			binary.BigEndian.PutUint16(upper[udpLengthAt:], uint16(len(upper)))
+		}
+		seed := s.seed
+		if i == s.count-1 {
+			seed = s.seedLast
+		}
+		binary.BigEndian.PutUint16(upper[s.sumAt:], seed)
 	}
 	if s.sumAt >= 0 {
 		s.complete(upper)
@@ -235,16 +270,12 @@ func (s *Segmenter) setIP(header []byte, size, i int) {
 func (s *Segmenter) setTCP(tcp []byte, i int) {
 	seq := binary.BigEndian.Uint32(tcp[tcpSeqAt:])
 	binary.BigEndian.PutUint32(tcp[tcpSeqAt:], seq+uint32(i*s.mss))
-	seed := s.seed
 	if i > 0 {
 		tcp[tcpFlagsAt] &^= tcpCWR
 	}
 	if i < s.count-1 {
 		tcp[tcpFlagsAt] &^= tcpFIN | tcpPSH
-	} else {
-		seed = s.seedLast
 	}
-	binary.BigEndian.PutUint16(tcp[tcpChecksumAt:], seed)
 }
 
 // complete turns the pseudo-header's sum in the checksum field into the checksum. A UDP

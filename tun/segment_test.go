@@ -44,6 +44,7 @@ func pseudo(p []byte, proto uint8, upperLen int) []byte {
 // stream describes a TCP frame to be built.
 type stream struct {
 	v6        bool
+	udp       bool   // datagrams, in spite of the name: without options, flags and sequence number
 	ipOptions []byte // IPv4 options, or IPv6 extension headers, the first one hop-by-hop options
 	tcpOption []byte
 	flags     uint8
@@ -55,27 +56,44 @@ type stream struct {
 
 const testDestOptions = 60
 
-// frame builds the frame as the kernel would: one IP packet, TCP checksum partial.
+// protocol is TCP or UDP.
+func (s stream) protocol() uint8 {
+	if s.udp {
+		return inet.ProtoUDP
+	}
+	return inet.ProtoTCP
+}
+
+// upper is the header above IP, without a checksum.
+func (s stream) upper() []byte {
+	h := make([]byte, 20, 60)
+	binary.BigEndian.PutUint16(h[0:], 40000)
+	binary.BigEndian.PutUint16(h[2:], 5201)
+	if s.udp {
+		binary.BigEndian.PutUint16(h[4:], uint16(8+len(s.payload)))
+		return h[:8]
+	}
+	binary.BigEndian.PutUint32(h[4:], s.seq)
+	binary.BigEndian.PutUint32(h[8:], 0x01020304)
+	h[12] = uint8(20+len(s.tcpOption)) / 4 << 4
+	h[13] = s.flags
+	binary.BigEndian.PutUint16(h[14:], 0x1234)
+	return append(h, s.tcpOption...)
+}
+
+// frame builds the frame as the kernel would: one IP packet, its upper checksum partial.
 func (s stream) frame() Frame {
-	tcp := make([]byte, 20, 60)
-	binary.BigEndian.PutUint16(tcp[0:], 40000)
-	binary.BigEndian.PutUint16(tcp[2:], 5201)
-	binary.BigEndian.PutUint32(tcp[4:], s.seq)
-	binary.BigEndian.PutUint32(tcp[8:], 0x01020304)
-	tcp[12] = uint8(20+len(s.tcpOption)) / 4 << 4
-	tcp[13] = s.flags
-	binary.BigEndian.PutUint16(tcp[14:], 0x1234)
-	tcp = append(tcp, s.tcpOption...)
-	upperLen := len(tcp) + len(s.payload)
+	upper := s.upper()
+	upperLen := len(upper) + len(s.payload)
 
 	var p []byte
-	h := VirtioHeader{Flags: NeedsChecksum, GSOSize: s.mss, ChecksumOffset: 16}
+	h := VirtioHeader{Flags: NeedsChecksum, GSOSize: s.mss, ChecksumOffset: uint16(sumIn(s.protocol()))}
 	if s.v6 {
 		h.GSOType = GSOTCPv6
 		p = make([]byte, 40)
 		binary.BigEndian.PutUint32(p, 0x6b412345)
 		binary.BigEndian.PutUint16(p[4:], uint16(len(s.ipOptions)+upperLen))
-		p[6], p[7] = inet.ProtoTCP, 61
+		p[6], p[7] = s.protocol(), 61
 		copy(p[8:], "\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01")
 		copy(p[24:], "\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02")
 		if len(s.ipOptions) > 0 {
@@ -90,17 +108,27 @@ func (s stream) frame() Frame {
 		binary.BigEndian.PutUint16(p[2:], uint16(20+len(s.ipOptions)+upperLen))
 		binary.BigEndian.PutUint16(p[4:], s.id)
 		p[6] = 0x40
-		p[8], p[9] = 63, inet.ProtoTCP
+		p[8], p[9] = 63, s.protocol()
 		copy(p[12:], []byte{192, 168, 1, 64, 192, 168, 1, 65})
 		p = append(p, s.ipOptions...)
 		binary.BigEndian.PutUint16(p[10:], ^sum16(p))
 	}
-	if s.flags&0x80 != 0 {
+	if s.udp {
+		h.GSOType = GSOUDP
+	} else if s.flags&0x80 != 0 {
 		h.GSOType |= GSOECN
 	}
 	h.ChecksumStart = uint16(len(p))
-	binary.BigEndian.PutUint16(tcp[16:], sum16(pseudo(p, inet.ProtoTCP, upperLen)))
-	return Frame{Header: h, Packet: append(append(p, tcp...), s.payload...)}
+	binary.BigEndian.PutUint16(upper[h.ChecksumOffset:], sum16(pseudo(p, s.protocol(), upperLen)))
+	return Frame{Header: h, Packet: append(append(p, upper...), s.payload...)}
+}
+
+// sumIn is where a protocol has its checksum (RFC 9293, RFC 768).
+func sumIn(protocol uint8) int {
+	if protocol == inet.ProtoUDP {
+		return 6
+	}
+	return 16
 }
 
 func drawStream(t *rapid.T) stream {
@@ -112,6 +140,9 @@ func drawStream(t *rapid.T) stream {
 		mss:       rapid.Uint16Range(1, 9000).Draw(t, "mss"),
 		tcpOption: bytes.Repeat([]byte{1}, 4*rapid.IntRange(0, 10).Draw(t, "tcp option words")),
 	}
+	if rapid.Bool().Draw(t, "UDP") {
+		s.udp, s.tcpOption, s.flags, s.seq = true, nil, 0, 0
+	}
 	n := rapid.IntRange(0, 200*int(s.mss)).Draw(t, "payload length")
 	s.payload = make([]byte, min(n, 65000))
 	x := rapid.Uint32().Draw(t, "payload seed")
@@ -122,6 +153,7 @@ func drawStream(t *rapid.T) stream {
 	if rapid.Bool().Draw(t, "IP options") {
 		if s.v6 {
 			s.ipOptions = []byte{testDestOptions, 0, 1, 4, 0, 0, 0, 0, inet.ProtoTCP, 1, 1, 12, 15: 0, 23: 0}
+			s.ipOptions[8] = s.protocol()
 		} else {
 			s.ipOptions = bytes.Repeat([]byte{1}, 4*rapid.IntRange(1, 10).Draw(t, "IP option words"))
 		}
@@ -130,9 +162,9 @@ func drawStream(t *rapid.T) stream {
 }
 
 // checkPacket verifies one packet's lengths and checksums from scratch and returns its
-// TCP part.
-func checkPacket(t interface{ Fatalf(string, ...any) }, p []byte, at int) []byte {
-	tcp := p[at:]
+// TCP or UDP part.
+func checkPacket(t interface{ Fatalf(string, ...any) }, p []byte, protocol uint8, at int) []byte {
+	upper := p[at:]
 	if p[0]>>4 == 4 {
 		if got := int(binary.BigEndian.Uint16(p[2:])); got != len(p) {
 			t.Fatalf("IPv4 total length %d, packet has %d", got, len(p))
@@ -143,10 +175,10 @@ func checkPacket(t interface{ Fatalf(string, ...any) }, p []byte, at int) []byte
 	} else if got := int(binary.BigEndian.Uint16(p[4:])); got != len(p)-40 {
 		t.Fatalf("IPv6 payload length %d, packet has %d", got, len(p)-40)
 	}
-	if s := sum16(pseudo(p, inet.ProtoTCP, len(tcp)), tcp); s != 0xffff {
-		t.Fatalf("TCP checksum does not verify: %#x", s)
+	if s := sum16(pseudo(p, protocol, len(upper)), upper); s != 0xffff {
+		t.Fatalf("checksum of protocol %d does not verify: %#x", protocol, s)
 	}
-	return tcp
+	return upper
 }
 
 func TestSegmentsCarryTheStream(t *testing.T) {
@@ -159,7 +191,7 @@ func TestSegmentsCarryTheStream(t *testing.T) {
 			t.Fatalf("Segmenter: %v", err)
 		}
 		at := int(f.Header.ChecksumStart)
-		thl := 20 + len(in.tcpOption)
+		upperLen := len(in.upper())
 		if want := max(1, (len(in.payload)+int(in.mss)-1)/int(in.mss)); s.Count() != want {
 			t.Fatalf("%d packets, want %d", s.Count(), want)
 		}
@@ -175,10 +207,24 @@ func TestSegmentsCarryTheStream(t *testing.T) {
 			if !bytes.Equal(p, append(header, upper...)) {
 				t.Fatalf("packet %d: WriteSplit differs from Write", i)
 			}
-			tcp := checkPacket(t, p, at)
-
-			if seq := binary.BigEndian.Uint32(tcp[4:]); seq != in.seq+uint32(len(got)) {
-				t.Fatalf("packet %d: sequence number %d, want %d", i, seq, in.seq+uint32(len(got)))
+			upper = checkPacket(t, p, in.protocol(), at)
+			if !in.v6 {
+				if id := binary.BigEndian.Uint16(p[4:]); id != in.id+uint16(i) {
+					t.Fatalf("packet %d: ID %d, want %d", i, id, in.id+uint16(i))
+				}
+			}
+			sameButFor(t, before[:at], p[:at], in.v6)
+			payload := upper[upperLen:]
+			got = append(got, payload...)
+			if in.udp {
+				if n := int(binary.BigEndian.Uint16(upper[4:])); n != 8+len(payload) || !bytes.Equal(upper[:4], before[at:at+4]) {
+					t.Fatalf("packet %d: UDP header % x, payload of %d bytes", i, upper[:8], len(payload))
+				}
+				continue
+			}
+			tcp, sent := upper, len(got)-len(payload)
+			if seq := binary.BigEndian.Uint32(tcp[4:]); seq != in.seq+uint32(sent) {
+				t.Fatalf("packet %d: sequence number %d, want %d", i, seq, in.seq+uint32(sent))
 			}
 			want := in.flags
 			if i > 0 {
@@ -190,17 +236,10 @@ func TestSegmentsCarryTheStream(t *testing.T) {
 			if tcp[13] != want {
 				t.Fatalf("packet %d of %d: flags %#x, want %#x", i, s.Count(), tcp[13], want)
 			}
-			if !in.v6 {
-				if id := binary.BigEndian.Uint16(p[4:]); id != in.id+uint16(i) {
-					t.Fatalf("packet %d: ID %d, want %d", i, id, in.id+uint16(i))
-				}
-			}
-			sameButFor(t, before[:at], p[:at], in.v6)
-			if !bytes.Equal(tcp[20:thl], in.tcpOption) || !bytes.Equal(tcp[:4], before[at:at+4]) ||
+			if !bytes.Equal(tcp[20:upperLen], in.tcpOption) || !bytes.Equal(tcp[:4], before[at:at+4]) ||
 				!bytes.Equal(tcp[8:13], before[at+8:at+13]) || !bytes.Equal(tcp[14:16], before[at+14:at+16]) {
 				t.Fatalf("packet %d: TCP header changed beyond sequence, flags and checksum", i)
 			}
-			got = append(got, tcp[thl:]...)
 		}
 		if !bytes.Equal(got, in.payload) {
 			t.Fatalf("payloads do not add up to the stream: %d bytes, want %d", len(got), len(in.payload))
@@ -238,7 +277,7 @@ func TestVerifiedFrameIsSplit(t *testing.T) {
 	for i := range s.Count() {
 		p := make([]byte, s.Size(i))
 		s.Write(p, i)
-		checkPacket(t, p, 20)
+		checkPacket(t, p, inet.ProtoTCP, 20)
 	}
 }
 
@@ -323,6 +362,7 @@ func TestBadFrames(t *testing.T) {
 	}{
 		{"segment size 0", good, func(f *Frame) { f.Header.GSOSize = 0 }, ErrGSOSize},
 		{"UFO", good, func(f *Frame) { f.Header.GSOType = 3 }, ErrGSOType},
+		{"UDP type", good, func(f *Frame) { f.Header.GSOType = GSOUDP }, ErrGSOType},
 		{"unknown type", good, func(f *Frame) { f.Header.GSOType = 0x42 }, ErrGSOType},
 		{"ECN alone", good, func(f *Frame) { f.Header.GSOType = GSOECN }, ErrGSOType},
 		{"type of the other family", good, func(f *Frame) { f.Header.GSOType = GSOTCPv6 }, ErrGSOType},
@@ -338,13 +378,13 @@ func TestBadFrames(t *testing.T) {
 		{"TCP header cut", good, func(f *Frame) {
 			f.Packet = f.Packet[:39]
 			f.Packet[2], f.Packet[3] = 0, 39
-		}, ErrTCPHeader},
+		}, ErrUpperHeader},
 		{"TCP data offset beyond", good, func(f *Frame) {
 			f.Packet = f.Packet[:40]
 			f.Packet[2], f.Packet[3] = 0, 40
 			f.Packet[32] = 0xf0
-		}, ErrTCPHeader},
-		{"TCP data offset too small", good, func(f *Frame) { f.Packet[32] = 0x40 }, ErrTCPHeader},
+		}, ErrUpperHeader},
+		{"TCP data offset too small", good, func(f *Frame) { f.Packet[32] = 0x40 }, ErrUpperHeader},
 		{"IPv6 jumbogram", good6, func(f *Frame) { f.Packet[4], f.Packet[5] = 0, 0 }, ErrJumbogram},
 		{"IPv4 big TCP", good, func(f *Frame) { f.Packet[2], f.Packet[3] = 0, 0 }, ErrJumbogram},
 		{"empty", good, func(f *Frame) { f.Packet = nil }, nil},

@@ -69,7 +69,7 @@ func (w *wire) lay(batch *messages, i int, segments *tun.Segmenter, packet int) 
 func inbound(w *wire, to int) error {
 	runtime.LockOSThread()
 	var failed error
-	join := tun.NewCoalescer(func(h tun.VirtioHeader, buf []byte, _ int) {
+	join := tun.NewCoalescer(false, func(h tun.VirtioHeader, buf []byte, _ int) {
 		encode(h, buf)
 		if _, errno := transfer(unix.SYS_WRITE, to, buf); errno != 0 && errno != unix.EIO && errno != unix.EINVAL {
 			failed = os.NewSyscallError("write TUN", errno)
