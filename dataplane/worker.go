@@ -80,6 +80,7 @@ func (w *worker) run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, w.files.Ring)()
 	w.work(true)
 	defer w.work(false)
+	var p patience
 	for ctx.Err() == nil {
 		w.look()
 		busy, err := w.round()
@@ -87,6 +88,10 @@ func (w *worker) run(ctx context.Context) error {
 			return err
 		}
 		if busy {
+			p.found()
+			continue
+		}
+		if p.lasts() {
 			continue
 		}
 		if err := w.files.Wait(); err != nil {
