@@ -47,7 +47,9 @@ func (b *blemishes) add(which uint32) (was bool) { return b.bits.Or(which)&which
 // particulars are what packets seldom need of an SA.
 type particulars struct {
 	sa       parameters
+	pmtu     pmtu // beside what else a packet needs of particulars
 	progress progress
+	path     path
 	lifetime
 	keepalive    keepalive
 	mapping      mapping
@@ -193,6 +195,7 @@ func (a *association) read() ipsec.SA {
 // under way with them is dropped. Device.control is held.
 func (a *association) retire() {
 	a.gone = true
+	a.path.forsake()
 	if a.timer != nil {
 		a.timer.Stop()
 	}

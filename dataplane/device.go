@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,11 @@ type Config struct {
 	Mark, Mask   uint32
 	Table        int
 	RulePriority int
+
+	// A path MTU that was learned is forgotten after PathMTUAge, or if it was found by probing, a
+	// longer one is tried again; 0 is 10 minutes, as RFC 1191 has it. A path that carries large packets
+	// is probed every ProbeInterval; 0 is 1 minute, less than 0 is never.
+	PathMTUAge, ProbeInterval time.Duration
 
 	StateDir string       // where the settings found are kept, to put them back
 	Log      *slog.Logger // nil: slog.Default()
@@ -78,6 +84,7 @@ type Device struct {
 	spd     *spd
 	drops   drops
 	ids     fragmentIDs
+	paths   *paths
 
 	keeper    *keeper
 	observers observers
@@ -103,9 +110,9 @@ func New(cfg Config) (*Device, error) {
 
 // newDevice is a device that has not opened anything yet.
 func newDevice(log *slog.Logger) *Device {
-	d := &Device{log: log, encaps: make(map[guard.Encap]int)}
+	d := &Device{log: log, encaps: make(map[guard.Encap]int), paths: newPaths()}
 	d.keeper = newKeeper(d.acquire)
-	d.sad = newSAD(d.tendSA)
+	d.sad = newSAD(d.tendSA, d.tendPath)
 	d.spd = newSPD(d.tendPolicy)
 	d.aside = d.udp.sendAside
 	return d
@@ -175,6 +182,10 @@ func (d *Device) open(cfg *Config) (err error) {
 		d.senders = append(d.senders, s)
 	}
 	d.udp = udpPorts{config: sockets, start: d.listenUDP, stop: d.leaveUDP}
+	d.paths.times.set(cfg)
+	if err := d.openPaths(sockets); err != nil {
+		return err
+	}
 	if err := d.openTUN(cfg); err != nil {
 		return err
 	}
@@ -308,8 +319,11 @@ func (d *Device) Run(ctx context.Context) error {
 	for _, w := range d.workers {
 		d.running.start(w.run)
 	}
+	for _, i := range d.paths.icmp {
+		d.running.start(func(context.Context) error { return d.hearRouters(i) })
+	}
 	<-ctx.Done()
-	return errors.Join(d.running.wait(), d.Close())
+	return errors.Join(d.paths.deafen(), d.running.wait(), d.Close())
 }
 
 // Close gives back what New took, if Run was never called.
@@ -331,7 +345,7 @@ func (d *Device) closeFiles() error {
 	for _, s := range d.senders {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, d.udp.close())...)
+	return errors.Join(append(errs, d.paths.close(), d.udp.close())...)
 }
 
 // watchGuard puts the guard back when somebody removes it.

@@ -14,8 +14,12 @@
 // underlay's sockets, owns its buffers and carries a packet through to the end. Drops are typed and
 // counted in drops.go. What packets and time make due beyond that, the keeper does in a goroutine of
 // its own: SAs and policies that expire, SAs that are wanted, progress and moves of peers that are to
-// be told, NATs that are to be kept open. Times are those of package time, so that tests run in
+// be told, NATs that are to be kept open, path MTUs. Times are those of package time, so that tests run in
 // bubbles of testing/synctest.
 //
-// RFC 4301 §5 (processing), RFC 4303 (ESP), RFC 6040 (ECN), RFC 3948 (UDP encapsulation).
+// What routers say about packets of ours that were too big is heard in routers.go; what the kernel is
+// told about packets of its own is made in toobig.go.
+//
+// RFC 4301 §5 (processing) and §8 (path MTU), RFC 4303 (ESP), RFC 6040 (ECN), RFC 3948 (UDP
+// encapsulation), RFC 8899 (probing for the path MTU).
 package dataplane

@@ -49,6 +49,10 @@ const (
 	InPolicyMismatch
 	InTUN
 
+	// What routers say of packets that were too big.
+	InTooBigUnknown
+	InTooBigRefused
+
 	reasons // how many there are
 )
 
@@ -90,6 +94,9 @@ var reasonTable = [reasons]struct{ name, counter, meaning string }{
 	InPolicyDiscard:    {"in-policy-discard", "XfrmInPolBlock", "an in or fwd policy discards it"},
 	InPolicyMismatch:   {"in-policy-mismatch", "XfrmInTmplMismatch", "the SA is not the one the policy asks for (request id, mode, addresses)"},
 	InTUN:              {"in-tun", "XfrmInError", "the TUN device did not take it"},
+
+	InTooBigUnknown: {"in-too-big-unknown", "", "ICMP too-big that quotes no packet of an SA"},
+	InTooBigRefused: {"in-too-big-refused", "", "ICMP too-big that quotes a packet not sent lately, or tells an MTU that no path has"},
 }
 
 func (r Reason) String() string { return reasonTable[r].name }

@@ -58,9 +58,9 @@ func (s *sockets) SendUDP(m *underlay.Message) error {
 	return own.sender.Send(*m)
 }
 
-// emitSealed sends what was laid out and sealed: as many packets as possible at once.
-func (o *outbound) emitSealed() {
-	mtu, from := o.mtu(), 0
+// emitSealed sends what was laid out and sealed by one SA: as many packets as possible at once.
+func (o *outbound) emitSealed(a *association) {
+	mtu, from := o.mtuOf(a), 0
 	for i := range o.alike {
 		p := &o.alike[i]
 		if p.encap == nil && p.longest <= mtu {
@@ -68,13 +68,29 @@ func (o *outbound) emitSealed() {
 		}
 		o.emit(o.packets[from:p.from])
 		from = p.to
-		if p.encap != nil {
+		switch {
+		case p.encap == nil:
+			o.emitLong(o.packets[p.from:p.to], !p.dontFragment, mtu)
+		case !p.dontFragment && p.outside()+p.longest > mtu:
+			o.emitLong(o.inUDP(p), true, mtu)
+		default:
 			o.emitUDP(p)
-		} else {
-			o.emitLong(o.packets[p.from:p.to], !p.dontFragment)
 		}
 	}
 	o.emit(o.packets[from:])
+	if o.refused {
+		o.refused = false
+		a.path.stale.Store(true)
+		o.d.keeper.ask(&a.path.errand)
+	}
+}
+
+// mtuOf is the path MTU to send by.
+func (o *outbound) mtuOf(a *association) int {
+	if mtu := a.pmtu.value.Load(); mtu != 0 && !o.probing {
+		return int(mtu)
+	}
+	return o.mtu()
 }
 
 // emit sends whole IP packets.
@@ -98,9 +114,17 @@ func (o *outbound) emitUDP(p *alike) {
 
 func (o *outbound) mtu() int { return int(o.d.link.mtu.Load()) }
 
-// emitLong sends whole IP packets some of which are too long: those in fragments, if they may be.
-func (o *outbound) emitLong(packets [][]byte, mayFragment bool) {
-	mtu := o.mtu()
+// inUDP are the packets that the socket would send, for a path whose MTU the kernel does not know.
+func (o *outbound) inUDP(p *alike) [][]byte {
+	packets := make([][]byte, 0, p.to-p.from)
+	for _, sealed := range o.sealed[p.from:p.to] {
+		packets = append(packets, p.inUDP(sealed))
+	}
+	return packets
+}
+
+// emitLong sends whole IP packets some of which are longer than mtu: those in fragments, if they may be.
+func (o *outbound) emitLong(packets [][]byte, mayFragment bool, mtu int) {
 	for i, pkt := range packets {
 		switch {
 		case len(pkt) <= mtu:
@@ -136,6 +160,7 @@ func (o *outbound) count(err error, n int) {
 		return
 	}
 	for _, f := range partly.Failed {
+		o.refused = o.refused || errors.Is(f.Err, unix.EMSGSIZE)
 		o.d.drops.count(sendFailure(f.Err))
 	}
 }

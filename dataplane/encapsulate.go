@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"espalier/internal/inet"
 	"espalier/ipsec"
 )
 
@@ -77,7 +76,7 @@ func (o *outbound) send(a *association, jobs []*job, packets, bytes int) {
 		o.d.drops.countN(OutNoSA, packets) // the SA was deleted while we worked
 		return
 	}
-	o.emitSealed()
+	o.emitSealed(a)
 	if a.carried(packets, payload, o.d.keeper.now.Load()) || first+uint64(packets)-1 >= a.progress.sentAt.Load() {
 		o.d.keeper.ask(&a.errand)
 	}
@@ -91,7 +90,7 @@ func (o *outbound) lay(a *association, jobs []*job, arena []byte, seq uint64) (p
 	var last uint32
 	for _, j := range jobs {
 		if w == nil || j.likeness == 0 || j.likeness != last {
-			w, last = o.newAlike(a, j.segments.Header()), j.likeness
+			w, last = o.newAlike(a, j), j.likeness
 		}
 		if w.mode == ipsec.Transport && w.encap != nil {
 			n := w.inner.Len
@@ -128,8 +127,8 @@ func (o *outbound) lay(a *association, jobs []*job, arena []byte, seq uint64) (p
 }
 
 // newAlike begins with packets before which another header stands.
-func (o *outbound) newAlike(a *association, h *inet.Header) *alike {
+func (o *outbound) newAlike(a *association, j *job) *alike {
 	n := len(o.packets)
-	o.alike = append(o.alike, alike{wrapper: newWrapper(a, h, &o.d.ids), from: n, to: n})
+	o.alike = append(o.alike, alike{wrapper: newWrapper(a, j.segments.Header(), j.dontFragment, &o.d.ids), from: n, to: n})
 	return &o.alike[len(o.alike)-1]
 }

@@ -83,7 +83,7 @@ func TestTransportKeepsTheHeader(t *testing.T) {
 		if h.Version == 6 {
 			sa.Src, sa.Dst = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 		}
-		w := newWrapper(newState(nil, &sa, time.Time{}), &h, new(fragmentIDs))
+		w := newWrapper(newState(nil, &sa, time.Time{}), &h, dontFragment(&h, h.Total), new(fragmentIDs))
 		out := append(bytes.Clone(pkt[:h.Len]), make([]byte, 40)...)
 		w.write(out)
 		// The same header again, but for what says that ESP follows, and how much of it.
@@ -119,7 +119,7 @@ func TestTunnelHeader(t *testing.T) {
 		if c.outer == 6 {
 			sa.Src, sa.Dst = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 		}
-		w := newWrapper(newState(nil, &sa, time.Time{}), &h, new(fragmentIDs))
+		w := newWrapper(newState(nil, &sa, time.Time{}), &h, dontFragment(&h, h.Total), new(fragmentIDs))
 		out := make([]byte, w.payloadAt()-esp.HeaderLen-esp.IVLen+36)
 		w.write(out)
 		got, err := inet.Parse(out)

@@ -282,6 +282,9 @@ func (in *inbound) deliver(a *association, c *parcel) {
 	if in.udp && a.mode == ipsec.Transport {
 		in.repairSum(a, c.buf[tun.HeaderLen:], &c.header)
 	}
+	if p := c.header.Protocol; (p == inet.ProtoICMP || p == inet.ProtoICMPv6) && in.d.answersProbe(c.buf[tun.HeaderLen:], &c.header) {
+		return
+	}
 	in.tun.Add(c.buf, &c.header)
 }
 

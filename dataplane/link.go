@@ -32,7 +32,9 @@ type underlayLink struct {
 	mtu   atomic.Int64
 }
 
-// tunMTU leaves room for ESP in the underlay's MTU.
+// tunMTU leaves room for ESP in the underlay's MTU: for the most that any SA adds, not for what those at
+// hand add. It would change with each of them, and hosts follow a device's MTU slowly; what another SA
+// leaves unused is less than 60 bytes. Paths that are narrower than the underlay see pmtu.go.
 func tunMTU(underlay int) int { return max(underlay-maxOverhead, minTUNMTU) }
 
 // locals are this host's addresses: packets for them are delivered (in policies), others
@@ -192,6 +194,7 @@ func (d *Device) followMTU(mtu int) {
 	if mtu == 0 || int64(mtu) == d.link.mtu.Swap(int64(mtu)) {
 		return
 	}
+	d.followLink()
 	tun, err := d.nl.LinkByIndex(d.tun.Index())
 	if err == nil {
 		err = d.fitTUN(tun)

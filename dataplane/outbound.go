@@ -28,17 +28,20 @@ type outbound struct {
 	wire   Wire
 	buf    []byte // of frames
 	frames []tun.Frame
+	answer func(h tun.VirtioHeader, buf []byte, packets int) // to the kernel; nil: it gets none
 
 	flows     *flows
 	jobs      []job
 	own       []*job // those by the SA at hand
 	fragments inet.Reassembler
+	probing   bool // what it sends is to find out the path MTU, and heeds none
 
 	// What encapsulate and emit work on.
 	arena   []byte   // packets laid out one behind the other
 	packets [][]byte // in arena
 	sealed  [][]byte // the ESP parts of packets
 	alike   []alike
+	refused bool // some for their length, by a socket
 	batch   esp.Batch
 }
 
@@ -50,6 +53,9 @@ type job struct {
 	headerLen int          // before ESP: see headerLen
 	payload   int          // of ESP, in the first and largest of its packets
 	likeness  uint32       // frames of one SA with the same have the same header; 0: nobody else
+
+	reassembled  bool // from fragments: then it may be cut again, whatever it says
+	dontFragment bool // its packets must not be cut
 }
 
 func newOutbound(d *Device, wire Wire) *outbound {
@@ -113,7 +119,7 @@ func (o *outbound) load(f *tun.Frame) {
 	}
 	o.jobs = o.jobs[:n+1]
 	j := &o.jobs[n]
-	j.frame, j.sa = f, nil
+	j.frame, j.sa, j.reassembled = f, nil, false
 	if err := j.segments.Load(f); err != nil {
 		o.d.drops.count(malformed(err))
 		o.jobs = o.jobs[:n]
@@ -191,8 +197,12 @@ func (o *outbound) protectFragment(j *job, flow *ipsec.Flow, policy *policy) {
 		o.d.drops.count(OutReassembly)
 		return
 	}
-	if whole != nil {
-		o.load(&tun.Frame{Packet: whole})
+	if whole == nil {
+		return
+	}
+	n := len(o.jobs)
+	if o.load(&tun.Frame{Packet: whole}); len(o.jobs) > n {
+		o.jobs[n].reassembled = true
 	}
 }
 
@@ -218,15 +228,21 @@ func (o *outbound) protect(j *job, flow *ipsec.Flow, policy *policy) {
 	o.sendBy(a, j)
 }
 
-// sendBy makes out what an SA adds to a frame. If it then is not too long, it is to be sent by it.
+// sendBy makes out what an SA adds to a frame. If it then is not too long for the path, it is to be sent
+// by it.
 func (o *outbound) sendBy(a *association, j *job) {
 	h := j.segments.Header()
-	j.headerLen, j.payload, j.likeness = headerLen(a, h), j.segments.Size(0), likeness(a.mode, h)
+	j.headerLen, j.payload = headerLen(a, h), j.segments.Size(0)
+	j.dontFragment = o.probing || !j.reassembled && dontFragment(h, j.payload)
+	j.likeness = likeness(a.mode, h, j.dontFragment)
 	if a.mode == ipsec.Transport {
 		j.payload -= h.Len
 	}
-	if j.headerLen+a.out.Len(j.payload) > maxPacket {
-		o.d.drops.countN(OutTooBig, j.segments.Count())
+	size := j.headerLen + a.out.Len(j.payload)
+	if j.headerLen == 0 {
+		size += outside(a, h)
+	}
+	if size > int(a.pmtu.look.Load()) && !o.fits(a, j, size) {
 		return
 	}
 	j.sa = a
@@ -246,7 +262,7 @@ func (o *outbound) bypass(seg *tun.Segmenter) {
 	if seg.Size(0) <= o.mtu() {
 		o.emit(o.packets)
 	} else {
-		o.emitLong(o.packets, h.Version == 4 && !h.DontFragment)
+		o.emitLong(o.packets, h.Version == 4 && !h.DontFragment, o.mtu())
 	}
 }
 

@@ -17,10 +17,10 @@ import (
 // sad holds the associations, by identity for inbound packets and by what an outbound
 // policy asks for. It is safe for concurrent use.
 type sad struct {
-	nonces *nonces
-	tend   func(*association) // what the keeper does for one
-	watch  bool               // progress is told; guarded by Device.control
-	lines  slab[association]  // likewise
+	nonces         *nonces
+	tend, tendPath func(*association) // what the keeper does for one
+	watch          bool               // progress is told; guarded by Device.control
+	lines          slab[association]  // likewise
 
 	secret [4]uint64          // of the hashes
 	byID   table[association] // but larval SAs without an SPI; read without the lock
@@ -47,9 +47,9 @@ type outboundKey struct {
 	mode     ipsec.Mode
 }
 
-func newSAD(tend func(*association)) *sad {
+func newSAD(tend, tendPath func(*association)) *sad {
 	s := &sad{
-		nonces: newNonces(), tend: tend, nameless: make(map[*association]struct{}),
+		nonces: newNonces(), tend: tend, tendPath: tendPath, nameless: make(map[*association]struct{}),
 		byAcquire: make(map[acquireKey]*association),
 	}
 	for i := range s.secret {
@@ -109,6 +109,7 @@ func (s *sad) link(a *association) {
 	s.next++
 	a.order = s.next
 	a.errand.do = func() { s.tend(a) }
+	a.path.errand.do = func() { s.tendPath(a) }
 	sent, received := a.numbers()
 	a.progress.start(sent, received, s.watch)
 	if a.id.SPI != 0 {
@@ -133,6 +134,9 @@ func (s *sad) linkSender(a *association) {
 		return
 	}
 	before.blemishes.add(superseded)
+	if before.sa.Src == a.sa.Src {
+		a.inherit(before)
+	}
 	a.older, before.newer = before, a
 	s.outbound.replace(before, a, s.hashOutbound(&k))
 }

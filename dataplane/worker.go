@@ -50,6 +50,7 @@ func newWorker(d *Device, queue *tun.Queue, wire Wire) (*worker, error) {
 	}
 	w := &worker{queue: queue, out: newOutbound(d, wire), files: files, changed: true}
 	w.let.L = &w.mu
+	w.out.answer = d.writeTUN(queue)
 	return w, nil
 }
 

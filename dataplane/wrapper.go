@@ -38,9 +38,9 @@ type wrapper struct {
 }
 
 // newWrapper plans the headers before packets with the header inner.
-func newWrapper(a *association, inner *inet.Header, ids *fragmentIDs) wrapper {
+func newWrapper(a *association, inner *inet.Header, dontFragment bool, ids *fragmentIDs) wrapper {
 	w := wrapper{
-		mode: a.mode, dontFragment: dontFragment(a.mode, inner), inner: inner, encap: a.encap.Load(),
+		mode: a.mode, dontFragment: dontFragment, inner: inner, encap: a.encap.Load(),
 		src: a.sa.Src, dst: a.sa.Dst, headerLen: headerLen(a, inner), ids: ids,
 	}
 	switch {
@@ -74,24 +74,14 @@ func headerLen(a *association, inner *inet.Header) int {
 	return inet.IPv6Len
 }
 
-// dontFragment tells whether the outer packet must not be cut: the inner one must not, and was
-// not made to fit by the TUN's minimum MTU (RFC 2473 §7.1 has IPv6 packets of up to 1280 bytes
-// carried in fragments).
-func dontFragment(mode ipsec.Mode, inner *inet.Header) bool {
-	if inner.Version == 6 {
-		return mode == ipsec.Tunnel && inner.Total > minTUNMTU
-	}
-	return inner.DontFragment
-}
-
 // likeness is what a tunnel's headers depend on, besides the SA. In transport mode it is the whole of
 // the header, and 0.
-func likeness(mode ipsec.Mode, inner *inet.Header) uint32 {
+func likeness(mode ipsec.Mode, inner *inet.Header, dontFragment bool) uint32 {
 	if mode == ipsec.Transport {
 		return 0
 	}
 	l := uint32(inner.Version)<<8 | uint32(inner.TOS)
-	if dontFragment(mode, inner) {
+	if dontFragment {
 		l |= 1 << 16
 	}
 	return l
@@ -157,6 +147,51 @@ func (w *wrapper) message(sealed [][]byte) (underlay.Message, bool) {
 		return m, true
 	}
 	return m, w.extensions(&m)
+}
+
+// outside is how many bytes stand before ESP in packets that a socket makes.
+func (w *wrapper) outside() int {
+	switch {
+	case w.mode == ipsec.Transport:
+		return len(w.original) + udpLen
+	case w.dst.Is4():
+		return inet.IPv4Len + udpLen
+	}
+	return inet.IPv6Len + udpLen
+}
+
+// inUDP is the packet that the socket would make of a sealed one, and might be cut. Its checksum is 0
+// in IPv4, where it may be (RFC 3948 §2.1).
+func (w *wrapper) inUDP(sealed []byte) []byte {
+	pkt := make([]byte, w.outside(), w.outside()+len(sealed))
+	at, proto := len(pkt)-udpLen, w.inner.ProtocolAt
+	switch {
+	case w.mode == ipsec.Transport:
+		copy(pkt, w.original)
+	case w.dst.Is4():
+		w.setOuter4()
+		proto = 9
+		copy(pkt, w.outer[:at])
+	default:
+		w.setOuter6()
+		proto = 6
+		copy(pkt, w.outer[:at])
+	}
+	pkt[proto] = inet.ProtoUDP
+	udp := pkt[at:]
+	binary.BigEndian.PutUint16(udp, w.encap.ports.SrcPort)
+	binary.BigEndian.PutUint16(udp[2:], w.encap.ports.DstPort)
+	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+len(sealed)))
+	pkt = append(pkt, sealed...)
+	if udp = pkt[at:]; w.dst.Is6() {
+		sum := inet.Fold(inet.Sum(udp, inet.PseudoSum(w.src, w.dst, inet.ProtoUDP, len(udp))))
+		if sum == 0 {
+			sum = 0xffff // RFC 8200 §8.1
+		}
+		binary.BigEndian.PutUint16(udp[6:], sum)
+	}
+	inet.SetLength(pkt)
+	return pkt
 }
 
 // extensions hands the extension headers of transport mode over one by one: at most one of

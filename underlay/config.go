@@ -30,17 +30,26 @@ type option struct {
 	level, opt, want int
 }
 
-// open makes a socket, marked and with large buffers, and sets the options.
+// open opens a socket for the packet path.
 func open(cfg Config, what string, family, kind, proto int, options ...option) (*fd.File, error) {
+	number, err := openSocket(cfg, what, family, kind, proto, options...)
+	if err != nil {
+		return nil, err
+	}
+	return fd.New(number, what+" socket"), nil
+}
+
+// openSocket makes a non-blocking socket, marked and with large buffers, and sets the options.
+func openSocket(cfg Config, what string, family, kind, proto int, options ...option) (int, error) {
 	number, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
-		return nil, fmt.Errorf("open %s socket: %w%s", what, err, hint(err))
+		return 0, fmt.Errorf("open %s socket: %w%s", what, err, hint(err))
 	}
 	if err := configure(number, cfg, options); err != nil {
 		unix.Close(number)
-		return nil, fmt.Errorf("set up %s socket: %w%s", what, err, hint(err))
+		return 0, fmt.Errorf("set up %s socket: %w%s", what, err, hint(err))
 	}
-	return fd.New(number, what+" socket"), nil
+	return number, nil
 }
 
 func configure(number int, cfg Config, options []option) error {

@@ -5,7 +5,8 @@
 // What flows in: [ListenRaw] and [ListenUDP] open receivers. A [Datagram] is the outer IP
 // header and the ESP packet behind it, reassembled by the kernel where the outer packet
 // was fragmented. Both point into buffers of the receiver and are good until its next
-// Receive; the payload may be decrypted in place.
+// Receive; the payload may be decrypted in place. [ListenICMP] opens a receiver of what routers
+// say about packets that were too big for them.
 // What flows out: a [Sender] takes whole IP packets and sends them as they are (protocol
 // 50, and traffic that bypasses IPsec); [UDP.Send] takes payloads and lets the kernel
 // write the headers. Both only read the caller's buffers, and are done with them on return.

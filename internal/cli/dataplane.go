@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,6 +42,12 @@ It prints "ready unix:PATH" once it takes commands, and runs until SIGINT or SIG
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.Underlay == "" {
 				return usageError(errors.New("name the device: --dev DEV"))
+			}
+			if cfg.PathMTUAge <= 0 || cfg.ProbeInterval < 0 {
+				return usageError(errors.New("--pmtu-age and --pmtu-probe are positive times, such as 10m"))
+			}
+			if cfg.ProbeInterval == 0 {
+				cfg.ProbeInterval = -1
 			}
 			if err := parseMark(fwmark, &cfg); err != nil {
 				return usageError(err)
@@ -74,6 +81,8 @@ It prints "ready unix:PATH" once it takes commands, and runs until SIGINT or SIG
 	f.StringVar(&fwmark, "fwmark", "", fmt.Sprintf("`MARK[/MASK]` of the device's own packets (default %#x)", dataplane.DefaultMark))
 	f.IntVar(&cfg.Table, "table", 0, fmt.Sprintf("routing table for steering (default %d + ifindex)", dataplane.DefaultTable))
 	f.IntVar(&cfg.RulePriority, "rule-priority", dataplane.DefaultRulePriority, "priority of the steering rule")
+	f.DurationVar(&cfg.PathMTUAge, "pmtu-age", 10*time.Minute, "after which a learned path MTU is forgotten or tried anew")
+	f.DurationVar(&cfg.ProbeInterval, "pmtu-probe", time.Minute, "how often to ask whether large packets come through (0: never)")
 	f.BoolVar(&release, "release", false, "take away the guard and settings of a dead device")
 	return cmd
 }
