@@ -59,6 +59,7 @@ type particulars struct {
 	older, newer *association // in the SAD: candidates for the same
 
 	errand errand // to tend it
+	tapped atomic.Pointer[tapped]
 	// Guarded by Device.control.
 	timer *time.Timer
 	gone  bool // out of the SAD

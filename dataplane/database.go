@@ -184,7 +184,7 @@ func (d *Device) DeleteSA(_ context.Context, id ipsec.SAID) error {
 
 // retire ends SAs that have left the SAD.
 func (d *Device) retire(all ...*association) error {
-	var errs []error
+	errs := []error{d.untap(all...)}
 	for _, a := range all {
 		a.retire()
 		errs = append(errs, d.closeEncap(a.encap.Load()))

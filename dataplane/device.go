@@ -64,12 +64,14 @@ type Device struct {
 	link    underlayLink
 	nl      *netlink.Handle
 	tun     *tun.Device
-	senders []*underlay.Sender   // one for each TUN queue
+	senders []*underlay.LinkSender // one for each TUN queue
+	hops    *nextHops
 	raw     []*underlay.Receiver // of IPv4, and of IPv6 where the kernel has it
 	workers []*worker            // one for each TUN queue
 
 	udpFrames bool // the TUN takes UDP in frames
 	udp       udpPorts
+	tap       tapPort
 	guard     *guard.Guard
 	guarded   []string
 	steering  steering
@@ -157,7 +159,7 @@ func (d *Device) open(cfg *Config) (err error) {
 		return err
 	}
 	d.guarded = append([]string{cfg.Underlay}, cfg.Guarded...)
-	if d.guard, err = guard.Open(guard.Config{Devices: d.guarded, Mark: cfg.Mark, Mask: cfg.Mask}); err != nil {
+	if d.guard, err = guard.Open(guard.Config{Devices: d.guarded, Mark: cfg.Mark, Mask: cfg.Mask, Tap: cfg.Underlay}); err != nil {
 		return err
 	}
 	sockets := underlay.Config{Mark: cfg.Mark, Share: cfg.Queues}
@@ -174,10 +176,17 @@ func (d *Device) open(cfg *Config) (err error) {
 		}
 		d.raw = append(d.raw, r...)
 	}
+	if d.hops, err = newNextHops(d); err != nil {
+		return err
+	}
 	for range cfg.Queues {
-		s, err := underlay.NewSender(sockets)
+		raw, err := underlay.NewSender(sockets)
 		if err != nil {
 			return err
+		}
+		s, err := underlay.NewLinkSender(sockets, raw, d.hops.NextHops)
+		if err != nil {
+			return errors.Join(err, raw.Close())
 		}
 		d.senders = append(d.senders, s)
 	}
@@ -204,7 +213,13 @@ func (d *Device) open(cfg *Config) (err error) {
 		return err
 	}
 	d.reportGuard(cfg.TUN)
-	return d.locals.read(d.nl)
+	if err := d.locals.read(d.nl); err != nil {
+		return err
+	}
+	if err := d.guard.Untap(); err != nil {
+		return err
+	}
+	return d.openTap()
 }
 
 func rpFilterFile(dir, device string) string { return filepath.Join(dir, device+".rp_filter") }
@@ -314,6 +329,8 @@ func (d *Device) Run(ctx context.Context) error {
 	d.running.begin(ctx, cancel)
 	d.running.start(func(ctx context.Context) error { return d.watch(ctx, d.watcher) })
 	d.running.start(d.watcher.followRules)
+	d.running.start(d.hops.follow)
+	d.running.start(d.hops.learn)
 	d.running.start(d.watchGuard)
 	d.running.start(d.keeper.run)
 	for _, w := range d.workers {
@@ -342,8 +359,12 @@ func (d *Device) closeFiles() error {
 	for _, r := range d.raw {
 		errs = append(errs, r.Close())
 	}
+	d.closeTaps(d.tap.replace(nil))
 	for _, s := range d.senders {
 		errs = append(errs, s.Close())
+	}
+	if d.hops != nil {
+		d.hops.events.Close()
 	}
 	return errors.Join(append(errs, d.paths.close(), d.udp.close())...)
 }
@@ -373,6 +394,7 @@ func (d *Device) release() error {
 		errs = append(errs, d.filter.restore())
 	}
 	if d.guard != nil {
+		errs = append(errs, d.untap(d.sad.list()...))
 		if len(d.guard.Inherited()) == 0 && d.spd.len() == 0 {
 			for _, dev := range d.guarded {
 				errs = append(errs, guard.Release(dev))

@@ -27,6 +27,7 @@ const (
 	OutSendError
 
 	// Inbound, in packet order.
+	InOverrun
 	InTruncated
 	InNotESP
 	InNoSA
@@ -73,6 +74,7 @@ var reasonTable = [reasons]struct{ name, counter, meaning string }{
 	OutFiltered:         {"out-filtered", "XfrmOutError", "a packet filter refused it"},
 	OutSendError:        {"out-send-error", "XfrmOutError", "the socket refused it"},
 
+	InOverrun:          {"in-overrun", "XfrmInError", "ESP arrived faster than it was read, or longer than the device's MTU"},
 	InTruncated:        {"in-truncated", "XfrmInHdrError", "shorter than an ESP header and ICV"},
 	InNotESP:           {"in-not-esp", "", "UDP packet on the encapsulation port that is not ESP (IKE)"},
 	InNoSA:             {"in-no-sa", "XfrmInNoStates", "unknown SPI"},
@@ -113,6 +115,7 @@ func (d *Device) Drops(context.Context) ([]ipsec.DropCount, error) {
 	for r, row := range reasonTable {
 		counts[r] = ipsec.DropCount{Reason: row.name, Counter: row.counter, Meaning: row.meaning, Packets: d.drops[r].Load()}
 	}
+	counts[InOverrun].Packets += d.tap.overrun()
 	counts[InTruncated].Packets += d.unreadable()
 	stopped, err := d.guard.Counters()
 	if err != nil {

@@ -22,10 +22,15 @@ type Wire interface {
 
 // sockets is the Wire of one queue.
 type sockets struct {
-	sender *underlay.Sender
+	sender sender
 	ports  *udpPorts
 	queue  int
 	own    map[udpPort]ownSender
+}
+
+// sender is an underlay.Sender or LinkSender.
+type sender interface {
+	Send(packets [][]byte) (sent int, err error)
 }
 
 // ownSender is the queue's own sender on a socket.
@@ -34,7 +39,7 @@ type ownSender struct {
 	sender *underlay.UDPSender
 }
 
-func newSockets(s *underlay.Sender, ports *udpPorts, queue int) *sockets {
+func newSockets(s sender, ports *udpPorts, queue int) *sockets {
 	return &sockets{sender: s, ports: ports, queue: queue, own: make(map[udpPort]ownSender)}
 }
 

@@ -27,6 +27,7 @@ const receiveBatch = 64
 type inbound struct {
 	d         *Device
 	udp       bool
+	tap       bool
 	datagrams []underlay.Datagram
 
 	flows   *flows
@@ -117,9 +118,14 @@ func sameSA(a, b *underlay.Datagram) bool {
 }
 
 // find finds the SA of a datagram, or why there is none. A NAT keepalive is nobody's and no
-// drop, and so is IKE that somebody handles: reasons stands for that.
+// drop, and so is IKE that somebody handles: reasons stands for that, and for what the tap leaves to
+// others.
 func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 	p := dg.Payload
+	if in.tap {
+		a := in.findTapped(dg)
+		return a, reasons, a != nil
+	}
 	if in.udp {
 		if len(p) == 1 && p[0] == natKeepalive { // RFC 3948 §2.3
 			return nil, reasons, false
@@ -149,6 +155,9 @@ func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 // open opens datagrams of one SA as far as its limits allow: all at once, or one by one when a
 // limit is near.
 func (in *inbound) open(a *association, datagrams []*underlay.Datagram) {
+	if t := a.tapped.Load(); t != nil && t.settling(in.d.keeper.now.Load()) {
+		datagrams = in.fresh(a, datagrams)
+	}
 	for len(datagrams) > 0 {
 		ok, look := a.mayCarry()
 		if look {

@@ -185,7 +185,7 @@ func (d *Device) adoptUnderlay() {
 	d.log.Warn("the underlay device is back", "device", d.link.name)
 	d.control.Lock()
 	defer d.control.Unlock()
-	if err := errors.Join(d.guard.SetEncaps(d.encapsulations()), d.filter.loosen()); err != nil {
+	if err := errors.Join(d.guard.SetEncaps(d.encapsulations()), d.filter.loosen(), d.openTap()); err != nil {
 		d.log.Error("set the new underlay device up", "device", d.link.name, "err", err)
 	}
 }
@@ -201,6 +201,13 @@ func (d *Device) followMTU(mtu int) {
 	}
 	if err != nil {
 		d.log.Warn("the underlay's MTU changed", "mtu", mtu, "err", err)
+	}
+	if !d.tap.fits(mtu) {
+		d.control.Lock()
+		defer d.control.Unlock()
+		if err := d.openTap(); err != nil {
+			d.log.Error("give ESP back to the raw sockets", "err", err)
+		}
 	}
 }
 

@@ -106,6 +106,16 @@ func (in *Inbound) admit(b *Batch, pkts []Packet) (n int) {
 	return n
 }
 
+// Refuses reports whether the anti-replay window would refuse an ESP packet. It counts nothing.
+func (in *Inbound) Refuses(data []byte) bool {
+	if len(data) < HeaderLen {
+		return false
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.window.Check(in.window.Recover(binary.BigEndian.Uint32(data[4:]))) != nil
+}
+
 // finish moves the window for what has verified and takes off what is not payload. A copy of a
 // packet of the same batch, or of one that another queue opened meanwhile, is found here.
 func (in *Inbound) finish(b *Batch, n int, pkts []Packet) {

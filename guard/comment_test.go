@@ -150,7 +150,7 @@ func TestReadBackKeepsOrder(t *testing.T) {
 		}
 		made = inSPDOrder(made)
 		comments := map[string][]string{}
-		built := build(&Config{}, inOrder(made, 0), nil, rapid.IntRange(1, 9).Draw(t, "sets from"))
+		built := build(&Config{}, inOrder(made, 0), nil, nil, rapid.IntRange(1, 9).Draw(t, "sets from"))
 		for _, c := range built.chains {
 			for _, r := range c.rules {
 				if !strings.HasPrefix(r.comment, setWord) {

@@ -7,6 +7,9 @@
 // route; the hooks see every packet. The rules belong to the kernel: they outlive the
 // process, SIGKILL included, and a restarted one reads them back with [Open].
 //
+// Before all that, ingress drops, uncounted, the ESP packets that a tap of the device has received already
+// ([Guard.AddTapped]).
+//
 // Each device has a table of its own, `espalier_<device>` in family netdev. A packet walks
 //
 //  1. neighbour discovery: ICMPv6 133–137 with hop limit 255, unfragmented (RFC 4861,

@@ -23,6 +23,15 @@ type Config struct {
 	// The underlay's own sockets send with a fwmark of which the bits in Mask read Mark.
 	// With a zero Mask there is no such mark, and Apply refuses encapsulations.
 	Mark, Mask uint32
+	Tap        string // of the Devices the one that Tapped is about; "": none
+}
+
+// Tapped is an inbound SA whose ESP packets are received from the device itself, before the hook. Those
+// that are whole are then dropped behind it without being counted, so that nobody receives them twice;
+// fragments, and packets with IPv6 extension headers, go on.
+type Tapped struct {
+	Dst netip.Addr // as Encap's addresses
+	SPI ipsec.SPI
 }
 
 // Encap is UDP encapsulation that an SA owns (RFC 3948), seen from this host. IPv4-mapped
@@ -45,6 +54,7 @@ type Guard struct {
 	conn   *conn
 	own    map[ipsec.PolicyID]*ranked // by direction and selector as given
 	encaps map[Encap]int              // how often each was added
+	tapped map[Tapped]struct{}
 	// unfinished tells that something is in force that should not be: the next change replaces all.
 	unfinished bool
 
@@ -80,7 +90,7 @@ func Open(cfg Config) (*Guard, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("guard: %w", err), c.close())
 	}
-	g := &Guard{cfg: cfg, conn: c, events: events, own: make(map[ipsec.PolicyID]*ranked), encaps: make(map[Encap]int)}
+	g := &Guard{cfg: cfg, conn: c, events: events, own: make(map[ipsec.PolicyID]*ranked), encaps: make(map[Encap]int), tapped: make(map[Tapped]struct{})}
 	for _, name := range cfg.Devices {
 		d, err := openDevice(c, name)
 		if err == nil && slices.ContainsFunc(g.devices, func(have *device) bool { return have.index == d.index }) {
@@ -179,7 +189,7 @@ func (g *Guard) install() error {
 		if err := d.count(g.conn); err != nil {
 			return fmt.Errorf("guard %s: %w", d.name, err)
 		}
-		layouts[i] = build(&g.cfg, g.entries(d), slices.Collect(maps.Keys(g.encaps)), setFrom)
+		layouts[i] = build(&g.cfg, g.entries(d), slices.Collect(maps.Keys(g.encaps)), g.tappedAt(d), setFrom)
 		requests = append(requests, replaceTable(d.name, layouts[i], d.seen)...)
 	}
 	if err := g.conn.commit(requests); err != nil {

@@ -41,6 +41,7 @@ func inOrder(entries []entry, from uint64) []*ranked {
 // other entries are rules. So do the encapsulations, if there are any.
 type walk struct {
 	encaps   *set // nil if there were none
+	tapped   *set // likewise
 	segments []segment
 }
 
@@ -57,6 +58,7 @@ type shape struct {
 	srcBits, dstBits uint8
 	protocol         uint8
 	srcPort, dstPort uint16 // masks
+	spi              bool   // of ESP
 }
 
 // key is the part of addresses and ports that counts, as the kernel compares it.

@@ -18,7 +18,7 @@ func TestChangesOfSets(t *testing.T) {
 		from := rapid.IntRange(1, 3).Draw(t, "sets from")
 		var all []*ranked
 		fresh := func() *walk {
-			l := build(&Config{}, all, nil, from)
+			l := build(&Config{}, all, nil, nil, from)
 			return l.walks[&egress][&ipv4]
 		}
 		w := fresh()

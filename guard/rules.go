@@ -83,7 +83,7 @@ type layout struct {
 
 // build makes the rule set of one device, from entries in SPD order. Sets hold at least as many
 // as from tells.
-func build(cfg *Config, entries []*ranked, encaps []Encap, from int) *layout {
+func build(cfg *Config, entries []*ranked, encaps []Encap, tapped []Tapped, from int) *layout {
 	l := &layout{walks: make(map[*side]map[*family]*walk)}
 	for _, s := range sides {
 		l.walks[s] = make(map[*family]*walk)
@@ -96,11 +96,15 @@ func build(cfg *Config, entries []*ranked, encaps []Encap, from int) *layout {
 			}
 		}
 		vlan := s.vlanChain(guards)
+		hook := len(l.chains)
 		l.chains = append(l.chains, s.hookChain(guards, vlan.name), vlan)
 		for _, f := range families {
 			chains, w := s.familyChains(f, cfg, own, encaps, from)
 			l.chains = append(l.chains, chains...)
 			l.walks[s][f] = w
+			if s == &ingress {
+				w.tapped = l.chains[hook].addTapped(f, tapped)
+			}
 		}
 	}
 	return l
@@ -121,6 +125,9 @@ func (l *layout) sets(each func(*set)) {
 			w := l.walks[s][f]
 			if w.encaps != nil {
 				w.encaps.both(each)
+			}
+			if w.tapped != nil {
+				each(w.tapped)
 			}
 			for _, seg := range w.segments {
 				for _, set := range seg.sets {

@@ -252,7 +252,7 @@ func TestRulesDoAsSpecified(t *testing.T) {
 			{netip.MustParseAddrPort("[2001:db8::1]:22"), netip.MustParseAddrPort("[2001:db8::2]:135")},
 		}
 		m := machine{chains: map[string]*chain{}, sets: map[string]*set{}}
-		built := build(cfg, inOrder(entries, 0), encaps, rapid.IntRange(1, 3).Draw(t, "sets from"))
+		built := build(cfg, inOrder(entries, 0), encaps, nil, rapid.IntRange(1, 3).Draw(t, "sets from"))
 		for i := range built.chains {
 			m.chains[built.chains[i].name] = &built.chains[i]
 		}

@@ -34,6 +34,9 @@ func (s *set) in(m match, not bool) match {
 	if mask := s.shape.dstPort; mask != 0 {
 		load(expr.PayloadBaseTransportHeader, dst.offset, dst.length, be16(mask))
 	}
+	if s.shape.spi {
+		load(expr.PayloadBaseTransportHeader, 0, spiLen, nil)
+	}
 	return m.with(&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.name, Invert: not})
 }
 
@@ -59,8 +62,14 @@ func (s *set) fields() (addresses, ports int) {
 // keyLen is the length of the set's keys in bytes.
 func (s *set) keyLen() int {
 	addresses, ports := s.fields()
-	return addresses*s.family.addrLen + ports*4
+	n := addresses*s.family.addrLen + ports*4
+	if s.shape.spi {
+		n += spiLen
+	}
+	return n
 }
+
+const spiLen = 4 // in bytes
 
 // keyType is how nft prints the keys: the numbers for addresses of the family and for ports, one
 // behind the other with six bits each (libnftables datatype.h).
@@ -76,6 +85,9 @@ func (s *set) keyType() (all uint32) {
 	}
 	for range ports {
 		all = all<<typeBits | inetService
+	}
+	if s.shape.spi {
+		all = all<<typeBits | ipv4Addr // there is no type of its own; this one has the length and the byte order
 	}
 	return all
 }

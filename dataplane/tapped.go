@@ -1,0 +1,200 @@
+package dataplane
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"espalier/esp"
+	"espalier/guard"
+	"espalier/ipsec"
+	"espalier/underlay"
+)
+
+// ESP comes by raw sockets, and by a tap for those SAs that have much to carry. The tap sees the packets
+// of all SAs. What is of one that is not tapped, it leaves to the raw socket; once an SA has had some
+// packets, it is tapped from then on, and the guard drops its whole packets behind the tap. Between the
+// two some packets are received twice, and none never; so it does not matter when exactly the guard begins.
+//
+// An SA without an anti-replay window is never tapped: it could not tell packets that come twice.
+
+// tapped is what makes an SA a tapped one. It is there once the tap has seen the SA's packets.
+type tapped struct {
+	seen   atomic.Int64 // packets, while it was not
+	since  atomic.Int64 // Unix seconds; 0: it is not
+	errand errand       // to tap it
+}
+
+// tapAfter is the number of packets that is worth a change of the guard.
+const tapAfter = 256
+
+// settleTime is how long in seconds packets may come twice after a change of who receives them. It is
+// plenty: they wait in sockets only.
+const settleTime = 2
+
+// settling reports whether packets of the SA may come twice.
+func (t *tapped) settling(now int64) bool {
+	since := t.since.Load()
+	return since != 0 && now-since <= settleTime
+}
+
+// findTapped finds the SA of a datagram from the tap, nil if it is not for the tap. All that is wrong with
+// it, the raw socket will find out.
+func (in *inbound) findTapped(dg *underlay.Datagram) *association {
+	p, dst := dg.Payload, dg.Local.Addr().WithZone("")
+	if len(p) < esp.HeaderLen {
+		return nil
+	}
+	spi := ipsec.SPI(uint32(p[0])<<24 | uint32(p[1])<<16 | uint32(p[2])<<8 | uint32(p[3]))
+	a := in.d.sad.inbound(ipsec.SAID{Dst: dst, SPI: spi})
+	if a == nil || a.in == nil || a.sa.Window == 0 || a.encap.Load() != nil || !in.d.locals.has(dst) {
+		return nil
+	}
+	t := a.tapped.Load()
+	if t == nil {
+		t = &tapped{}
+		t.errand.do = func() { in.d.tapSA(a, t) }
+		a.tapped.Store(t)
+	}
+	if t.since.Load() != 0 {
+		return a
+	}
+	if t.seen.Add(1) == tapAfter {
+		in.d.keeper.ask(&t.errand)
+	}
+	return nil
+}
+
+// fresh leaves out what has come twice while the SA was settling, and must not count as replayed.
+func (in *inbound) fresh(a *association, datagrams []*underlay.Datagram) []*underlay.Datagram {
+	fresh := datagrams[:0]
+	for _, dg := range datagrams {
+		if !a.in.Refuses(dg.Payload) {
+			fresh = append(fresh, dg)
+		}
+	}
+	return fresh
+}
+
+// tapSA has an SA received by the tap.
+func (d *Device) tapSA(a *association, t *tapped) {
+	d.control.Lock()
+	defer d.control.Unlock()
+	if d.closed || a.gone || !d.tap.isOpen() {
+		return
+	}
+	t.since.Store(d.keeper.now.Load())
+	if err := d.guard.AddTapped(tappedOf(a)); err != nil {
+		t.since.Store(0)
+		d.log.Warn("ESP goes on by the raw socket, which takes more CPU", "spi", a.sa.SPI, "dst", a.sa.Dst, "err", err)
+	}
+}
+
+func tappedOf(a *association) guard.Tapped { return guard.Tapped{Dst: a.sa.Dst, SPI: a.sa.SPI} }
+
+// untap gives SAs back to the raw sockets. Device.control is held.
+func (d *Device) untap(all ...*association) error {
+	var gone []guard.Tapped
+	for _, a := range all {
+		if t := a.tapped.Load(); t != nil && t.since.Swap(0) != 0 {
+			t.seen.Store(0)
+			gone = append(gone, tappedOf(a))
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return d.guard.RemoveTapped(gone...)
+}
+
+// tapPort are the taps of the underlay device, if it has any: as many as raw sockets of a family.
+type tapPort struct {
+	mu   sync.Mutex
+	taps []*underlay.Tap
+	lost uint64 // by those that are gone
+}
+
+// openTap opens taps on the underlay device as it is now, in the place of those there are. Without any
+// the raw sockets receive all. Device.control is held, or not needed yet.
+func (d *Device) openTap() error {
+	taps, err := d.listenTap()
+	if err != nil {
+		d.log.Warn("ESP is received by raw sockets alone, which take more CPU", "device", d.link.name, "err", err)
+	}
+	d.closeTaps(d.tap.replace(taps))
+	if len(taps) == 0 {
+		return d.untap(d.sad.list()...)
+	}
+	for _, a := range d.sad.list() {
+		if t := a.tapped.Load(); t != nil && t.since.Load() != 0 {
+			t.since.Store(d.keeper.now.Load())
+		}
+	}
+	return nil
+}
+
+// listenTap opens the taps; none on a device that packets do not come by in this way: one that is not
+// Ethernet, or a part of a bridge, a bond or a VRF.
+func (d *Device) listenTap() ([]*underlay.Tap, error) {
+	link, err := d.nl.LinkByName(d.link.name)
+	if err != nil {
+		return nil, err
+	}
+	at := link.Attrs()
+	if at.EncapType != "ether" || at.MasterIndex != 0 {
+		return nil, nil
+	}
+	cfg := d.udp.config
+	cfg.Share = min(len(d.workers), mostRaw)
+	taps, err := underlay.ListenTap(cfg, at.Index, at.MTU)
+	for i, tap := range taps {
+		w := d.workers[i]
+		in := newInbound(d, false, d.writeTUN(w.queue))
+		in.tap = true
+		w.listen(&source{tap, in})
+	}
+	return taps, err
+}
+
+// closeTaps closes taps once nobody reads them.
+func (d *Device) closeTaps(taps []*underlay.Tap) {
+	for i, tap := range taps {
+		tap.Close()
+		d.workers[i].leave()
+		tap.TryReceive(make([]underlay.Datagram, 1)) // lets go of what was received last
+	}
+}
+
+func (t *tapPort) replace(by []*underlay.Tap) (old []*underlay.Tap) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old = t.taps
+	for _, tap := range old {
+		t.lost += tap.Lost()
+	}
+	t.taps = by
+	return old
+}
+
+func (t *tapPort) isOpen() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.taps) > 0
+}
+
+// fits reports whether packets of this MTU fit into the rings of the taps, if there are any.
+func (t *tapPort) fits(mtu int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.taps) == 0 || mtu <= t.taps[0].Capacity()
+}
+
+// overrun is what all taps so far have lost.
+func (t *tapPort) overrun() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lost := t.lost
+	for _, tap := range t.taps {
+		lost += tap.Lost()
+	}
+	return lost
+}
