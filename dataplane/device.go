@@ -294,7 +294,7 @@ func (d *Device) listenUDP(sockets []*underlay.UDP) {
 
 func (d *Device) listen(worker int, r receiver, udp bool) {
 	w := d.workers[worker]
-	w.listen(&source{r, newInbound(d, udp, d.writeTUN(w.queue))})
+	w.listen(&source{socket: r, in: newInbound(d, udp, d.writeTUN(w.queue))})
 }
 
 // leaveUDP returns when nobody receives from sockets that were closed.

@@ -29,6 +29,7 @@ type inbound struct {
 	udp       bool
 	tap       bool
 	datagrams []underlay.Datagram
+	more      bool // the socket gave as many as there was room for
 
 	flows   *flows
 	found   []*association       // of each datagram
@@ -65,19 +66,19 @@ func (d *Device) writeTUN(queue *tun.Queue) func(h tun.VirtioHeader, buf []byte,
 	}
 }
 
-// read takes one batch of what a socket has, and reports whether there was any. Packets are joined as
-// long as there are: what was joined leaves when the socket has nothing left.
-func (in *inbound) read(socket receiver) (bool, error) {
+// read takes one batch of what a socket has. Packets are joined as long as there are: what was joined
+// leaves when the socket has nothing left.
+func (in *inbound) read(socket receiver) error {
 	n, err := socket.TryReceive(in.datagrams)
+	in.more = n == len(in.datagrams)
+	if errors.Is(err, unix.EAGAIN) {
+		return nil
+	}
 	if err != nil {
-		in.tun.Flush()
-		if errors.Is(err, unix.EAGAIN) {
-			err = nil
-		}
-		return false, err
+		return err
 	}
 	in.handle(in.datagrams[:n])
-	return true, nil
+	return nil
 }
 
 // handle takes datagrams of the same SA together.

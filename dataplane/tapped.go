@@ -150,7 +150,7 @@ func (d *Device) listenTap() ([]*underlay.Tap, error) {
 		w := d.workers[i]
 		in := newInbound(d, false, d.writeTUN(w.queue))
 		in.tap = true
-		w.listen(&source{tap, in})
+		w.listen(&source{socket: tap, in: in})
 	}
 	return taps, err
 }

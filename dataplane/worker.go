@@ -35,6 +35,7 @@ type worker struct {
 type source struct {
 	socket receiver
 	in     *inbound
+	ready  bool // it had packets in the last round
 }
 
 type receiver interface {
@@ -82,21 +83,24 @@ func (w *worker) run(ctx context.Context) error {
 	w.work(true)
 	defer w.work(false)
 	var p patience
+	find := w.files.Look
 	for ctx.Err() == nil {
 		w.look()
+		if err := find(); err != nil {
+			return err
+		}
 		busy, err := w.round()
 		if err != nil {
 			return err
 		}
-		if busy {
+		find = w.files.Look
+		switch {
+		case busy:
 			p.found()
-			continue
-		}
-		if p.lasts() {
-			continue
-		}
-		if err := w.files.Wait(); err != nil {
-			return err
+			w.flush()
+		case !p.lasts():
+			w.flush()
+			find = w.files.Wait
 		}
 	}
 	return nil
@@ -130,15 +134,30 @@ func (w *worker) look() {
 
 // round carries one batch of each that has packets, and reports whether any had.
 func (w *worker) round() (busy bool, err error) {
-	if busy, err = w.out.read(w.queue); err != nil {
-		return busy, err
-	}
-	for _, s := range w.open {
-		more, err := s.in.read(s.socket)
-		if err != nil && !errors.Is(err, os.ErrClosed) { // of which look will hear
+	if w.files.Ready(0) {
+		if busy, err = w.out.read(w.queue); err != nil {
 			return busy, err
 		}
-		busy = busy || more
+	}
+	for i, s := range w.open {
+		s.ready = s.in.more || w.files.Ready(1+i)
+		if !s.ready {
+			continue
+		}
+		busy = true
+		if err := s.in.read(s.socket); err != nil && !errors.Is(err, os.ErrClosed) { // of which look will hear
+			return busy, err
+		}
 	}
 	return busy, nil
+}
+
+// flush lets what was joined leave, unless more may follow at once: as long as a worker only looks for
+// more, it does not.
+func (w *worker) flush() {
+	for _, s := range w.open {
+		if !s.ready {
+			s.in.tun.Flush()
+		}
+	}
 }

@@ -49,14 +49,17 @@ func (c *Coalescer) Add(buf []byte, h *inet.Header) {
 	fixed, ok := c.coalescible(pkt, h)
 	if ok && c.continues(pkt, h, fixed) {
 		c.append(pkt)
-		return
+	} else {
+		c.Flush()
+		if !ok {
+			c.write(VirtioHeader{}, buf, 1)
+			return
+		}
+		c.start(pkt, h, fixed)
 	}
-	c.Flush()
-	if !ok {
-		c.write(VirtioHeader{}, buf, 1)
-		return
+	if c.closed {
+		c.Flush()
 	}
-	c.start(pkt, h, fixed)
 }
 
 const (

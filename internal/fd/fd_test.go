@@ -22,10 +22,18 @@ func newPipe(t testing.TB) (in, out *File) {
 	return in, out
 }
 
-// isOpen reports whether a number names a descriptor.
-func isOpen(number int) bool {
-	_, err := unix.FcntlInt(uintptr(number), unix.F_GETFD, 0)
-	return err == nil
+// opened returns a test of whether f's number still names what it does now: it may come to name something
+// else.
+func opened(t testing.TB, f *File) (isOpen func() bool) {
+	t.Helper()
+	var was unix.Stat_t
+	if err := unix.Fstat(f.number, &was); err != nil {
+		t.Fatal(err)
+	}
+	return func() bool {
+		var is unix.Stat_t
+		return unix.Fstat(f.number, &is) == nil && is.Dev == was.Dev && is.Ino == was.Ino
+	}
 }
 
 func TestReadAndWriteNeverWait(t *testing.T) {
@@ -46,13 +54,14 @@ func TestReadAndWriteNeverWait(t *testing.T) {
 // somebody else's by then.
 func TestCloseWaitsForUsers(t *testing.T) {
 	in, _ := newPipe(t)
+	isOpen := opened(t, in)
 	used, done := make(chan bool), make(chan bool)
 	go in.Control(func(int) error { used <- true; <-done; return nil })
 	<-used
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !in.Closed() || !isOpen(in.number) {
+	if !in.Closed() || !isOpen() {
 		t.Error("closed under its user")
 	}
 	for name, err := range map[string]error{
@@ -64,7 +73,7 @@ func TestCloseWaitsForUsers(t *testing.T) {
 		}
 	}
 	done <- true
-	for deadline := time.Now().Add(5 * time.Second); isOpen(in.number); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); isOpen(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("still open")
 		}
@@ -76,6 +85,8 @@ func TestCloseWaitsForUsers(t *testing.T) {
 
 func TestManyUsersAndOneClose(t *testing.T) {
 	in, out := newPipe(t)
+	in.Close() // which has the same inode
+	isOpen := opened(t, out)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -83,14 +94,13 @@ func TestManyUsersAndOneClose(t *testing.T) {
 				if _, err := out.Write([]byte{1}); errors.Is(err, os.ErrClosed) {
 					return
 				}
-				in.Read(make([]byte, 1))
 			}
 		})
 	}
 	time.Sleep(10 * time.Millisecond)
 	out.Close()
 	wg.Wait()
-	if isOpen(out.number) {
+	if isOpen() {
 		t.Error("still open when all have left")
 	}
 }
@@ -130,23 +140,34 @@ func TestSet(t *testing.T) {
 	quiet("nothing there")
 	out.Write([]byte{1})
 	woken("a file can be read")
+	if !s.Ready(1) || s.Ready(0) {
+		t.Error("the wrong file is ready")
+	}
 	in.Read(make([]byte, 1))
+	if err := s.Look(); err != nil || s.Ready(1) {
+		t.Errorf("ready when all was read (%v)", err)
+	}
 	go wait()
 	quiet("all read")
 	s.Ring()
-	s.Ring()
 	woken("rung for")
+	s.Ring()
+	s.Ring()
+	go wait()
+	woken("rung for before")
 	go wait()
 	quiet("rung for, and heard")
 	s.Ring()
 	woken("rung for again")
 
+	out.Close() // which has the same inode
+	isOpen := opened(t, in)
 	in.Close()
-	if !isOpen(in.number) {
+	if !isOpen() {
 		t.Error("closed while the set has it")
 	}
 	s.Watch(nil)
-	if isOpen(in.number) {
+	if isOpen() {
 		t.Error("still open when the set has let go of it")
 	}
 	if err := s.Close(); err != nil {

@@ -29,7 +29,7 @@ func NewSet() (*Set, error) {
 	return s, nil
 }
 
-// Watch makes these the files of the set, but for those that are closed. It lets go of those it had.
+// Watch makes these the files of the set. It lets go of those it had.
 func (s *Set) Watch(files []*File) {
 	for _, f := range s.files {
 		f.release()
@@ -37,10 +37,12 @@ func (s *Set) Watch(files []*File) {
 	s.files = s.files[:0]
 	s.polls = append(s.polls[:0], unix.PollFd{Fd: int32(s.bell.number), Events: unix.POLLIN})
 	for _, f := range files {
+		number := -1 // closed: never ready
 		if f.acquire() {
 			s.files = append(s.files, f)
-			s.polls = append(s.polls, unix.PollFd{Fd: int32(f.number), Events: unix.POLLIN})
+			number = f.number
 		}
+		s.polls = append(s.polls, unix.PollFd{Fd: int32(number), Events: unix.POLLIN})
 	}
 }
 
@@ -51,13 +53,21 @@ func (s *Set) Ring() {
 	s.bell.Write(one[:]) // fails only if it was rung very often already
 }
 
-// Wait waits until a file can be read, or somebody rings. After Close it returns os.ErrClosed.
-func (s *Set) Wait() error {
+// Look finds out which files can be read. After Close it returns os.ErrClosed.
+func (s *Set) Look() error { return s.find((*Set).look) }
+
+// Wait waits until a file can be read, or somebody rings, and finds out which.
+func (s *Set) Wait() error { return s.find((*Set).wait) }
+
+// Ready reports whether the file with this number among those that Watch was given could be read.
+func (s *Set) Ready(i int) bool { return s.polls[1+i].Revents != 0 }
+
+func (s *Set) find(poll func(*Set) error) error {
 	if !s.bell.acquire() {
 		return os.ErrClosed
 	}
 	defer s.bell.release()
-	if err := s.poll(); err != nil {
+	if err := poll(s); err != nil {
 		return fmt.Errorf("wait for packets: %w", err)
 	}
 	if s.polls[0].Revents == 0 {
@@ -70,31 +80,35 @@ func (s *Set) Wait() error {
 	return nil
 }
 
-// poll keeps the thread's place in Go's scheduler for a moment: among packets that come one after the
-// other, giving it up and getting it back takes longer than the wait. Who has waited longer gives it
-// up: nobody need look after the thread any more. A signal that ends the wait is the scheduler's, which
-// wants the place.
-func (s *Set) poll() error {
-	for moment := true; ; {
-		trap, timeout := unix.Syscall6, (*unix.Timespec)(nil)
-		if moment {
-			trap, timeout = unix.RawSyscall6, &unix.Timespec{Nsec: aMoment}
-		}
-		n, _, errno := trap(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(s.polls))), uintptr(len(s.polls)), uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
-		switch {
-		case errno == unix.EINTR:
-			runtime.Gosched()
-		case errno != 0:
-			return errno
-		case n > 0:
-			return nil
-		}
-		moment = false
-	}
+func (s *Set) look() error {
+	_, err := s.poll(unix.RawSyscall6, &unix.Timespec{})
+	return err
 }
 
-// aMoment is in nanoseconds.
-const aMoment = 1_000_000
+// wait keeps the thread's place in Go's scheduler for a moment: among packets that come one after the
+// other, giving it up and getting it back takes longer than the wait. Who has waited longer gives it
+// up: nobody need look after the thread any more.
+func (s *Set) wait() error {
+	const moment = 1_000_000 // nanoseconds
+	n, err := s.poll(unix.RawSyscall6, &unix.Timespec{Nsec: moment})
+	for n == 0 && err == nil {
+		n, err = s.poll(unix.Syscall6, nil)
+	}
+	return err
+}
+
+// poll asks the kernel. A signal that ends it is that of Go's scheduler, which wants the thread's place.
+func (s *Set) poll(call func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, errno unix.Errno), timeout *unix.Timespec) (int, error) {
+	n, _, errno := call(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(s.polls))), uintptr(len(s.polls)), uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		runtime.Gosched()
+		return 0, nil
+	}
+	return 0, errno
+}
 
 // Close ends the set: nobody may be in Wait, or come there again. Its files stay open.
 func (s *Set) Close() error {
