@@ -83,27 +83,32 @@ func (w *worker) run(ctx context.Context) error {
 	w.work(true)
 	defer w.work(false)
 	var p patience
-	find := w.files.Look
-	for ctx.Err() == nil {
+	for wait := false; ctx.Err() == nil; {
 		w.look()
-		if err := find(); err != nil {
+		if err := w.find(wait); err != nil {
 			return err
 		}
 		busy, err := w.round()
 		if err != nil {
 			return err
 		}
-		find = w.files.Look
-		switch {
-		case busy:
+		if busy {
 			p.found()
+		}
+		wait = !busy && !p.lasts()
+		if busy || wait {
 			w.flush()
-		case !p.lasts():
-			w.flush()
-			find = w.files.Wait
 		}
 	}
 	return nil
+}
+
+// find finds out who has packets, or waits until somebody has.
+func (w *worker) find(wait bool) error {
+	if wait {
+		return w.files.Wait()
+	}
+	return w.files.Look()
 }
 
 // work begins or ends the work: who waits for an idle worker would wait forever.

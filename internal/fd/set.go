@@ -54,20 +54,24 @@ func (s *Set) Ring() {
 }
 
 // Look finds out which files can be read. After Close it returns os.ErrClosed.
-func (s *Set) Look() error { return s.find((*Set).look) }
+func (s *Set) Look() error { return s.find(false) }
 
 // Wait waits until a file can be read, or somebody rings, and finds out which.
-func (s *Set) Wait() error { return s.find((*Set).wait) }
+func (s *Set) Wait() error { return s.find(true) }
 
 // Ready reports whether the file with this number among those that Watch was given could be read.
 func (s *Set) Ready(i int) bool { return s.polls[1+i].Revents != 0 }
 
-func (s *Set) find(poll func(*Set) error) error {
+func (s *Set) find(wait bool) error {
 	if !s.bell.acquire() {
 		return os.ErrClosed
 	}
 	defer s.bell.release()
-	if err := poll(s); err != nil {
+	poll := s.look
+	if wait {
+		poll = s.wait
+	}
+	if err := poll(); err != nil {
 		return fmt.Errorf("wait for packets: %w", err)
 	}
 	if s.polls[0].Revents == 0 {

@@ -12,7 +12,29 @@ import (
 // The bytes are summed in the machine's order, which is faster, and only the result is turned
 // (RFC 1071 §2 B).
 func Sum(b []byte, initial uint64) uint64 {
-	sum, carry := uint64(0), uint64(0)
+	sum := uint64(0)
+	if len(b) >= 128 {
+		sum, b = sumMost(b)
+	}
+	carry := uint64(0)
+	for len(b) >= 8 {
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), carry)
+		b = b[8:]
+	}
+	if len(b) > 0 {
+		var last [8]byte
+		copy(last[:], b)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(last[:]), carry)
+	}
+	sum, carry = bits.Add64(sum, 0, carry)
+	sum, carry = bits.Add64(initial, bits.ReverseBytes64(sum+carry), 0)
+	return sum + carry
+}
+
+// sumWords sums the front of b as little-endian words, as many as go into 64 bytes, and returns the
+// rest.
+func sumWords(b []byte) (sum uint64, rest []byte) {
+	carry := uint64(0)
 	for len(b) >= 64 {
 		w := (*[64]byte)(b)
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[:]), carry)
@@ -25,19 +47,8 @@ func Sum(b []byte, initial uint64) uint64 {
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(w[56:]), carry)
 		b = b[64:]
 	}
-	for len(b) >= 8 {
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), carry)
-		b = b[8:]
-	}
-	if len(b) > 0 {
-		var last [8]byte
-		copy(last[:], b)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(last[:]), carry)
-	}
 	sum, carry = bits.Add64(sum, 0, carry)
-	sum += carry
-	sum, carry = bits.Add64(initial, bits.ReverseBytes64(sum), 0)
-	return sum + carry
+	return sum + carry, b
 }
 
 // Fold ends a running sum: the checksum as it is stored in a header, in host order.
