@@ -27,7 +27,7 @@ type Config struct {
 	Underlay string   // the device ESP leaves and arrives by, such as p4p1
 	Guarded  []string // further devices the guard closes for cleartext
 	TUN      string   // name of the TUN device; "" is "esp-" and Underlay
-	Queues   int      // TUN queues, each with a thread of its own; 0 is 1
+	Queues   int      // TUN queues, each with a thread for each direction; 0 is 1
 
 	// Mark and Mask are the fwmark of the underlay's own packets; 0 are DefaultMark and
 	// all ones. Table and RulePriority place the steering; 0 are DefaultTable plus the
@@ -67,7 +67,8 @@ type Device struct {
 	senders []*underlay.LinkSender // one for each TUN queue
 	hops    *nextHops
 	raw     []*underlay.Receiver // of IPv4, and of IPv6 where the kernel has it
-	workers []*worker            // one for each TUN queue
+	workers []*worker            // two for each TUN queue
+	inbound []*worker            // those of them that receive, one for each TUN queue
 
 	udpFrames bool // the TUN takes UDP in frames
 	udp       udpPorts
@@ -270,36 +271,51 @@ func (d *Device) openTUN(cfg *Config) (err error) {
 	return nil
 }
 
-// openWorkers makes a worker for each TUN queue.
+// openWorkers makes two workers for each TUN queue.
 func (d *Device) openWorkers() error {
 	for i, queue := range d.tun.Queues() {
-		w, err := newWorker(d, queue, newSockets(d.senders[i], &d.udp, i))
+		out := newOutbound(d, newSockets(d.senders[i], &d.udp, i))
+		out.answer = d.writeTUN(queue)
+		w, err := d.newWorker()
 		if err != nil {
 			return err
 		}
-		d.workers = append(d.workers, w)
+		w.listen(&queueSource{queue, out})
+		if w, err = d.newWorker(); err != nil {
+			return err
+		}
+		d.inbound = append(d.inbound, w)
 	}
 	for i, r := range d.raw {
-		d.listen(i%len(d.workers), r, false)
+		d.listen(i%len(d.inbound), r, false)
 	}
 	return nil
 }
 
-// listenUDP has each worker receive from one of the sockets.
+func (d *Device) newWorker() (*worker, error) {
+	w, err := newWorker()
+	if err == nil {
+		d.workers = append(d.workers, w)
+	}
+	return w, err
+}
+
+// listenUDP has each queue receive from one of the sockets.
 func (d *Device) listenUDP(sockets []*underlay.UDP) {
 	for i, u := range sockets {
 		d.listen(i, u, true)
 	}
 }
 
-func (d *Device) listen(worker int, r receiver, udp bool) {
-	w := d.workers[worker]
-	w.listen(&source{socket: r, in: newInbound(d, udp, d.writeTUN(w.queue))})
+// listen has a queue receive from a socket too.
+func (d *Device) listen(queue int, r receiver, udp bool) {
+	in := newInbound(d, udp, d.writeTUN(d.tun.Queues()[queue]))
+	d.inbound[queue].listen(&socketSource{r, in})
 }
 
 // leaveUDP returns when nobody receives from sockets that were closed.
 func (d *Device) leaveUDP() {
-	for _, w := range d.workers {
+	for _, w := range d.inbound {
 		w.leave()
 	}
 }

@@ -10,12 +10,12 @@
 // begins to decide. Removing one undoes them in reverse, so that at no moment cleartext of
 // a protected selector may leave.
 //
-// Each TUN queue has a worker with a thread of its own, which reads the queue and its share of the
-// underlay's sockets, owns its buffers and carries a packet through to the end. Drops are typed and
-// counted in drops.go. What packets and time make due beyond that, the keeper does in a goroutine of
-// its own: SAs and policies that expire, SAs that are wanted, progress and moves of peers that are to
-// be told, NATs that are to be kept open, path MTUs. Times are those of package time, so that tests run in
-// bubbles of testing/synctest.
+// Each TUN queue has two workers, with a thread each: one reads the queue, the other its share of the
+// underlay's sockets. A worker owns its buffers and carries a packet through to the end. Drops are
+// typed and counted in drops.go. What packets and time make due beyond that, the keeper does in a
+// goroutine of its own: SAs and policies that expire, SAs that are wanted, progress and moves of peers
+// that are to be told, NATs that are to be kept open, path MTUs. Times are those of package time, so
+// that tests run in bubbles of testing/synctest.
 //
 // What routers say about packets of ours that were too big is heard in routers.go; what the kernel is
 // told about packets of its own is made in toobig.go.

@@ -29,7 +29,6 @@ type inbound struct {
 	udp       bool
 	tap       bool
 	datagrams []underlay.Datagram
-	more      bool // the socket gave as many as there was room for
 
 	flows   *flows
 	found   []*association       // of each datagram
@@ -68,17 +67,17 @@ func (d *Device) writeTUN(queue *tun.Queue) func(h tun.VirtioHeader, buf []byte,
 
 // read takes one batch of what a socket has. Packets are joined as long as there are: what was joined
 // leaves when the socket has nothing left.
-func (in *inbound) read(socket receiver) error {
+// It reports whether there may be more, because the socket gave as many as there was room for.
+func (in *inbound) read(socket receiver) (more bool, err error) {
 	n, err := socket.TryReceive(in.datagrams)
-	in.more = n == len(in.datagrams)
 	if errors.Is(err, unix.EAGAIN) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	in.handle(in.datagrams[:n])
-	return nil
+	return n == len(in.datagrams), nil
 }
 
 // handle takes datagrams of the same SA together.

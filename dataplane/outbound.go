@@ -69,8 +69,8 @@ const (
 	byteBatch  = 64 << 10
 )
 
-// read sends the frames that a queue has, up to a batch of them, and reports whether there were any.
-func (o *outbound) read(queue *tun.Queue) (bool, error) {
+// read sends the frames that a queue has, up to a batch of them.
+func (o *outbound) read(queue *tun.Queue) error {
 	o.frames = o.frames[:0]
 	free := o.buf
 	for len(o.frames) < frameBatch && len(o.buf)-len(free) < byteBatch {
@@ -79,16 +79,16 @@ func (o *outbound) read(queue *tun.Queue) (bool, error) {
 			break
 		}
 		if errors.Is(err, unix.EBADFD) {
-			return false, errors.New("somebody removed the TUN device: the guard stays closed; start the device again")
+			return errors.New("somebody removed the TUN device: the guard stays closed; start the device again")
 		}
 		if err != nil {
-			return false, err
+			return err
 		}
 		o.frames = append(o.frames, f)
 		free = free[(tun.HeaderLen+len(f.Packet)+cacheLine-1)&^(cacheLine-1):]
 	}
 	o.handle(o.frames)
-	return len(o.frames) > 0, nil
+	return nil
 }
 
 // cacheLine is the distance in bytes at which nothing shares a line.

@@ -144,13 +144,12 @@ func (d *Device) listenTap() ([]*underlay.Tap, error) {
 		return nil, nil
 	}
 	cfg := d.udp.config
-	cfg.Share = min(len(d.workers), mostRaw)
+	cfg.Share = min(len(d.inbound), mostRaw)
 	taps, err := underlay.ListenTap(cfg, at.Index, at.MTU)
 	for i, tap := range taps {
-		w := d.workers[i]
-		in := newInbound(d, false, d.writeTUN(w.queue))
+		in := newInbound(d, false, d.writeTUN(d.tun.Queues()[i]))
 		in.tap = true
-		w.listen(&source{socket: tap, in: in})
+		d.inbound[i].listen(&socketSource{tap, in})
 	}
 	return taps, err
 }
@@ -159,7 +158,7 @@ func (d *Device) listenTap() ([]*underlay.Tap, error) {
 func (d *Device) closeTaps(taps []*underlay.Tap) {
 	for i, tap := range taps {
 		tap.Close()
-		d.workers[i].leave()
+		d.inbound[i].leave()
 		tap.TryReceive(make([]underlay.Datagram, 1)) // lets go of what was received last
 	}
 }

@@ -13,29 +13,54 @@ import (
 	"espalier/underlay"
 )
 
-// worker carries the packets of one TUN queue, and of sockets that are its own, in both directions
-// and each through to its end. It has a thread of its own, which waits only when nothing is left:
+// worker carries the packets of its sources, each through to its end. It has a thread of its own,
+// which waits only when none of them has anything left. There are two for each TUN queue:
 //
-//	queue   → outbound → sockets
-//	sources → inbound  → queue
+//	queue → outbound → sockets
+//	the queue's sockets → inbound → queue
 type worker struct {
-	queue *tun.Queue
-	out   *outbound
 	files *fd.Set
-	open  []*source // as the worker last saw them
+	open  []open // as the worker last saw them
 
 	mu      sync.Mutex
 	let     sync.Cond // the worker has let go of what was closed
-	sources []*source
+	sources []source
 	changed bool
 	working bool
 }
 
-// source is a socket that ESP comes in by.
-type source struct {
+// source is where packets come from, and what becomes of them.
+type source interface {
+	file() *fd.File
+
+	// carry carries one batch. It reports whether more may be there, of which the file does not tell.
+	carry() (more bool, err error)
+
+	// flush lets out what waits to be joined with more.
+	flush()
+}
+
+// open is a source that the worker reads.
+type open struct {
+	source
+	more  bool
+	ready bool // it had packets in the last round
+}
+
+// queueSource is a TUN queue.
+type queueSource struct {
+	queue *tun.Queue
+	out   *outbound
+}
+
+func (s *queueSource) file() *fd.File                { return s.queue.File() }
+func (s *queueSource) carry() (more bool, err error) { return false, s.out.read(s.queue) }
+func (s *queueSource) flush()                        {}
+
+// socketSource is a socket that ESP comes in by.
+type socketSource struct {
 	socket receiver
 	in     *inbound
-	ready  bool // it had packets in the last round
 }
 
 type receiver interface {
@@ -43,20 +68,22 @@ type receiver interface {
 	File() *fd.File
 }
 
-// newWorker makes the worker of a queue.
-func newWorker(d *Device, queue *tun.Queue, wire Wire) (*worker, error) {
+func (s *socketSource) file() *fd.File                { return s.socket.File() }
+func (s *socketSource) carry() (more bool, err error) { return s.in.read(s.socket) }
+func (s *socketSource) flush()                        { s.in.tun.Flush() }
+
+func newWorker() (*worker, error) {
 	files, err := fd.NewSet()
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{queue: queue, out: newOutbound(d, wire), files: files, changed: true}
+	w := &worker{files: files, changed: true}
 	w.let.L = &w.mu
-	w.out.answer = d.writeTUN(queue)
 	return w, nil
 }
 
-// listen has the worker receive from one more socket, until that is closed.
-func (w *worker) listen(s *source) {
+// listen has the worker read one more source, until that is closed.
+func (w *worker) listen(s source) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sources, w.changed = append(w.sources, s), true
@@ -126,11 +153,12 @@ func (w *worker) look() {
 	if !w.changed {
 		return
 	}
-	w.sources = slices.DeleteFunc(w.sources, func(s *source) bool { return s.socket.File().Closed() })
-	w.open = append(w.open[:0], w.sources...)
-	files := []*fd.File{w.queue.File()}
-	for _, s := range w.open {
-		files = append(files, s.socket.File())
+	w.sources = slices.DeleteFunc(w.sources, func(s source) bool { return s.file().Closed() })
+	var files []*fd.File
+	w.open = w.open[:0]
+	for _, s := range w.sources {
+		w.open = append(w.open, open{source: s, more: true})
+		files = append(files, s.file())
 	}
 	w.files.Watch(files)
 	w.changed = false
@@ -139,18 +167,13 @@ func (w *worker) look() {
 
 // round carries one batch of each that has packets, and reports whether any had.
 func (w *worker) round() (busy bool, err error) {
-	if w.files.Ready(0) {
-		if busy, err = w.out.read(w.queue); err != nil {
-			return busy, err
-		}
-	}
-	for i, s := range w.open {
-		s.ready = s.in.more || w.files.Ready(1+i)
-		if !s.ready {
+	for i := range w.open {
+		s := &w.open[i]
+		if s.ready = s.more || w.files.Ready(i); !s.ready {
 			continue
 		}
 		busy = true
-		if err := s.in.read(s.socket); err != nil && !errors.Is(err, os.ErrClosed) { // of which look will hear
+		if s.more, err = s.carry(); err != nil && !errors.Is(err, os.ErrClosed) { // of which look will hear
 			return busy, err
 		}
 	}
@@ -160,9 +183,9 @@ func (w *worker) round() (busy bool, err error) {
 // flush lets what was joined leave, unless more may follow at once: as long as a worker only looks for
 // more, it does not.
 func (w *worker) flush() {
-	for _, s := range w.open {
-		if !s.ready {
-			s.in.tun.Flush()
+	for i := range w.open {
+		if s := &w.open[i]; !s.ready {
+			s.flush()
 		}
 	}
 }

@@ -76,7 +76,7 @@ It prints "ready unix:PATH" once it takes commands, and runs until SIGINT or SIG
 	f.StringVar(&cfg.Underlay, "dev", "", "device that ESP leaves and arrives by, such as p4p1")
 	f.StringVar(&listen, "listen", "", "socket `PATH` (default /run/espalier/<network namespace>/DEV.sock)")
 	f.StringVar(&cfg.TUN, "tun", "", "`NAME` of the TUN device (default esp-DEV)")
-	f.IntVar(&cfg.Queues, "queues", 0, "`N` TUN queues, each with a thread of its own (default one for each CPU)")
+	f.IntVar(&cfg.Queues, "queues", 0, "`N` TUN queues, each with a thread for each direction (default one queue for each CPU)")
 	f.StringArrayVar(&cfg.Guarded, "guard", nil, "further `DEV` to guard against cleartext (may be repeated)")
 	f.StringVar(&fwmark, "fwmark", "", fmt.Sprintf("`MARK[/MASK]` of the device's own packets (default %#x)", dataplane.DefaultMark))
 	f.IntVar(&cfg.Table, "table", 0, fmt.Sprintf("routing table for steering (default %d + ifindex)", dataplane.DefaultTable))
@@ -126,8 +126,8 @@ func runDataplane(ctx context.Context, cfg dataplane.Config, listen string, stdo
 	if cfg.Queues == 0 {
 		cfg.Queues = runtime.NumCPU()
 	}
-	// The workers of the queues never give up their places, so that others need some, too.
-	runtime.GOMAXPROCS(runtime.NumCPU() + cfg.Queues)
+	// The two workers of each queue never give up their places, so that others need some, too.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 2*cfg.Queues)
 	dev, err := dataplane.New(cfg)
 	if err != nil {
 		return errors.Join(err, l.Close())
