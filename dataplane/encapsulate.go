@@ -66,6 +66,13 @@ func (j *job) room(a *association) (packets, bytes int) {
 // them. The SA is held.
 func (o *outbound) send(a *association, jobs []*job, packets, bytes int) {
 	first, err := a.out.Reserve(packets)
+	if err != nil && len(jobs) > 1 { // there may be numbers for some
+		for i := range jobs {
+			packets, bytes = jobs[i].room(a)
+			o.send(a, jobs[i:i+1], packets, bytes)
+		}
+		return
+	}
 	if err != nil {
 		o.d.drops.countN(OutSequence, packets)
 		a.exhausted.Do(func() { o.d.log.Error("SA stops sending: install a new one", "err", err) })

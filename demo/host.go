@@ -50,7 +50,7 @@ func (h *host) startDevice(ctx context.Context, program, dir string) error {
 		return err
 	}
 	h.socket = filepath.Join(dir, h.name, device+".sock")
-	h.device = exec.Command(program, "dataplane", "--dev", device, "--listen", h.socket)
+	h.device = exec.Command(program, "dataplane", "--dev", device, "--listen", h.socket, "--pmtu-probe", "0") // nothing but the demo's own traffic
 	// Ctrl-C reaches the whole process group; the device is stopped by us, in order. Should
 	// we be killed, it goes with us.
 	h.device.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -61,9 +61,15 @@ func (q *Queue) TryRead(buf []byte) (Frame, error) {
 	if n < HeaderLen {
 		return Frame{}, fmt.Errorf("read TUN device %s: %d bytes are no virtio_net_hdr", q.file.Name(), n)
 	}
-	f := Frame{Packet: buf[HeaderLen:n:n]}
+	return ParseFrame(buf[:n:n]), nil
+}
+
+// ParseFrame reads a frame as a queue hands it over, and packet sockets do with PACKET_VNET_HDR: buf is at
+// least HeaderLen long.
+func ParseFrame(buf []byte) Frame {
+	f := Frame{Packet: buf[HeaderLen:]}
 	f.Header.decode(buf)
-	return f, nil
+	return f
 }
 
 // Write hands the packet buf[HeaderLen:] to the kernel's stack, described by h. The first

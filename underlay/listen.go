@@ -33,7 +33,7 @@ var headerOptions4 = [...]option{
 // ESP with protocol-unreachable. It takes CAP_NET_RAW.
 //
 // There are cfg.Share of them, among whom the SAs are divided. The kernel shows each packet to all of
-// them, which costs the more the more there are; what is too short to hold an SPI nobody gets.
+// them, which costs the more the more there are.
 func ListenRaw(cfg Config, v6 bool) ([]*Receiver, error) {
 	receivers := make([]*Receiver, 0, cfg.share())
 	for i := range cfg.share() {

@@ -29,23 +29,30 @@ func dividePort(f *fd.File, sockets int) error {
 	return attach(f, unix.SO_ATTACH_REUSEPORT_CBPF, program)
 }
 
-// takeShare has a raw socket take only what falls to the socket of this number (SO_ATTACH_FILTER). Of
-// IPv4 the program sees the IP header too.
+// takeShare has a raw socket take only what falls to the socket of this number (SO_ATTACH_FILTER); what
+// is too short to hold an SPI is for the first. Of IPv4 the program sees the IP header too.
 func takeShare(f *fd.File, v6 bool, number, sockets int) error {
-	var program []unix.SockFilter
-	if v6 {
-		program = append(program, unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0})
-	} else {
-		program = append(program,
-			unix.SockFilter{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: 0}, // length of the header
-			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_IND, K: 0})
+	const all = 1<<32 - 1
+	short := uint32(0)
+	if number == 0 {
+		short = all
 	}
-	program = append(program,
-		unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(sockets)},
-		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(number), Jt: 0, Jf: 1},
-		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
-		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
-	return attach(f, unix.SO_ATTACH_FILTER, program)
+	header := unix.SockFilter{Code: unix.BPF_LDX | unix.BPF_W | unix.BPF_IMM, K: 0}
+	if !v6 {
+		header = unix.SockFilter{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: 0} // its length
+	}
+	return attach(f, unix.SO_ATTACH_FILTER, []unix.SockFilter{
+		header,
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_LEN},
+		{Code: unix.BPF_ALU | unix.BPF_SUB | unix.BPF_X},
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: 4, Jt: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: short},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_IND, K: 0},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(sockets)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(number), Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: all},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	})
 }
 
 func attach(f *fd.File, option int, program []unix.SockFilter) error {

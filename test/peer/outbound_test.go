@@ -122,7 +122,8 @@ func TestTooBig(t *testing.T) {
 		}{
 			{"transport DF", false, true, true, only4},
 			{"tunnel DF", true, true, true, only4},
-			{"transport", false, false, false, nil}, // an IPv6 source may fragment
+			{"transport", false, false, false, only4},
+			{"transport", false, false, true, only6}, // the source is told, and cuts (RFC 8200 §5)
 			{"tunnel", true, false, false, only4},
 			{"tunnel", true, false, true, only6}, // RFC 2473 §7.1
 		} {

@@ -31,7 +31,7 @@ func outbound(from int, w *wire) error {
 		if errno != 0 {
 			return os.NewSyscallError("read TUN", errno)
 		}
-		frame := tun.Frame{Header: decode(buf), Packet: buf[tun.HeaderLen:n]}
+		frame := tun.ParseFrame(buf[:n])
 		if segments.Load(&frame) != nil {
 			continue
 		}

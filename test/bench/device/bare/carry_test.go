@@ -20,7 +20,7 @@ func TestLay(t *testing.T) {
 	binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))
 	header := make([]byte, tun.HeaderLen)
 	encode(tun.VirtioHeader{Flags: tun.NeedsChecksum, GSOType: tun.GSOTCPv4, HeaderLength: 40, GSOSize: 1000, ChecksumStart: 20, ChecksumOffset: 16}, header)
-	frame := tun.Frame{Header: decode(header), Packet: packet}
+	frame := tun.ParseFrame(append(header, packet...))
 	s, err := frame.Segmenter()
 	if err != nil {
 		t.Fatal(err)

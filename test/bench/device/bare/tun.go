@@ -28,19 +28,7 @@ func openTUN(name string) (int, error) {
 	return fd, os.NewSyscallError("TUNSETOFFLOAD", err)
 }
 
-// decode reads the virtio_net_hdr in front of a packet.
-func decode(b []byte) tun.VirtioHeader {
-	return tun.VirtioHeader{
-		Flags:          b[0],
-		GSOType:        b[1],
-		HeaderLength:   binary.NativeEndian.Uint16(b[2:]),
-		GSOSize:        binary.NativeEndian.Uint16(b[4:]),
-		ChecksumStart:  binary.NativeEndian.Uint16(b[6:]),
-		ChecksumOffset: binary.NativeEndian.Uint16(b[8:]),
-	}
-}
-
-// encode is the reverse of decode.
+// encode writes the virtio_net_hdr in front of a packet.
 func encode(h tun.VirtioHeader, b []byte) {
 	b[0], b[1] = h.Flags, h.GSOType
 	binary.NativeEndian.PutUint16(b[2:], h.HeaderLength)
