@@ -57,6 +57,7 @@ func formDevice(t rapid.TB, f pathForm, mtu int) (*Device, *association) {
 	sa.Src, sa.Dst = pair(f.outer6)
 	if f.udp {
 		sa.Encap = &ipsec.Encap{SrcPort: 4500, DstPort: 4501}
+		d.udp.ports = map[udpPort]*udpSocket{{v6: f.outer6, port: 4500}: {}}
 	}
 	a, err := d.sad.add(sa, d.encapsulationOf(&sa), nil)
 	if err != nil {

@@ -112,7 +112,7 @@ func (d *Device) quoted(m *underlay.TooBig) ([]*association, Reason) {
 			return nil, InTooBigUnknown
 		}
 		ports = ipsec.Encap{SrcPort: binary.BigEndian.Uint16(text), DstPort: binary.BigEndian.Uint16(text[2:])}
-		if d.udp.get(udpPort{v6: m.Src.Is6(), port: ports.SrcPort}, 0) == nil {
+		if !d.udp.has(udpPort{v6: m.Src.Is6(), port: ports.SrcPort}) {
 			return nil, reasons
 		}
 		if text = text[udpLen:]; len(text) < esp.HeaderLen {

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -38,6 +39,10 @@ func TestHear(t *testing.T) {
 		if f.outer6 {
 			least = minPathMTU6
 		}
+		other := InTooBigUnknown
+		if !f.udp {
+			other = reasons // from a port that no SA sends from: another program's
+		}
 		for _, c := range []struct {
 			name   string
 			change func(*underlay.TooBig)
@@ -66,7 +71,7 @@ func TestHear(t *testing.T) {
 				} else {
 					m.Protocol, m.Payload = inet.ProtoUDP, append(make([]byte, udpLen), m.Payload...)
 				}
-			}, present, InTooBigUnknown},
+			}, present, other},
 		} {
 			d, a := formDevice(t, f, present)
 			d.closerLook(a, 0)
@@ -127,6 +132,12 @@ func TestHearOfPortsOnly(t *testing.T) {
 	}
 	m := said(f, 1400, 1)
 	m.Payload = m.Payload[:udpLen]
+	theirs := *m // about another program's packet
+	theirs.Payload = bytes.Clone(m.Payload)
+	theirs.Payload[1]++
+	if d.hear(&theirs); d.drops[InTooBigUnknown].Load() != 0 || a.pmtu.value.Load() != 1500 {
+		t.Error("a message about another program's packet was counted or believed")
+	}
 	d.hear(m)
 	if a.pmtu.value.Load() != 1400 || all[0].pmtu.value.Load() != 1400 || all[1].pmtu.value.Load() != 1500 {
 		t.Errorf("%d, %d, and to another port %d", a.pmtu.value.Load(), all[0].pmtu.value.Load(), all[1].pmtu.value.Load())

@@ -149,6 +149,13 @@ func (u *udpPorts) get(p udpPort, queue int) *underlay.UDP {
 	return nil
 }
 
+// has reports whether an SA sends from p.
+func (u *udpPorts) has(p udpPort) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return u.ports[p] != nil
+}
+
 func (u *udpPorts) close() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
