@@ -117,7 +117,7 @@ func TestForgedMessages(t *testing.T) {
 			}
 			if f.UDP {
 				all = append(all,
-					change("source port", unknown, func(m *message) { m.ports[0]++ }),
+					change("another program's port", "", func(m *message) { m.ports[0]++ }),
 					change("destination port", unknown, func(m *message) { m.ports[1]++ }),
 					change("port of a short one", unknown, func(m *message) { m.ports[1]++; m.short = true }))
 			}
