@@ -106,14 +106,18 @@ func (in *Inbound) admit(b *Batch, pkts []Packet) (n int) {
 	return n
 }
 
-// Refuses reports whether the anti-replay window would refuse an ESP packet. It counts nothing.
+// Refuses reports whether an ESP packet is one that has come before, or too late. It counts nothing.
 func (in *Inbound) Refuses(data []byte) bool {
+	// With ESN what lies behind the window is taken for a number of the next cycle (RFC 4303 §A2.2), and
+	// its ICV does not verify. No packet is so far ahead.
+	const behind = 1 << 31
 	if len(data) < HeaderLen {
 		return false
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.window.Check(in.window.Recover(binary.BigEndian.Uint32(data[4:]))) != nil
+	seq := in.window.Recover(binary.BigEndian.Uint32(data[4:]))
+	return in.window.Check(seq) != nil || seq > in.window.Highest()+behind
 }
 
 // finish moves the window for what has verified and takes off what is not payload. A copy of a

@@ -322,3 +322,34 @@ func TestOpenDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// What has come before, or too late, is refused, with ESN too, where it looks like a number of the next
+// cycle; what lies ahead is not, across the cycles either.
+func TestRefuses(t *testing.T) {
+	for name, esn := range map[string]func(*ipsec.SA){"ESN": withESN, "none": func(*ipsec.SA) {}} {
+		for _, after := range []uint64{1000, 1 << 31, cycle - 1000, cycle + 10, 3*cycle - 300} {
+			if after > cycle-2000 && name != "ESN" {
+				continue
+			}
+			sa := testSA(esn, afterNumber(after), withWindow(64))
+			o, in := newOutbound(t, sa), newInbound(t, sa)
+			pkts := send(t, o, protoTCP, pattern(10), pattern(11), pattern(12))
+			late := testSA(esn, afterNumber(after-500))
+			old := send(t, newOutbound(t, late), protoTCP, pattern(10))[0]
+			if p := openOne(in, pkts[1]); p.Err != nil {
+				t.Fatal(name, after, p.Err)
+			}
+			for what, c := range map[string]struct {
+				pkt  []byte
+				want bool
+			}{"missing": {pkts[0], false}, "come before": {pkts[1], true}, "next": {pkts[2], false}, "too late": {old, true}} {
+				if got := in.Refuses(c.pkt); got != c.want {
+					t.Errorf("%s after %d: %s refused %v", name, after, what, got)
+				}
+			}
+			if c := in.Counters(); c.ReplayDrops+c.WindowDrops+c.IntegrityDrops != 0 {
+				t.Errorf("%s: counted: %+v", name, c)
+			}
+		}
+	}
+}
