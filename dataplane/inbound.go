@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
 
@@ -137,8 +138,7 @@ func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 	if len(p) < esp.HeaderLen {
 		return nil, InTruncated, false
 	}
-	spi := ipsec.SPI(uint32(p[0])<<24 | uint32(p[1])<<16 | uint32(p[2])<<8 | uint32(p[3]))
-	a := in.d.sad.inbound(ipsec.SAID{Dst: dg.Local.Addr().WithZone(""), SPI: spi})
+	a := in.named(dg)
 	switch {
 	case a == nil:
 		return nil, InNoSA, false
@@ -150,6 +150,12 @@ func (in *inbound) find(dg *underlay.Datagram) (*association, Reason, bool) {
 		return nil, InEncapsulation, false
 	}
 	return a, 0, true
+}
+
+// named is the SA that an ESP packet names, nil if there is none.
+func (in *inbound) named(dg *underlay.Datagram) *association {
+	spi := ipsec.SPI(binary.BigEndian.Uint32(dg.Payload))
+	return in.d.sad.inbound(ipsec.SAID{Dst: dg.Local.Addr().WithZone(""), SPI: spi})
 }
 
 // open opens datagrams of one SA as far as its limits allow: all at once, or one by one when a

@@ -93,12 +93,9 @@ func difference(was, is netip.Addr) (sum uint64) {
 
 // addSum adds to a checksum, with the carries of ones' complement. For UDP 0 says that there is none.
 func addSum(field []byte, sum uint64, proto uint8) {
-	sum += uint64(binary.BigEndian.Uint16(field))
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
+	whole := ^inet.Fold(sum + uint64(binary.BigEndian.Uint16(field)))
+	if whole == 0 && proto == inet.ProtoUDP {
+		whole = 0xffff
 	}
-	if sum == 0 && proto == inet.ProtoUDP {
-		sum = 0xffff
-	}
-	binary.BigEndian.PutUint16(field, uint16(sum))
+	binary.BigEndian.PutUint16(field, whole)
 }

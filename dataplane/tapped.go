@@ -6,7 +6,6 @@ import (
 
 	"espalier/esp"
 	"espalier/guard"
-	"espalier/ipsec"
 	"espalier/underlay"
 )
 
@@ -40,13 +39,11 @@ func (t *tapped) settling(now int64) bool {
 // findTapped finds the SA of a datagram from the tap, nil if it is not for the tap. All that is wrong with
 // it, the raw socket will find out.
 func (in *inbound) findTapped(dg *underlay.Datagram) *association {
-	p, dst := dg.Payload, dg.Local.Addr().WithZone("")
-	if len(p) < esp.HeaderLen {
+	if len(dg.Payload) < esp.HeaderLen {
 		return nil
 	}
-	spi := ipsec.SPI(uint32(p[0])<<24 | uint32(p[1])<<16 | uint32(p[2])<<8 | uint32(p[3]))
-	a := in.d.sad.inbound(ipsec.SAID{Dst: dst, SPI: spi})
-	if a == nil || a.in == nil || a.sa.Window == 0 || a.encap.Load() != nil || !in.d.locals.has(dst) {
+	a := in.named(dg)
+	if a == nil || a.in == nil || a.sa.Window == 0 || a.encap.Load() != nil || !in.d.locals.has(a.id.Dst) {
 		return nil
 	}
 	t := a.tapped.Load()

@@ -43,12 +43,19 @@ func TestBusySAIsTapped(t *testing.T) {
 	stop(t, l)
 }
 
-// TestTapAndFlush removes the guard's rules in the middle: packets then come twice, and all is well.
-func TestTapAndFlush(t *testing.T) {
-	lab.Tools(t, "nft")
+// newBusy is a pair whose SAs have carried enough to be tapped.
+func newBusy(t *testing.T) *lab.Lab {
+	t.Helper()
 	l := newPair(t)
 	l.Program(lab.Pair{})
 	l.MustExchange(t, lab.A4, lab.B4, 2<<20)
+	return l
+}
+
+// TestTapAndFlush removes the guard's rules in the middle: packets then come twice, and all is well.
+func TestTapAndFlush(t *testing.T) {
+	lab.Tools(t, "nft")
+	l := newBusy(t)
 	for _, h := range l.Hosts() {
 		awaitTapped(t, l, h, false, 1)
 		h.Must("nft", "flush", "ruleset")
@@ -63,9 +70,7 @@ func TestTapAndFlush(t *testing.T) {
 // TestTapAndMTU raises the MTU beyond what the tap's memory was made for.
 func TestTapAndMTU(t *testing.T) {
 	lab.Tools(t, "nft")
-	l := newPair(t)
-	l.Program(lab.Pair{})
-	l.MustExchange(t, lab.A4, lab.B4, 2<<20)
+	l := newBusy(t)
 	for _, h := range l.Hosts() {
 		awaitTapped(t, l, h, false, 1)
 		h.Must("ip", "link", "set", l.Device, "mtu", "9000")
@@ -86,9 +91,7 @@ func TestTapAndMTU(t *testing.T) {
 // TestKilledTap: what the guard dropped behind the tap of a device that was killed, another one receives.
 func TestKilledTap(t *testing.T) {
 	lab.Tools(t, "nft")
-	l := newPair(t)
-	l.Program(lab.Pair{})
-	l.MustExchange(t, lab.A4, lab.B4, 2<<20)
+	l := newBusy(t)
 	awaitTapped(t, l, l.B, false, 1)
 	l.B.Kill()
 	awaitTapped(t, l, l.B, false, 1)
