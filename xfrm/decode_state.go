@@ -218,7 +218,7 @@ func getDir(s *State, data []byte) error {
 }
 
 // DecodeStateID reads the payload of GETSA (of one state) and DELSA. An XFRMA_SRCADDR that
-// is all zero counts as none. Errors wrap ipsec.ErrInvalid.
+// is the family's unspecified address counts as none. Errors wrap ipsec.ErrInvalid.
 func DecodeStateID(b []byte) (StateID, error) {
 	id, family, err := getUsersaID(b)
 	if err != nil {
@@ -227,8 +227,11 @@ func DecodeStateID(b []byte) (StateID, error) {
 	err = eachAttr(b[sizeUsersaID:], func(typ uint16, data []byte) (err error) {
 		switch typ {
 		case attrSrcAddr:
-			if err = need("XFRMA_SRCADDR", data, 16); err == nil && !allZero(data[:16]) {
-				id.Src = getAddr(data[:16], family)
+			if err := need("XFRMA_SRCADDR", data, 16); err != nil {
+				return err
+			}
+			if src := getAddr(data[:16], family); !src.IsUnspecified() {
+				id.Src = src
 			}
 		case attrMark:
 			id.Mark, err = getMark(data)
