@@ -1,0 +1,48 @@
+package probe
+
+// Readiness of a device for crypto offload.
+type Readiness string
+
+const (
+	Ready    Readiness = "READY"
+	NotReady Readiness = "NOT READY"
+	Unclear  Readiness = "UNKNOWN"
+)
+
+// Report on a host.
+type Report struct {
+	Host         string   `json:"host"`
+	Kernel       string   `json:"kernel"`       // release, "6.12.0-21-amd64"
+	Distribution string   `json:"distribution"` // PRETTY_NAME of os-release
+	Layers       []Layer  `json:"layers"`       // of the host as a whole
+	Devices      []Device `json:"devices"`
+}
+
+// Device is what was found of one network device.
+type Device struct {
+	Name      string    `json:"name"`
+	Readiness Readiness `json:"readiness"`
+	Reason    string    `json:"reason"` // "" for READY: else what stands in the way, or is not known
+	Layers    []Layer   `json:"layers"`
+}
+
+// Judge is what the checks of a host and of one of its devices say together: not ready as soon as
+// one thing that is required is missing, whatever else is not known. The reason is the first
+// that was asked.
+func Judge(layers ...[]Layer) (Readiness, string) {
+	ready, reason := Ready, ""
+	for _, of := range layers {
+		for _, l := range of {
+			for _, c := range l.Checks {
+				switch {
+				case c.Weight != Required || c.Answer == Yes:
+				case c.Answer == No:
+					return NotReady, c.Why
+				case ready == Ready:
+					ready, reason = Unclear, c.Why
+				}
+			}
+		}
+	}
+	return ready, reason
+}

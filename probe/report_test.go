@@ -1,0 +1,27 @@
+package probe
+
+import "testing"
+
+func TestJudge(t *testing.T) {
+	check := func(w Weight, a Answer, why string) Check { return Check{Weight: w, Answer: a, Why: why} }
+	for _, c := range []struct {
+		name   string
+		checks []Check
+		want   Readiness
+		why    string
+	}{
+		{"nothing required", []Check{check(Warns, No, "slow"), check(Informs, Unknown, "?")}, Ready, ""},
+		{"all there", []Check{check(Required, Yes, "set"), check(Required, Yes, "set")}, Ready, ""},
+		{"one missing", []Check{check(Required, Yes, "set"), check(Required, No, "not set")}, NotReady, "not set"},
+		{"one not known", []Check{check(Required, Unknown, "unreadable"), check(Required, Unknown, "also")}, Unclear, "unreadable"},
+		{"missing outweighs not known", []Check{check(Required, Unknown, "unreadable"), check(Required, No, "not set")}, NotReady, "not set"},
+	} {
+		// However the checks are spread over layers, and those over host and device.
+		for i := range len(c.checks) + 1 {
+			host, device := []Layer{{Checks: c.checks[:i]}}, []Layer{{}, {Checks: c.checks[i:]}}
+			if got, why := Judge(host, device); got != c.want || why != c.why {
+				t.Errorf("%s, %d of the host: %s (%s), want %s (%s)", c.name, i, got, why, c.want, c.why)
+			}
+		}
+	}
+}
