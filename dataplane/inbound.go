@@ -22,7 +22,7 @@ const receiveBatch = 64
 // inbound carries what one underlay socket receives into the TUN, in batches, in the order of this
 // file:
 //
-//	read → handle → find each → for each SA: open → unwrap each → deliver each: admit → coalesce → TUN
+//	read → handle → find each → for each SA: open → of each: unwrap → deliver: admit → coalesce → TUN
 //
 // It owns its buffers; datagrams belong to the socket until the next receive.
 type inbound struct {
@@ -36,12 +36,12 @@ type inbound struct {
 	own     []*underlay.Datagram // those of the SA at hand
 	packets []esp.Packet         // their ESP packets
 	batch   esp.Batch
-	parcels []parcel
-	arena   []byte // transport mode: packets put together
+	parcel  parcel
+	arena   []byte // for a packet that must be put together elsewhere
 	tun     *tun.Coalescer
 }
 
-// parcel is an inner packet on its way. It is large, and not copied.
+// parcel is an inner packet on its way.
 type parcel struct {
 	buf    []byte // room for the virtio_net_hdr, and the packet
 	header inet.Header
@@ -183,20 +183,13 @@ func (in *inbound) open(a *association, datagrams []*underlay.Datagram) {
 	}
 }
 
-// openAll checks, decrypts and strips datagrams, and delivers what is left of them. As outbound does,
-// it goes over all of them step by step.
+// openAll checks and decrypts datagrams, and then delivers one after the other what is left of them.
 func (in *inbound) openAll(a *association, datagrams []*underlay.Datagram) {
-	in.packets, in.parcels = slices.Grow(in.packets[:0], len(datagrams))[:len(datagrams)], in.parcels[:0]
-	room := 0
+	in.packets = slices.Grow(in.packets[:0], len(datagrams))[:len(datagrams)]
 	for i, dg := range datagrams {
 		in.packets[i].Data = dg.Payload // Open sets all the rest
-		room += tun.HeaderLen + len(dg.Header) + len(dg.Payload)
-	}
-	if a.mode == ipsec.Transport && len(in.arena) < room {
-		in.arena = make([]byte, room)
 	}
 	a.in.Open(&in.batch, in.packets)
-	arena := in.arena
 	packets, bytes, highest, newest := 0, 0, uint64(0), 0
 	for i := range in.packets {
 		p := &in.packets[i]
@@ -206,15 +199,12 @@ func (in *inbound) openAll(a *association, datagrams []*underlay.Datagram) {
 		switch p.Err {
 		case nil:
 			packets, bytes = packets+1, bytes+len(p.Payload)
-			arena = in.unwrap(a, datagrams[i], p, arena)
+			in.unwrap(a, datagrams, i, p)
 		case esp.ErrDummy: // RFC 4303 §2.6: discarded without a word
 			packets++
 		default:
 			in.d.drops.count(openFailure(p.Err))
 		}
-	}
-	for i := range in.parcels {
-		in.deliver(a, &in.parcels[i])
 	}
 	if packets == 0 {
 		return
@@ -247,57 +237,87 @@ func openFailure(err error) Reason {
 	return InIntegrity
 }
 
-// unwrap makes a parcel of what ESP has carried. In tunnel mode that is a packet, and before it
-// is room enough; in transport mode it is put together in the arena with the header it came with,
-// and what is left of the arena is returned.
-func (in *inbound) unwrap(a *association, dg *underlay.Datagram, p *esp.Packet, arena []byte) []byte {
-	const before = esp.HeaderLen + esp.IVLen - tun.HeaderLen
-	buf := p.Data[before:][:tun.HeaderLen+len(p.Payload)]
-	if a.mode == ipsec.Transport {
-		n := tun.HeaderLen + len(dg.Header) + len(p.Payload)
-		buf, arena = arena[:n:n], arena[n:]
+// unwrap delivers the packet that ESP has carried in a datagram. In tunnel mode it is there; in
+// transport mode it is put together from the header and the payload.
+func (in *inbound) unwrap(a *association, datagrams []*underlay.Datagram, i int, p *esp.Packet) {
+	c, dg := &in.parcel, datagrams[i]
+	c.outer = dg.Header
+	if a.mode == ipsec.Tunnel {
+		const before = esp.HeaderLen + esp.IVLen - tun.HeaderLen
+		c.buf = p.Data[before:][:tun.HeaderLen+len(p.Payload)]
+	} else {
+		c.buf = in.place(dg, firstFree(datagrams[:i], dg), len(p.Payload))
 	}
-	pkt := buf[tun.HeaderLen:]
+	pkt := c.buf[tun.HeaderLen:]
 	if len(pkt) > tun.MaxPacket-1 {
 		in.d.drops.count(InLength)
-		return arena
+		return
 	}
 	if a.mode == ipsec.Transport {
-		copy(pkt[copy(pkt, dg.Header):], p.Payload)
-		pkt[dg.ProtocolAt] = p.NextHeader
-		if in.udp && pkt[0]>>4 == 4 {
-			pkt[6] = dfBit // whole, and its identification is lost: see RFC 6864 §4.1
-		}
-		inet.SetLength(pkt)
+		in.join(pkt, dg, p)
 	}
-	n := len(in.parcels)
-	if n == cap(in.parcels) {
-		in.parcels = append(in.parcels, parcel{})
-	}
-	in.parcels = in.parcels[:n+1]
-	c := &in.parcels[n]
-	c.buf, c.outer = buf, dg.Header
 	if err := c.header.Parse(pkt); err != nil || c.header.Total != len(pkt) {
 		in.d.drops.count(InMalformed)
-		in.parcels = in.parcels[:n]
+		return
 	}
-	return arena
+	in.deliver(a, c)
+}
+
+// firstFree is from where on nobody needs what is before a datagram in its buffer, when those done are.
+func firstFree(done []*underlay.Datagram, dg *underlay.Datagram) int {
+	if !dg.Follows {
+		return 0
+	}
+	if n := len(done); n > 0 {
+		if last := done[n-1]; &last.Buffer[0] == &dg.Buffer[0] && last.At+len(last.Payload) == dg.At {
+			return last.At
+		}
+	}
+	return dg.At
+}
+
+// place is where a packet of transport mode goes: so that its payload stays where it is, over the ESP
+// header and what was before it; elsewhere if that is not free.
+func (in *inbound) place(dg *underlay.Datagram, free, payload int) []byte {
+	n := tun.HeaderLen + len(dg.Header) + payload
+	if at := dg.At + esp.HeaderLen + esp.IVLen + payload - n; at >= free {
+		return dg.Buffer[at:][:n:n]
+	}
+	if len(in.arena) < n {
+		in.arena = make([]byte, n)
+	}
+	return in.arena[:n:n]
+}
+
+// join puts the header that a packet came with and its payload together in pkt, where the payload may
+// be already.
+func (in *inbound) join(pkt []byte, dg *underlay.Datagram, p *esp.Packet) {
+	payload := pkt[copy(pkt, dg.Header):]
+	if len(payload) > 0 && &payload[0] != &p.Payload[0] {
+		copy(payload, p.Payload)
+	}
+	pkt[dg.ProtocolAt] = p.NextHeader
+	if in.udp && pkt[0]>>4 == 4 {
+		pkt[6] = dfBit // whole, and its identification is lost: see RFC 6864 §4.1
+	}
+	inet.SetLength(pkt)
 }
 
 // deliver has an inner packet admitted and written.
 func (in *inbound) deliver(a *association, c *parcel) {
-	if a.mode == ipsec.Tunnel && !decapsulateECN(c.buf[tun.HeaderLen:], &c.header, c.outer) {
+	pkt := c.buf[tun.HeaderLen:]
+	if a.mode == ipsec.Tunnel && !decapsulateECN(pkt, &c.header, c.outer) {
 		in.d.drops.count(InECN)
 		return
 	}
-	if reason, ok := in.admit(a, c.buf[tun.HeaderLen:], &c.header); !ok {
+	if reason, ok := in.admit(a, pkt, &c.header); !ok {
 		in.d.drops.count(reason)
 		return
 	}
 	if in.udp && a.mode == ipsec.Transport {
-		in.repairSum(a, c.buf[tun.HeaderLen:], &c.header)
+		in.repairSum(a, pkt, &c.header)
 	}
-	if p := c.header.Protocol; (p == inet.ProtoICMP || p == inet.ProtoICMPv6) && in.d.answersProbe(c.buf[tun.HeaderLen:], &c.header) {
+	if p := c.header.Protocol; (p == inet.ProtoICMP || p == inet.ProtoICMPv6) && in.d.answersProbe(pkt, &c.header) {
 		return
 	}
 	in.tun.Add(c.buf, &c.header)

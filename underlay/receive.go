@@ -21,10 +21,17 @@ import (
 // not fall into the same cache sets.
 const slotLen = 1<<16 + 25*64
 
+// headroom is free in front of a message: for a header, and what the caller puts before it.
+const headroom = 2 * 64
+
 // Datagram is one ESP packet as received, or whatever else was sent to the port: RFC 3948
 // puts IKE messages (four zero bytes first) and one-byte keepalives there too. Slices
 // point into the receiver's buffers until its next Receive; datagrams that arrived as one
 // GRO packet share one Header.
+//
+// Payload begins at At in Buffer. What is before it may be overwritten: it is Header as it came, or
+// room. But where datagrams came as one GRO packet, each Follows the one before it, which must be done
+// with.
 //
 // Header is the outer IP header with IPv4 options or IPv6 extension headers:
 //
@@ -44,6 +51,9 @@ type Datagram struct {
 	Header        []byte
 	ProtocolAt    int
 	Payload       []byte
+	Buffer        []byte
+	At            int
+	Follows       bool
 }
 
 // Receiver receives on one socket, in batches. One goroutine at a time may call Receive.
@@ -53,12 +63,11 @@ type Receiver struct {
 	port   uint16
 
 	// The last batch of the kernel: messages next to count-1 are still to be handed out,
-	// and of the current one the payload still to be cut into datagrams of segment bytes.
+	// and of the current one what its Buffer has from At on, in datagrams of segment bytes.
 	msgs        []mmsghdr
 	next, count int
-	current     Datagram
-	rest        []byte
-	segment     int
+	current     Datagram // up to the payload
+	segment     int      // 0: nothing is left of it
 
 	iovecs  []unix.Iovec
 	names   []unix.RawSockaddrInet6
@@ -88,7 +97,7 @@ func newReceiver(f *fd.File, decode func(*Receiver, int) bool, controlLen, heade
 		ctlLen:  controlLen,
 	}
 	for i := range r.msgs {
-		r.iovecs[i].Base = &r.buffers[i*slotLen]
+		r.iovecs[i].Base = &r.buffers[i*slotLen+headroom]
 		r.iovecs[i].SetLen(1 << 16)
 		m := &r.msgs[i]
 		m.Iov = &r.iovecs[i]
@@ -143,7 +152,7 @@ func (r *Receiver) Close() error { return r.file.Close() }
 
 // refill gets up to n messages from the kernel.
 func (r *Receiver) refill(n int) error {
-	r.next, r.count, r.rest = 0, 0, nil
+	r.next, r.count, r.segment = 0, 0, 0
 	for i := range r.msgs[:n] {
 		m := &r.msgs[i]
 		m.Namelen = unix.SizeofSockaddrInet6
@@ -166,11 +175,8 @@ func (r *Receiver) refill(n int) error {
 // handOut moves datagrams from the kernel's batch to the caller's.
 func (r *Receiver) handOut(batch []Datagram) (n int) {
 	for n < len(batch) {
-		if len(r.rest) > 0 {
-			cut := min(r.segment, len(r.rest))
-			r.current.Payload = r.rest[:cut:cut]
-			r.rest = r.rest[cut:]
-			batch[n] = r.current
+		if r.segment > 0 {
+			batch[n] = r.cut()
 			n++
 			continue
 		}
@@ -180,38 +186,51 @@ func (r *Receiver) handOut(batch []Datagram) (n int) {
 		i := r.next
 		r.next++
 		if r.msgs[i].Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || !r.decode(r, i) {
-			r.rest = nil
+			r.segment = 0
 			r.malformed.Add(1)
 		}
 	}
 	return n
 }
 
-// bytes returns the data of message i.
-func (r *Receiver) bytes(i int) []byte {
-	n := min(int(r.msgs[i].length), 1<<16)
+// cut takes the next datagram of the current message.
+func (r *Receiver) cut() Datagram {
+	d := r.current
+	end := min(d.At+r.segment, len(d.Buffer))
+	d.Payload = d.Buffer[d.At:end:end]
+	r.current.At, r.current.Follows = end, true
+	if end == len(d.Buffer) {
+		r.segment = 0
+	}
+	return d
+}
+
+// buffer returns the data of message i, which begin at headroom.
+func (r *Receiver) buffer(i int) []byte {
+	n := headroom + min(int(r.msgs[i].length), 1<<16)
 	return r.buffers[i*slotLen:][:n:n]
 }
 
 // decodePacket takes message i as a whole IPv4 packet.
 func (r *Receiver) decodePacket(i int) bool {
-	h, err := inet.Parse(r.bytes(i))
+	buffer := r.buffer(i)
+	packet := buffer[headroom:]
+	h, err := inet.Parse(packet)
 	if err != nil || h.Version != 4 {
 		return false
 	}
-	packet := r.bytes(i)[:h.Total:h.Total]
 	r.current = Datagram{
 		Local:      netip.AddrPortFrom(h.Dst, 0),
 		Remote:     netip.AddrPortFrom(h.Src, 0),
 		Header:     packet[:h.Len:h.Len],
 		ProtocolAt: h.ProtocolAt,
 	}
-	return r.whole(packet[h.Len:])
+	return r.whole(buffer[:headroom+h.Total], headroom+h.Len)
 }
 
 // decodeRaw6 takes message i as the payload of protocol 50.
 func (r *Receiver) decodeRaw6(i int) bool {
-	return r.describe(i, inet.ProtoESP) && r.whole(r.bytes(i))
+	return r.describe(i, inet.ProtoESP) && r.whole(r.buffer(i), headroom)
 }
 
 // decodeUDP takes message i as one or, with GRO, several UDP payloads. An empty one is none, and
@@ -220,17 +239,16 @@ func (r *Receiver) decodeUDP(i int) bool {
 	if !r.describe(i, inet.ProtoUDP) {
 		return false
 	}
-	r.whole(r.bytes(i))
-	if r.anc.segment > 0 {
+	if r.whole(r.buffer(i), headroom) && r.anc.segment > 0 {
 		r.segment = r.anc.segment
 	}
 	return true
 }
 
-// whole lays out a message that is one datagram. One without a payload is none.
-func (r *Receiver) whole(payload []byte) bool {
-	r.rest, r.segment = payload, len(payload)
-	return len(payload) > 0
+// whole takes a message for one datagram, whose payload begins at at. One without a payload is none.
+func (r *Receiver) whole(buffer []byte, at int) bool {
+	r.current.Buffer, r.current.At, r.segment = buffer, at, len(buffer)-at
+	return r.segment > 0
 }
 
 // describe sets the addresses and the header of message i from its name and control messages.

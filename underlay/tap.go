@@ -287,6 +287,7 @@ func (t *Tap) decode(d *Datagram, p []byte) bool {
 	*d = Datagram{
 		Local: netip.AddrPortFrom(local, 0), Remote: netip.AddrPortFrom(remote, 0),
 		Header: p[:header:header], ProtocolAt: at, Payload: p[header:total:total],
+		Buffer: p[:total:total], At: header,
 	}
 	return true
 }
