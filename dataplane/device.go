@@ -67,8 +67,7 @@ type Device struct {
 	senders []*underlay.LinkSender // one for each TUN queue
 	hops    *nextHops
 	raw     []*underlay.Receiver // of IPv4, and of IPv6 where the kernel has it
-	workers []*worker            // two for each TUN queue
-	inbound []*worker            // those of them that receive, one for each TUN queue
+	crews   []*crew              // one for each TUN queue
 
 	udpFrames bool // the TUN takes UDP in frames
 	udp       udpPorts
@@ -199,7 +198,7 @@ func (d *Device) open(cfg *Config) (err error) {
 	if err := d.openTUN(cfg); err != nil {
 		return err
 	}
-	if err := d.openWorkers(); err != nil {
+	if err := d.openCrews(); err != nil {
 		return err
 	}
 	d.steering = steering{nl: d.nl, table: cfg.Table, priority: cfg.RulePriority, mark: cfg.Mark, mask: cfg.Mask, tun: d.tun.Index(), underlay: int(d.link.index.Load())}
@@ -271,33 +270,22 @@ func (d *Device) openTUN(cfg *Config) (err error) {
 	return nil
 }
 
-// openWorkers makes two workers for each TUN queue.
-func (d *Device) openWorkers() error {
+// openCrews makes a crew for each TUN queue.
+func (d *Device) openCrews() error {
 	for i, queue := range d.tun.Queues() {
 		out := newOutbound(d, newSockets(d.senders[i], &d.udp, i))
 		out.answer = d.writeTUN(queue)
-		w, err := d.newWorker()
+		c, err := newCrew()
 		if err != nil {
 			return err
 		}
-		w.listen(&queueSource{queue, out})
-		if w, err = d.newWorker(); err != nil {
-			return err
-		}
-		d.inbound = append(d.inbound, w)
+		d.crews = append(d.crews, c)
+		c.listen(&queueSource{queue, out})
 	}
 	for i, r := range d.raw {
-		d.listen(i%len(d.inbound), r, false)
+		d.listen(i%len(d.crews), r, false)
 	}
 	return nil
-}
-
-func (d *Device) newWorker() (*worker, error) {
-	w, err := newWorker()
-	if err == nil {
-		d.workers = append(d.workers, w)
-	}
-	return w, err
 }
 
 // listenUDP has each queue receive from one of the sockets.
@@ -310,13 +298,13 @@ func (d *Device) listenUDP(sockets []*underlay.UDP) {
 // listen has a queue receive from a socket too.
 func (d *Device) listen(queue int, r receiver, udp bool) {
 	in := newInbound(d, udp, d.writeTUN(d.tun.Queues()[queue]))
-	d.inbound[queue].listen(&socketSource{r, in})
+	d.crews[queue].listen(&socketSource{r, in})
 }
 
 // leaveUDP returns when nobody receives from sockets that were closed.
 func (d *Device) leaveUDP() {
-	for _, w := range d.inbound {
-		w.leave()
+	for _, c := range d.crews {
+		c.leave()
 	}
 }
 
@@ -349,8 +337,9 @@ func (d *Device) Run(ctx context.Context) error {
 	d.running.start(d.hops.learn)
 	d.running.start(d.watchGuard)
 	d.running.start(d.keeper.run)
-	for _, w := range d.workers {
-		d.running.start(w.run)
+	for _, c := range d.crews {
+		d.running.start(c.first.run)
+		d.running.start(c.second.run)
 	}
 	for _, i := range d.paths.icmp {
 		d.running.start(func(context.Context) error { return d.hearRouters(i) })
@@ -366,8 +355,8 @@ func (d *Device) Close() error { return errors.Join(d.closeFiles(), d.release())
 // alone that holds cleartext back.
 func (d *Device) closeFiles() error {
 	var errs []error
-	for _, w := range d.workers {
-		errs = append(errs, w.files.Close())
+	for _, c := range d.crews {
+		errs = append(errs, c.close())
 	}
 	if d.tun != nil {
 		errs = append(errs, d.tun.Close())

@@ -10,8 +10,9 @@
 // begins to decide. Removing one undoes them in reverse, so that at no moment cleartext of
 // a protected selector may leave.
 //
-// Each TUN queue has two workers, with a thread each: one reads the queue, the other its share of the
-// underlay's sockets. A worker owns its buffers and carries a packet through to the end. Drops are
+// Each TUN queue has a crew of two workers, with a thread each: the first reads the queue and its share
+// of the underlay's sockets, and under load the second takes the sockets over. A worker carries a packet
+// through to the end; the buffers belong to what it reads from (outbound, inbound). Drops are
 // typed and counted in drops.go. What packets and time make due beyond that, the keeper does in a
 // goroutine of its own: SAs and policies that expire, SAs that are wanted, progress and moves of peers
 // that are to be told, NATs that are to be kept open, path MTUs. Times are those of package time, so

@@ -141,12 +141,12 @@ func (d *Device) listenTap() ([]*underlay.Tap, error) {
 		return nil, nil
 	}
 	cfg := d.udp.config
-	cfg.Share = min(len(d.inbound), mostRaw)
+	cfg.Share = min(len(d.crews), mostRaw)
 	taps, err := underlay.ListenTap(cfg, at.Index, at.MTU)
 	for i, tap := range taps {
 		in := newInbound(d, false, d.writeTUN(d.tun.Queues()[i]))
 		in.tap = true
-		d.inbound[i].listen(&socketSource{tap, in})
+		d.crews[i].listen(&socketSource{tap, in})
 	}
 	return taps, err
 }
@@ -155,7 +155,7 @@ func (d *Device) listenTap() ([]*underlay.Tap, error) {
 func (d *Device) closeTaps(taps []*underlay.Tap) {
 	for i, tap := range taps {
 		tap.Close()
-		d.inbound[i].leave()
+		d.crews[i].leave()
 		tap.TryReceive(make([]underlay.Datagram, 1)) // lets go of what was received last
 	}
 }

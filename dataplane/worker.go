@@ -5,8 +5,6 @@ import (
 	"errors"
 	"os"
 	"runtime"
-	"slices"
-	"sync"
 
 	"espalier/internal/fd"
 	"espalier/tun"
@@ -14,24 +12,24 @@ import (
 )
 
 // worker carries the packets of its sources, each through to its end. It has a thread of its own,
-// which waits only when none of them has anything left. There are two for each TUN queue:
-//
-//	queue → outbound → sockets
-//	the queue's sockets → inbound → queue
+// which waits only when none of them has anything left.
 type worker struct {
+	crew  *crew
 	files *fd.Set
-	open  []open // as the worker last saw them
+	open  []open // the sources that it reads
+	load  load
 
-	mu      sync.Mutex
-	let     sync.Cond // the worker has let go of what was closed
-	sources []source
-	changed bool
+	// Under the crew's lock.
+	changed bool // the sources are not those any more
 	working bool
 }
 
 // source is where packets come from, and what becomes of them.
 type source interface {
 	file() *fd.File
+
+	// outward reports whether what it has is on its way out.
+	outward() bool
 
 	// carry carries one batch. It reports whether more may be there, of which the file does not tell.
 	carry() (more bool, err error)
@@ -54,6 +52,7 @@ type queueSource struct {
 }
 
 func (s *queueSource) file() *fd.File                { return s.queue.File() }
+func (s *queueSource) outward() bool                 { return true }
 func (s *queueSource) carry() (more bool, err error) { return false, s.out.read(s.queue) }
 func (s *queueSource) flush()                        {}
 
@@ -69,49 +68,20 @@ type receiver interface {
 }
 
 func (s *socketSource) file() *fd.File                { return s.socket.File() }
+func (s *socketSource) outward() bool                 { return false }
 func (s *socketSource) carry() (more bool, err error) { return s.in.read(s.socket) }
 func (s *socketSource) flush()                        { s.in.tun.Flush() }
-
-func newWorker() (*worker, error) {
-	files, err := fd.NewSet()
-	if err != nil {
-		return nil, err
-	}
-	w := &worker{files: files, changed: true}
-	w.let.L = &w.mu
-	return w, nil
-}
-
-// listen has the worker read one more source, until that is closed.
-func (w *worker) listen(s source) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.sources, w.changed = append(w.sources, s), true
-	w.files.Ring()
-}
-
-// leave returns when the worker has let go of the sockets that were closed, and the kernel has their
-// ports back.
-func (w *worker) leave() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.changed = true
-	w.files.Ring()
-	for w.working && w.changed {
-		w.let.Wait()
-	}
-}
 
 // run works until ctx ends.
 func (w *worker) run(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer context.AfterFunc(ctx, w.files.Ring)()
-	w.work(true)
-	defer w.work(false)
+	w.crew.work(w, true)
+	defer w.crew.work(w, false)
 	var p patience
 	for wait := false; ctx.Err() == nil; {
-		w.look()
+		w.crew.look(w)
 		if err := w.find(wait); err != nil {
 			return err
 		}
@@ -121,6 +91,9 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		if busy {
 			p.found()
+			if w.load.heavy(w.open) {
+				w.crew.divide()
+			}
 		}
 		wait = !busy && !p.lasts()
 		if busy || wait {
@@ -132,37 +105,15 @@ func (w *worker) run(ctx context.Context) error {
 
 // find finds out who has packets, or waits until somebody has.
 func (w *worker) find(wait bool) error {
-	if wait {
-		return w.files.Wait()
+	if !wait {
+		return w.files.Look()
 	}
-	return w.files.Look()
-}
-
-// work begins or ends the work: who waits for an idle worker would wait forever.
-func (w *worker) work(on bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.working = on
-	w.let.Broadcast()
-}
-
-// look takes the sources as they are now.
-func (w *worker) look() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.changed {
-		return
+	woken, err := w.files.Doze()
+	if err != nil || woken {
+		return err
 	}
-	w.sources = slices.DeleteFunc(w.sources, func(s source) bool { return s.file().Closed() })
-	var files []*fd.File
-	w.open = w.open[:0]
-	for _, s := range w.sources {
-		w.open = append(w.open, open{source: s, more: true})
-		files = append(files, s.file())
-	}
-	w.files.Watch(files)
-	w.changed = false
-	w.let.Broadcast()
+	w.crew.rest(w)
+	return w.files.Wait()
 }
 
 // round carries one batch of each that has packets, and reports whether any had.

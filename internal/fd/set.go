@@ -54,60 +54,60 @@ func (s *Set) Ring() {
 }
 
 // Look finds out which files can be read. After Close it returns os.ErrClosed.
-func (s *Set) Look() error { return s.find(false) }
+func (s *Set) Look() error {
+	_, err := s.find(unix.RawSyscall6, &unix.Timespec{})
+	return err
+}
 
-// Wait waits until a file can be read, or somebody rings, and finds out which.
-func (s *Set) Wait() error { return s.find(true) }
+// Doze waits for a moment until a file can be read, or somebody rings, and finds out which. It reports
+// whether anything has happened. The thread keeps its place in Go's scheduler: among packets that come
+// one after the other, giving it up and getting it back takes longer than the wait.
+func (s *Set) Doze() (woken bool, err error) {
+	const moment = 1_000_000 // nanoseconds
+	return s.find(unix.RawSyscall6, &unix.Timespec{Nsec: moment})
+}
+
+// Wait waits until a file can be read, or somebody rings, and finds out which. Nobody need look after the
+// thread meanwhile.
+func (s *Set) Wait() error {
+	_, err := s.find(unix.Syscall6, nil)
+	return err
+}
 
 // Ready reports whether the file with this number among those that Watch was given could be read.
 func (s *Set) Ready(i int) bool { return s.polls[1+i].Revents != 0 }
 
-func (s *Set) find(wait bool) error {
+type syscall6 func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, errno unix.Errno)
+
+func (s *Set) find(call syscall6, timeout *unix.Timespec) (woken bool, err error) {
 	if !s.bell.acquire() {
-		return os.ErrClosed
+		return false, os.ErrClosed
 	}
 	defer s.bell.release()
-	poll := s.look
-	if wait {
-		poll = s.wait
-	}
-	if err := poll(); err != nil {
-		return fmt.Errorf("wait for packets: %w", err)
+	n, err := s.poll(call, timeout)
+	if err != nil {
+		return false, fmt.Errorf("wait for packets: %w", err)
 	}
 	if s.polls[0].Revents == 0 {
-		return nil
+		return n > 0, nil
 	}
 	var rung [8]byte
 	if _, err := s.bell.Read(rung[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
-		return err
+		return true, err
 	}
-	return nil
-}
-
-func (s *Set) look() error {
-	_, err := s.poll(unix.RawSyscall6, &unix.Timespec{})
-	return err
-}
-
-// wait keeps the thread's place in Go's scheduler for a moment: among packets that come one after the
-// other, giving it up and getting it back takes longer than the wait. Who has waited longer gives it
-// up: nobody need look after the thread any more.
-func (s *Set) wait() error {
-	const moment = 1_000_000 // nanoseconds
-	n, err := s.poll(unix.RawSyscall6, &unix.Timespec{Nsec: moment})
-	for n == 0 && err == nil {
-		n, err = s.poll(unix.Syscall6, nil)
-	}
-	return err
+	return true, nil
 }
 
 // poll asks the kernel. A signal that ends it is that of Go's scheduler, which wants the thread's place.
-func (s *Set) poll(call func(trap, a1, a2, a3, a4, a5, a6 uintptr) (r1, r2 uintptr, errno unix.Errno), timeout *unix.Timespec) (int, error) {
+func (s *Set) poll(call syscall6, timeout *unix.Timespec) (int, error) {
 	n, _, errno := call(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(s.polls))), uintptr(len(s.polls)), uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
 	switch errno {
 	case 0:
 		return int(n), nil
 	case unix.EINTR:
+		for i := range s.polls {
+			s.polls[i].Revents = 0
+		}
 		runtime.Gosched()
 		return 0, nil
 	}

@@ -3,7 +3,7 @@
 // carries packets by protocol 50 and does nothing else to them.
 //
 // All of them are up all the time, and take turns: in each run every measurement is made of all that it
-// compares. Of the runs' values, and of the ratios in each run, the medians count.
+// compares, of some several times. Of the values, and of the ratios in each turn, the medians count.
 package device
 
 import (
@@ -79,7 +79,7 @@ func build(ctx context.Context, dir string) (p programs, err error) {
 type bench struct {
 	seconds, runs int
 	paths         map[string]*path
-	samples, loss map[sample][]float64 // by run
+	samples, loss map[sample][]float64 // by run and turn
 }
 
 // sample is a measurement of a path.
@@ -88,23 +88,33 @@ type sample struct {
 	path    string
 }
 
-// run makes every measurement once.
+// run makes every measurement once, or as often as its turns say.
 func (b *bench) run(ctx context.Context, run int) error {
 	for _, m := range measures {
-		for _, name := range m.paths {
-			v, err := m.take(ctx, b.paths[name], b.seconds)
-			if err := errors.Join(err, b.paths[name].alive()); err != nil {
-				return fmt.Errorf("%s: %s: %w", m.name, name, err)
+		for range max(m.turns, 1) {
+			if err := b.turn(ctx, run, m); err != nil {
+				return err
 			}
-			key := sample{m, name}
-			b.samples[key] = append(b.samples[key], v.value)
-			b.loss[key] = append(b.loss[key], v.loss)
-			if m.also != nil {
-				key.measure = m.also
-				b.samples[key] = append(b.samples[key], v.also)
-			}
-			progress("run %d of %d: %s: %s: %.4g %s", run+1, b.runs, m.name, name, v.value, m.unit)
 		}
+	}
+	return nil
+}
+
+// turn measures each path once.
+func (b *bench) turn(ctx context.Context, run int, m *measure) error {
+	for _, name := range m.paths {
+		v, err := m.take(ctx, b.paths[name], b.seconds)
+		if err := errors.Join(err, b.paths[name].alive()); err != nil {
+			return fmt.Errorf("%s: %s: %w", m.name, name, err)
+		}
+		key := sample{m, name}
+		b.samples[key] = append(b.samples[key], v.value)
+		b.loss[key] = append(b.loss[key], v.loss)
+		if m.also != nil {
+			key.measure = m.also
+			b.samples[key] = append(b.samples[key], v.also)
+		}
+		progress("run %d of %d: %s: %s: %.4g %s", run+1, b.runs, m.name, name, v.value, m.unit)
 	}
 	return nil
 }
