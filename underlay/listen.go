@@ -60,13 +60,13 @@ func openRaw(cfg Config, v6 bool) (*Receiver, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newReceiver(c, (*Receiver).decodeRaw6, control6Len, header6Len), nil
+		return newReceiver(c, (*Receiver).decodeRaw6, control6Len, header6Len)
 	}
 	c, err := open(cfg, "IPv4 ESP", unix.AF_INET, unix.SOCK_RAW, inet.ProtoESP)
 	if err != nil {
 		return nil, err
 	}
-	return newReceiver(c, (*Receiver).decodePacket, 0, 0), nil
+	return newReceiver(c, (*Receiver).decodePacket, 0, 0)
 }
 
 // UDP is one UDP socket that receives and sends: the port must be the same in both
@@ -131,12 +131,14 @@ func openUDP(cfg Config, v6 bool, port uint16, join bool) (*UDP, error) {
 		c.Close()
 		return nil, fmt.Errorf("bind %s: %w%s", what, err, hint(err))
 	}
-	u := &UDP{receiver: newReceiver(c, (*Receiver).decodeUDP, controlLen, headerLen)}
-	u.receiver.port = port
+	receiver, err := newReceiver(c, (*Receiver).decodeUDP, controlLen, headerLen)
+	if err != nil {
+		return nil, err
+	}
+	receiver.port = port
 	shared := &udpSocket{file: c, v6: v6, scope: cfg.Scope}
 	shared.plain.Store(!segments)
-	u.sender = newUDPSender(shared)
-	return u, nil
+	return &UDP{receiver, newUDPSender(shared)}, nil
 }
 
 // divide prepares a socket, the one of this number, to share its port.

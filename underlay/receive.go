@@ -26,8 +26,8 @@ const headroom = 2 * 64
 
 // Datagram is one ESP packet as received, or whatever else was sent to the port: RFC 3948
 // puts IKE messages (four zero bytes first) and one-byte keepalives there too. Slices
-// point into the receiver's buffers until its next Receive; datagrams that arrived as one
-// GRO packet share one Header.
+// point into the receiver's buffers until its next Receive, and no longer than there is the receiver;
+// datagrams that arrived as one GRO packet share one Header.
 //
 // Payload begins at At in Buffer. What is before it may be overwritten: it is Header as it came, or
 // room. But where datagrams came as one GRO packet, each Follows the one before it, which must be done
@@ -83,18 +83,20 @@ type Receiver struct {
 }
 
 // newReceiver makes the receiver's buffers. controlLen and headerLen are the room per
-// message for control messages and rebuilt headers.
-func newReceiver(f *fd.File, decode func(*Receiver, int) bool, controlLen, headerLen int) *Receiver {
+// message for control messages and rebuilt headers. After an error f is closed.
+func newReceiver(f *fd.File, decode func(*Receiver, int) bool, controlLen, headerLen int) (_ *Receiver, err error) {
 	r := &Receiver{
 		file:    f,
 		decode:  decode,
 		msgs:    make([]mmsghdr, batchLen),
 		iovecs:  make([]unix.Iovec, batchLen),
 		names:   make([]unix.RawSockaddrInet6, batchLen),
-		buffers: make([]byte, batchLen*slotLen),
 		control: make([]byte, batchLen*controlLen),
 		headers: make([]byte, batchLen*headerLen),
 		ctlLen:  controlLen,
+	}
+	if r.buffers, err = newBuffers(r, batchLen*slotLen); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	for i := range r.msgs {
 		r.iovecs[i].Base = &r.buffers[i*slotLen+headroom]
@@ -107,7 +109,7 @@ func newReceiver(f *fd.File, decode func(*Receiver, int) bool, controlLen, heade
 			m.Control = &r.control[i*controlLen]
 		}
 	}
-	return r
+	return r, nil
 }
 
 // File is for a Set that waits for the socket and others.
