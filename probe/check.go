@@ -56,7 +56,7 @@ type Evidence struct {
 // Check is one question, answered.
 type Check struct {
 	ID       string     `json:"id"`    // stable, for programs: "kernel.xfrm-offload"
-	Title    string     `json:"title"` // for people: "CONFIG_XFRM_OFFLOAD"
+	Title    string     `json:"title"` // for people: "INET_ESP_OFFLOAD"
 	Answer   Answer     `json:"answer"`
 	Weight   Weight     `json:"weight"`
 	Why      string     `json:"why"` // one line: "not set", "module esp4_offload can be loaded"; for Unknown what stood in the way
@@ -66,6 +66,7 @@ type Check struct {
 
 // Layer is what the checks of one layer came to, in the order they were asked.
 type Layer struct {
-	Name   string  `json:"name"` // "kernel", "NIC", "driver and firmware", "topology", …
-	Checks []Check `json:"checks"`
+	Name    string  `json:"name"`              // "kernel", "NIC", "driver and firmware", "topology", …
+	Summary string  `json:"summary,omitempty"` // one line for people: "ConnectX-7, firmware 28.39.1002, 100 Gb/s"
+	Checks  []Check `json:"checks"`
 }

@@ -9,13 +9,34 @@ const (
 	Unclear  Readiness = "UNKNOWN"
 )
 
+// badness orders them: what is known to be missing is worse than what is not known.
+var badness = map[Readiness]int{Ready: 0, Unclear: 1, NotReady: 2}
+
+func (r Readiness) worse(than Readiness) bool { return badness[r] > badness[than] }
+
 // Report on a host.
 type Report struct {
-	Host         string   `json:"host"`
-	Kernel       string   `json:"kernel"`       // release, "6.12.0-21-amd64"
-	Distribution string   `json:"distribution"` // PRETTY_NAME of os-release
-	Layers       []Layer  `json:"layers"`       // of the host as a whole
-	Devices      []Device `json:"devices"`
+	Host         string    `json:"host"`
+	Kernel       string    `json:"kernel"`       // release, "6.12.0-21-amd64"
+	Distribution string    `json:"distribution"` // PRETTY_NAME of os-release
+	Readiness    Readiness `json:"readiness"`    // the worst of the devices or, if there are none, of the host
+	Reason       string    `json:"reason"`       // as a Device's
+	Layers       []Layer   `json:"layers"`       // of the host as a whole
+	Devices      []Device  `json:"devices"`
+	AsRoot       bool      `json:"as_root"`          // who asked was root
+	Unseen       []string  `json:"unseen,omitempty"` // files and commands that who asked was not let see
+}
+
+// Conclude judges all devices and the host by their checks.
+func (r *Report) Conclude() {
+	r.Readiness, r.Reason = Judge(r.Layers)
+	for i := range r.Devices {
+		d := &r.Devices[i]
+		d.Readiness, d.Reason = Judge(r.Layers, d.Layers)
+		if i == 0 || d.Readiness.worse(r.Readiness) {
+			r.Readiness, r.Reason = d.Readiness, d.Reason
+		}
+	}
 }
 
 // Device is what was found of one network device.

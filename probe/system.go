@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"context"
 	"io/fs"
 	"os"
 )
@@ -16,6 +17,8 @@ type System struct {
 	Network Network
 	// Log are the lines of the kernel's log, the oldest first.
 	Log func() ([]string, error)
+	// Speed measures the CPU. Nil leaves that out.
+	Speed func(context.Context) (Speed, error)
 }
 
 // Network answers questions about network devices: ethtool, rtnetlink, devlink, nftables.
@@ -46,4 +49,6 @@ type Driver struct {
 }
 
 // Here is this host.
-func Here() System { return System{Root: os.DirFS("/")} }
+func Here() System {
+	return System{Root: os.DirFS("/"), Network: here(), Log: kernelLog, Speed: MeasureSpeed}
+}

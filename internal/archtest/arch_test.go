@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"guard":      {"ipsec"},
 	"dataplane":  {"tun", "underlay", "guard", "esp", "esp/replay", "ipsec", "internal/fd", "internal/inet"},
 
-	"probe":             {},
+	"probe":             {"aesgcm"},
 	"internal/usedkeys": {"ipsec"},
 
 	"internal/netns": {},

@@ -47,6 +47,7 @@ func newRootCommand() *cobra.Command {
 		Long: `IPsec ESP with AES-GCM for Linux hosts: by the NIC where it can, by the kernel or a
 userspace device where it cannot.`,
 		Example: `  espalier demo                       # see it work, without any NIC
+  espalier doctor                     # can this host offload, and if not, why not?
   espalier dataplane --dev p4p1       # a userspace offload device behind p4p1
   espalier xfrm state list            # its SAs, or the kernel's`,
 		Args:          usageArgs(unknownCommand),
@@ -57,7 +58,7 @@ userspace device where it cannot.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newCompletionCommand(), newVersionCommand())
+	root.AddCommand(newDemoCommand(), newDoctorCommand(), newDataplaneCommand(), newXfrmCommand(), newCompletionCommand(), newVersionCommand())
 	return root
 }
 

@@ -14,6 +14,7 @@ func Root() *cobra.Command { return newRootCommand() }
 func Schemas() map[string][]any {
 	return map[string][]any{
 		"espalier/demo/v1":         {demo.Report{}},
+		"espalier/doctor/v1":       {doctorView{}},
 		"espalier/xfrm-state/v1":   {stateList{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-policy/v1":  {policyList{}, defaultsView{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-monitor/v1": {eventView{}, dryRun{}, failure{}},

@@ -10,6 +10,7 @@ const (
 	exitFailed  = 1   // the command could not be carried out, or makes no sense
 	exitUsage   = 2   // the command line is wrong (not of xfrm)
 	exitUnmet   = 3   // something required was found not to hold
+	exitUnclear = 4   // whether it holds is not known
 	exitStopped = 130 // interrupted
 
 	exitXfrmSemantic = 1   // xfrm: the words do not go together

@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"unicode/utf8"
+
+	"espalier/probe"
+)
+
+func check(w probe.Weight, a probe.Answer, title, why, fix string) probe.Check {
+	return probe.Check{ID: "x." + title, Title: title, Weight: w, Answer: a, Why: why, Fix: fix, Evidence: []probe.Evidence{{Source: "/proc/" + title, Value: "value of " + title}}}
+}
+
+// sample is a report with an answer of each kind.
+func sample() probe.Report {
+	r := probe.Report{
+		Host: "db1", Kernel: "6.12.117-amd64", Distribution: "Debian GNU/Linux 13 (trixie)",
+		Layers: []probe.Layer{
+			{Name: "kernel", Summary: "Linux 6.12", Checks: []probe.Check{
+				check(probe.Required, probe.Yes, "INET_ESP", "built in", ""),
+				check(probe.Required, probe.Yes, "XFRM_USER", "built in", ""),
+				check(probe.Warns, probe.No, "INET6_ESP", "kernel built without INET6_ESP", "Build it with INET6_ESP."),
+				check(probe.Informs, probe.Yes, "release", "6.12", ""),
+				check(probe.Informs, probe.No, "packet", "too old", ""),
+			}},
+			{Name: "CPU", Summary: "AES-128-GCM 31.2 Gb/s", Checks: []probe.Check{check(probe.Informs, probe.Yes, "AES-128-GCM", "31.2 Gb/s", "")}},
+		},
+		Devices: []probe.Device{{Name: "p4p1", Layers: []probe.Layer{
+			{Name: "kernel", Checks: []probe.Check{check(probe.Required, probe.No, "MLX5_EN_IPSEC", "kernel built without MLX5_EN_IPSEC", "Take another kernel.")}},
+			{Name: "NIC", Summary: "ConnectX-7", Checks: []probe.Check{
+				check(probe.Required, probe.Unknown, "firmware", "may not be asked", ""),
+				check(probe.Warns, probe.No, "speed", "slow", "Take another kernel."),
+			}},
+		}}},
+		Unseen: []string{"/dev/kmsg", "ethtool -S p4p1"},
+	}
+	r.Conclude()
+	return r
+}
+
+func text(t *testing.T, r probe.Report, wide bool) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := writeReport(&b, r, wide); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 100 {
+			t.Errorf("a line of %d columns: %s", n, line)
+		}
+		if strings.TrimRight(line, " \n") != strings.TrimRight(line, "\n") {
+			t.Errorf("blanks at the end of %q", line)
+		}
+	}
+	return b.String()
+}
+
+// TestDoctorScreen compares a whole screen: the verdict first, one branch a layer, what is missing
+// with its evidence, what is there without, and each fix once, what matters most first.
+func TestDoctorScreen(t *testing.T) {
+	const want = `p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC
+
+db1, Linux 6.12.117-amd64, Debian GNU/Linux 13 (trixie)
+├─ ✗ kernel  Linux 6.12
+│  ├─ ! INET6_ESP      kernel built without INET6_ESP
+│  │                   /proc/INET6_ESP: value of INET6_ESP
+│  ├─ - packet         too old
+│  ├─ ✗ MLX5_EN_IPSEC  kernel built without MLX5_EN_IPSEC
+│  │                   /proc/MLX5_EN_IPSEC: value of MLX5_EN_IPSEC
+│  └─ ✓ INET_ESP, XFRM_USER
+├─ ? NIC     ConnectX-7
+│  ├─ ? firmware  may not be asked
+│  │              /proc/firmware: value of firmware
+│  └─ ! speed     slow
+│                 /proc/speed: value of speed
+└─ ✓ CPU     AES-128-GCM 31.2 Gb/s
+
+What to do
+ 1. Take another kernel.
+ 2. Build it with INET6_ESP.
+
+not seen without root: /dev/kmsg, ethtool -S p4p1
+`
+	if got := text(t, sample(), false); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	wide := text(t, sample(), true)
+	for _, hidden := range []string{"release", "31.2 Gb/s\n", "/proc/AES-128-GCM: value of", "/proc/XFRM_USER: value of"} {
+		if !strings.Contains(wide, hidden) {
+			t.Errorf("wide output without %q:\n%s", hidden, wide)
+		}
+	}
+}
+
+// TestDoctorSeveral: several devices, or none.
+func TestDoctorSeveral(t *testing.T) {
+	r := sample()
+	r.Devices = append(r.Devices, probe.Device{Name: "p4p2", Layers: []probe.Layer{{Name: "NIC", Summary: "ConnectX-6 Dx", Checks: []probe.Check{check(probe.Required, probe.Yes, "product", "offloads", "")}}}})
+	r.Conclude()
+	got := text(t, r, false)
+	for _, want := range []string{
+		"p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC\np4p2: crypto offload READY\n\ndb1,",
+		"├─ p4p1\n│  ├─ ✗ kernel\n", "├─ p4p2\n│  └─ ✓ NIC  ConnectX-6 Dx\n", "└─ ✓ CPU",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	r.Devices, r.AsRoot = nil, true
+	r.Conclude()
+	got = text(t, r, false)
+	if !strings.HasPrefix(got, "db1: crypto offload READY\n") || !strings.Contains(got, "not seen, although root: ") {
+		t.Error(got)
+	}
+}
+
+// TestDoctorWraps: long reasons and fixes stay within the width, below where they began.
+func TestDoctorWraps(t *testing.T) {
+	r := sample()
+	long := strings.TrimSpace(strings.Repeat("many words ", 40))
+	r.Devices[0].Layers[1].Checks[1].Why, r.Devices[0].Layers[1].Checks[1].Fix = long, long
+	for _, line := range []string{"│  └─ ! speed     many words", "\n│                 words many", "\n 3. many words", "\n    "} {
+		if got := text(t, r, false); !strings.Contains(got, line) {
+			t.Errorf("no %q in\n%s", line, got)
+		}
+	}
+}
+
+// host is a system of files without any network device.
+func host(files map[string]string) func() probe.System {
+	root := make(fstest.MapFS)
+	for name, text := range files {
+		root[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	return func() probe.System { return probe.System{Root: fs.FS(root)} }
+}
+
+// TestDoctorRun: exit codes and JSON of hosts without a NIC, and of a device that is not there.
+func TestDoctorRun(t *testing.T) {
+	var out bytes.Buffer
+	d := doctor{as: formatJSON, system: host(map[string]string{"proc/config.gz": "CONFIG_XFRM=y\n", "proc/sys/kernel/hostname": "db1"})}
+	if code := exitCode(d.run(context.Background(), &out)); code != 3 {
+		t.Errorf("exit %d, want 3", code)
+	}
+	var view struct {
+		Schema, Host, Readiness, Reason string
+		OK                              *bool
+		Devices                         []any
+		Layers                          []struct {
+			Name   string
+			Checks []struct{ ID, Answer, Weight, Why, Fix string }
+		}
+	}
+	if err := json.Unmarshal(out.Bytes(), &view); err != nil {
+		t.Fatal(err)
+	}
+	if view.Schema != "espalier/doctor/v1" || view.OK == nil || *view.OK || view.Host != "db1" || view.Readiness != "NOT READY" ||
+		view.Reason != "kernel built without XFRM_OFFLOAD" || view.Devices == nil || len(view.Layers) != 2 || len(view.Layers[0].Checks) < 10 {
+		t.Errorf("%s", out.String())
+	}
+	for _, c := range view.Layers[0].Checks {
+		if c.ID == "kernel.xfrm-offload" && (c.Answer != "no" || c.Weight != "required" || c.Fix == "") {
+			t.Errorf("%+v", c)
+		}
+	}
+	d.devices = []string{"p9p9"}
+	err := d.run(context.Background(), &out)
+	if missing := new(probe.NoDeviceError); exitCode(err) != exitUsage || !errors.As(err, &missing) {
+		t.Errorf("a device that is not there: %v", err)
+	}
+	for readiness, code := range map[probe.Readiness]int{probe.Ready: 0, probe.NotReady: 3, probe.Unclear: 4} {
+		if got := exitCode(readinessExit(readiness)); got != code {
+			t.Errorf("%s: exit %d, want %d", readiness, got, code)
+		}
+	}
+}
+
+// TestDoctorFlags: what is no format is a usage error.
+func TestDoctorFlags(t *testing.T) {
+	var out, errOut bytes.Buffer
+	if code := Main(context.Background(), []string{"doctor", "-o", "xml"}, nil, &out, &errOut); code != exitUsage || !strings.Contains(errOut.String(), "json") {
+		t.Errorf("exit %d: %s", code, errOut.String())
+	}
+}
+
+// TestPaint: colours only where they were asked for, and never in the width of a line.
+func TestPaint(t *testing.T) {
+	if got := (screen{}).paint(red, "✗"); got != "✗" {
+		t.Errorf("%q", got)
+	}
+	if got := (screen{colour: true}).paint(red, "✗"); got != "\x1b[31m✗\x1b[0m" {
+		t.Errorf("%q", got)
+	}
+	if got := wrap("a bb  ccc dddddddd", 6); strings.Join(got, "|") != "a bb|ccc|dddddddd" {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,125 @@
+package cli
+
+import (
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// screen is where text for people goes.
+type screen struct {
+	width  int  // columns
+	colour bool // it is a terminal that shows colours
+}
+
+// newScreen looks at what is behind w. Pipes get lines of 100 columns, terminals at most 120 of those
+// they have; NO_COLOR (no-color.org) turns colours off.
+func newScreen(w io.Writer) screen {
+	s := screen{width: 100}
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return s
+	}
+	if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+		s.width = min(max(columns, 60), 120)
+	}
+	s.colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return s
+}
+
+// Colours of the terminal (ECMA-48 SGR).
+const (
+	bold   = "1"
+	dim    = "2"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+)
+
+func (s screen) paint(colour, text string) string {
+	if !s.colour || colour == "" || text == "" {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
+
+// columns that text takes.
+func columns(text string) int { return utf8.RuneCountInString(text) }
+
+// wrap breaks text between words into lines of at most width columns; a longer word stands alone.
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case columns(line)+1+columns(word) <= width:
+			line += " " + word
+		default:
+			lines = append(lines, line)
+			line = word
+		}
+	}
+	if line != "" {
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// tree is a line, or a few, with what belongs to it below.
+type tree struct {
+	mark, colour string // in front; "" is none
+	label        string // padded so that the texts of siblings stand below each other
+	text         string // wrapped
+	notes        []string
+	children     []tree
+}
+
+// write writes the children of t, each line led by the branches of those above.
+func (s screen) write(b *strings.Builder, children []tree, lead string) {
+	widest := 0
+	for _, c := range children {
+		widest = max(widest, columns(c.label))
+	}
+	for i, c := range children {
+		branch, below := "├─ ", "│  "
+		if i == len(children)-1 {
+			branch, below = "└─ ", "   "
+		}
+		inside := lead + below
+		if len(c.children) > 0 {
+			inside += "│  "
+		} else {
+			inside += "   "
+		}
+		head, indent := c.label, 0
+		if c.mark != "" {
+			head = s.paint(c.colour, c.mark) + " " + c.label
+			indent = 2
+		}
+		if c.text != "" && c.label != "" {
+			head += strings.Repeat(" ", widest-columns(c.label)+2)
+			indent += widest + 2
+		}
+		lines := wrap(c.text, max(s.width-columns(lead)-3-indent, 20))
+		b.WriteString(lead + branch + head)
+		if len(lines) > 0 {
+			b.WriteString(lines[0])
+			lines = lines[1:]
+		}
+		b.WriteByte('\n')
+		for _, l := range lines {
+			b.WriteString(inside + strings.Repeat(" ", max(indent-3, 0)) + l + "\n")
+		}
+		for _, note := range c.notes {
+			for _, l := range wrap(note, max(s.width-columns(inside)-max(indent-3, 0), 20)) {
+				b.WriteString(inside + strings.Repeat(" ", max(indent-3, 0)) + s.paint(dim, l) + "\n")
+			}
+		}
+		s.write(b, c.children, lead+below)
+	}
+}

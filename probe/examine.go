@@ -1,0 +1,116 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// NoDeviceError is the error of [Examine] about a device that is not there.
+type NoDeviceError struct {
+	Name  string
+	There []string // the devices that are
+}
+
+func (e *NoDeviceError) Error() string {
+	return fmt.Sprintf("there is no device %s here; there are %s", e.Name, strings.Join(e.There, ", "))
+}
+
+// Examine asks a host and some of its network devices: kernel, NIC, driver and firmware, topology, all
+// at the same time, and then, when nothing else runs, the speed of the CPU. Without devices it takes
+// those that could offload. What cannot be found out is in the report as such; the error is a
+// [NoDeviceError] or that of ctx.
+func Examine(ctx context.Context, sys System, devices []string) (Report, error) {
+	refused := new(refusals)
+	sys = refused.watch(sys)
+	var k *kernel
+	var host Layer
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		k = readKernel(sys.Root)
+		host = k.layer()
+	})
+	s := newSurvey(sys)
+	devices, leftOut, err := chooseDevices(s, devices)
+	reading.Wait()
+	if err != nil {
+		return Report{}, err
+	}
+
+	report := Report{
+		Host:         readWord(sys.Root, "proc/sys/kernel/hostname"),
+		Kernel:       k.release,
+		Distribution: k.distribution.Pretty,
+		AsRoot:       isRoot(sys.Root),
+		Layers:       []Layer{host},
+		Devices:      make([]Device, len(devices)),
+	}
+	var asking sync.WaitGroup
+	for i, name := range devices {
+		layers := make([]Layer, 4)
+		report.Devices[i] = Device{Name: name, Layers: layers}
+		asking.Go(func() { layers[0] = k.driverLayer(s.driver(name)) })
+		asking.Go(func() { layers[1] = nicLayer(s, name) })
+		asking.Go(func() { layers[2] = driverLayer(s, name) })
+		asking.Go(func() { layers[3] = topologyLayer(s, name) })
+	}
+	asking.Wait()
+	if len(devices) == 0 {
+		report.Layers = append(report.Layers, noNICLayer(leftOut))
+	}
+	if sys.Speed != nil {
+		report.Layers = append(report.Layers, speedLayer(sys.Speed(ctx)))
+	}
+	report.Unseen = refused.what
+	report.Conclude()
+	return report, ctx.Err()
+}
+
+// chooseDevices takes those that are named, each once, or else those that could offload.
+func chooseDevices(s *survey, named []string) (devices []string, leftOut []LeftOut, err error) {
+	if len(named) == 0 {
+		return s.choose()
+	}
+	there := s.names()
+	for _, name := range named {
+		switch {
+		case slices.Contains(devices, name):
+		case !slices.Contains(there, name):
+			return nil, nil, &NoDeviceError{name, there}
+		default:
+			devices = append(devices, name)
+		}
+	}
+	return devices, nil, nil
+}
+
+// noNICLayer is that of a host without a device that could offload.
+func noNICLayer(leftOut []LeftOut) Layer {
+	c := Check{
+		ID: "nic.candidate", Title: "a NIC that could offload", Weight: Required, Answer: No,
+		Why: "no NIC that could offload ESP",
+		Fix: "ESP is offloaded by crypto-enabled ConnectX-6 Dx, ConnectX-7 and BlueField cards. Without one, the kernel or espalier's userspace device encrypts on the CPU: espalier demo shows that.",
+	}
+	for _, l := range leftOut {
+		c.Evidence = append(c.Evidence, Evidence{l.Name, l.Why})
+	}
+	return Layer{Name: "NIC", Checks: []Check{c}}
+}
+
+// isRoot reports whether the files of this process say that it runs as root.
+func isRoot(root fs.FS) bool {
+	status, err := fs.ReadFile(root, "proc/self/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			words := strings.Fields(ids) // real, effective, saved, of the file system
+			return len(words) > 1 && words[1] == "0"
+		}
+	}
+	return false
+}

@@ -1,0 +1,166 @@
+package probe
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+)
+
+// kernel is what files say of the running kernel, read once.
+type kernel struct {
+	root         fs.FS
+	release      string  // uname -r; "" if unknown
+	version      version // of release
+	distribution distribution
+	container    string // what this is run in, "docker"; "" on the host itself
+	config       config
+	modules      *modules
+	symbols      func() symbols // read when first asked: it takes some 100 ms
+}
+
+// version is the first two numbers of a kernel's release.
+type version [2]int
+
+func (v version) before(w version) bool { return v[0] < w[0] || v[0] == w[0] && v[1] < w[1] }
+
+func (v version) String() string { return fmt.Sprintf("%d.%d", v[0], v[1]) }
+
+// parseVersion reads "6.12.57+deb13-amd64"; the zero version if it is none.
+func parseVersion(release string) (v version) {
+	if n, _ := fmt.Sscanf(release, "%d.%d", &v[0], &v[1]); n != 2 || v[0] < 0 || v[1] < 0 {
+		return version{}
+	}
+	return v
+}
+
+func readKernel(root fs.FS) *kernel {
+	k := &kernel{root: root, release: readWord(root, "proc/sys/kernel/osrelease"), container: readContainer(root)}
+	k.version = parseVersion(k.release)
+	k.distribution, _ = readDistribution(root)
+	k.config = readConfig(root, k.release)
+	k.modules = readModules(root, k.release, k.config)
+	k.symbols = sync.OnceValue(func() symbols { return readSymbols(root, wantedSymbols()) })
+	return k
+}
+
+// readWord reads a file of one line; "" if it cannot be read.
+func readWord(root fs.FS, name string) string {
+	text, err := fs.ReadFile(root, name)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSpace(line)
+}
+
+// layer asks what every offload needs of the kernel, then what else is worth knowing of it.
+func (k *kernel) layer() Layer {
+	l := Layer{Name: "kernel", Summary: "Linux " + k.release}
+	if k.release == "" {
+		l.Summary = ""
+	}
+	l.Checks = append(l.Checks, k.checkRelease(), k.checkContainer())
+	l.Checks = append(l.Checks, k.checkOptions(hostOptions)...)
+	l.Checks = append(l.Checks, k.checkLoading(), k.checkLockdown())
+	return Layer{l.Name, l.Summary, append(l.Checks, k.checkFeatures()...)}
+}
+
+// driverLayer asks what the driver of a device needs of the kernel; no check if nothing is known of it.
+func (k *kernel) driverLayer(driver string) Layer {
+	l := Layer{Name: "kernel"}
+	if o, ok := driverOptions[driver]; ok {
+		l.Checks = []Check{k.checkDriver(driver, o)}
+	}
+	return l
+}
+
+func (k *kernel) checkRelease() Check {
+	c := Check{ID: "kernel.release", Title: "Linux", Weight: Informs, Answer: Yes, Why: k.release,
+		Evidence: []Evidence{{"/proc/sys/kernel/osrelease", k.release}}}
+	if k.release == "" {
+		c.Answer, c.Why = Unknown, "the release cannot be read"
+	}
+	return c
+}
+
+// checkContainer: in a container the files of the image are not those of the kernel.
+func (k *kernel) checkContainer() Check {
+	c := Check{ID: "kernel.host", Title: "on the host itself", Weight: Warns, Answer: Yes, Why: "no sign of a container"}
+	if k.container != "" {
+		c.Answer = No
+		c.Why = fmt.Sprintf("in a container (%s): /boot, /lib/modules and os-release are its image's, not the host's", k.container)
+		c.Fix = "Run it on the host, or with the host's files: nsenter --target 1 --mount --net espalier doctor, from a privileged container in the host's PID namespace."
+	}
+	return c
+}
+
+// containerSigns are files that container engines leave.
+var containerSigns = []struct{ file, engine string }{
+	{".dockerenv", "docker"},
+	{"run/.containerenv", "podman"},
+	{"var/run/secrets/kubernetes.io/serviceaccount/namespace", "kubernetes"},
+	{"run/secrets/kubernetes.io/serviceaccount/namespace", "kubernetes"},
+}
+
+// readContainer names the container this is run in. systemd writes it down, too, and the first
+// process is told by its environment.
+func readContainer(root fs.FS) string {
+	if word := readWord(root, "run/systemd/container"); word != "" {
+		return word
+	}
+	for _, s := range containerSigns {
+		if _, err := fs.Stat(root, s.file); err == nil {
+			return s.engine
+		}
+	}
+	environment, err := fs.ReadFile(root, "proc/1/environ")
+	if err != nil {
+		return ""
+	}
+	for variable := range strings.SplitSeq(string(environment), "\x00") {
+		if engine, ok := strings.CutPrefix(variable, "container="); ok && engine != "" {
+			return engine
+		}
+	}
+	return ""
+}
+
+// checkLoading: modules that are not there yet can still come.
+func (k *kernel) checkLoading() Check {
+	c := Check{ID: "kernel.module-loading", Title: "modules can be loaded", Weight: Informs, Answer: Yes, Why: "nothing forbids it"}
+	switch {
+	case k.modules.off:
+		c.Answer, c.Why = No, "kernel built without modules: all it has is built in"
+		c.Evidence = []Evidence{k.config.evidence("MODULES")}
+	case k.modules.disabled:
+		c.Answer, c.Why = No, "forbidden until the next boot"
+		c.Evidence = []Evidence{{"/proc/sys/kernel/modules_disabled", "1"}}
+	case readWord(k.root, "sys/module/module/parameters/sig_enforce") == "Y":
+		c.Why = "only signed ones: a driver that you build yourself must be signed, too"
+		c.Evidence = []Evidence{{"/sys/module/module/parameters/sig_enforce", "Y"}}
+	}
+	return c
+}
+
+// checkLockdown: kernel_lockdown(7) leaves IPsec alone, but takes unsigned modules and some of what
+// verdicts look at.
+func (k *kernel) checkLockdown() Check {
+	const file = "sys/kernel/security/lockdown"
+	c := Check{ID: "kernel.lockdown", Title: "no lockdown", Weight: Informs, Answer: Yes, Why: "not locked down"}
+	text := readWord(k.root, file)
+	_, rest, found := strings.Cut(text, "[")
+	mode, _, closed := strings.Cut(rest, "]")
+	switch {
+	case found && closed && mode != "none":
+		c.Answer, c.Why = No, "locked down ("+mode+"): unsigned modules are refused; offload works all the same"
+		c.Evidence = []Evidence{{"/" + file, text}}
+	case found && closed:
+		c.Evidence = []Evidence{{"/" + file, text}}
+	case k.config.known() && k.config.value("SECURITY_LOCKDOWN_LSM") == "n":
+		c.Evidence = []Evidence{k.config.evidence("SECURITY_LOCKDOWN_LSM")}
+	default:
+		c.Answer, c.Why = Unknown, "/"+file+" cannot be read"
+	}
+	return c
+}

@@ -1,0 +1,56 @@
+package probe
+
+import (
+	"bufio"
+	"errors"
+	"io/fs"
+	"strings"
+)
+
+// symbols are functions that the running kernel has, built in or loaded: /proc/kallsyms. Names are
+// there for everyone, addresses for root alone.
+type symbols struct {
+	has map[string]bool // of those that were asked for
+	err error           // why nothing can be told
+}
+
+// readSymbols looks for the names asked for.
+func readSymbols(root fs.FS, names map[string]bool) symbols {
+	f, err := root.Open("proc/kallsyms")
+	if err != nil {
+		return symbols{err: reason(err)}
+	}
+	defer f.Close()
+	has := make(map[string]bool)
+	in := bufio.NewReaderSize(f, 1<<16)
+	for {
+		line, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			return symbols{err: errors.New("this is no list of symbols")}
+		}
+		if name, ok := symbolName(string(line)); ok && names[name] {
+			has[name] = true
+		}
+		if err != nil {
+			break
+		}
+	}
+	// Without KALLSYMS_ALL data is missing, functions never are. A kernel has tens of thousands.
+	if !has[witness] {
+		return symbols{err: errors.New("the list of symbols is not complete")}
+	}
+	return symbols{has: has}
+}
+
+// witness is a function that each kernel with IP has.
+const witness = "ip_rcv"
+
+// symbolName takes the name from "ffffffff81ac59a0 t seqiv_aead_create\t[seqiv]".
+func symbolName(line string) (string, bool) {
+	_, rest, ok := strings.Cut(line, " ")
+	if !ok || len(rest) < 3 || rest[1] != ' ' {
+		return "", false
+	}
+	name, _, _ := strings.Cut(strings.TrimRight(rest[2:], "\n"), "\t")
+	return name, name != ""
+}
