@@ -58,6 +58,10 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 		asking.Go(func() { layers[3] = topologyLayer(s, name) })
 	}
 	asking.Wait()
+	for i := range report.Devices {
+		d := &report.Devices[i]
+		d.Layers = slices.DeleteFunc(d.Layers, func(l Layer) bool { return len(l.Checks) == 0 })
+	}
 	if len(devices) == 0 {
 		report.Layers = append(report.Layers, noNICLayer(leftOut))
 	}

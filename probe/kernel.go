@@ -95,37 +95,6 @@ func (k *kernel) checkContainer() Check {
 	return c
 }
 
-// containerSigns are files that container engines leave.
-var containerSigns = []struct{ file, engine string }{
-	{".dockerenv", "docker"},
-	{"run/.containerenv", "podman"},
-	{"var/run/secrets/kubernetes.io/serviceaccount/namespace", "kubernetes"},
-	{"run/secrets/kubernetes.io/serviceaccount/namespace", "kubernetes"},
-}
-
-// readContainer names the container this is run in. systemd writes it down, too, and the first
-// process is told by its environment.
-func readContainer(root fs.FS) string {
-	if word := readWord(root, "run/systemd/container"); word != "" {
-		return word
-	}
-	for _, s := range containerSigns {
-		if _, err := fs.Stat(root, s.file); err == nil {
-			return s.engine
-		}
-	}
-	environment, err := fs.ReadFile(root, "proc/1/environ")
-	if err != nil {
-		return ""
-	}
-	for variable := range strings.SplitSeq(string(environment), "\x00") {
-		if engine, ok := strings.CutPrefix(variable, "container="); ok && engine != "" {
-			return engine
-		}
-	}
-	return ""
-}
-
 // checkLoading: modules that are not there yet can still come.
 func (k *kernel) checkLoading() Check {
 	c := Check{ID: "kernel.module-loading", Title: "modules can be loaded", Weight: Informs, Answer: Yes, Why: "nothing forbids it"}
@@ -148,7 +117,8 @@ func (k *kernel) checkLoading() Check {
 func (k *kernel) checkLockdown() Check {
 	const file = "sys/kernel/security/lockdown"
 	c := Check{ID: "kernel.lockdown", Title: "no lockdown", Weight: Informs, Answer: Yes, Why: "not locked down"}
-	text := readWord(k.root, file)
+	read, err := fs.ReadFile(k.root, file)
+	text := strings.TrimSpace(string(read))
 	_, rest, found := strings.Cut(text, "[")
 	mode, _, closed := strings.Cut(rest, "]")
 	switch {
@@ -159,8 +129,10 @@ func (k *kernel) checkLockdown() Check {
 		c.Evidence = []Evidence{{"/" + file, text}}
 	case k.config.known() && k.config.value("SECURITY_LOCKDOWN_LSM") == "n":
 		c.Evidence = []Evidence{k.config.evidence("SECURITY_LOCKDOWN_LSM")}
+	case err != nil:
+		c.Answer, c.Why = Unknown, "/"+file+": "+reason(err).Error()
 	default:
-		c.Answer, c.Why = Unknown, "/"+file+" cannot be read"
+		c.Answer, c.Why = Unknown, "/"+file+" names no state"
 	}
 	return c
 }

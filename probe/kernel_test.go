@@ -285,7 +285,7 @@ func TestLoadingAndLockdown(t *testing.T) {
 	}{
 		{"none", with(modular, "sys/kernel/security/lockdown", "[none] integrity confidentiality\n"), Yes, Yes, "not locked down"},
 		{"Secure Boot", with(modular, "sys/kernel/security/lockdown", "none [integrity] confidentiality\n", "sys/module/module/parameters/sig_enforce", "Y\n"), Yes, No, "only signed ones"},
-		{"garbage", with(modular, "sys/kernel/security/lockdown", "[", configFile, "CONFIG_SECURITY_LOCKDOWN_LSM=y\n"), No, Unknown, "cannot be read"},
+		{"garbage", with(modular, "sys/kernel/security/lockdown", "[", configFile, "CONFIG_SECURITY_LOCKDOWN_LSM=y\n"), No, Unknown, "names no state"},
 		{"disabled", with(modular, "proc/sys/kernel/modules_disabled", "1"), No, Yes, "until the next boot"},
 		{"no modules", with(modular, configFile, "# CONFIG_MODULES is not set\n"), No, Yes, "built without modules"},
 	} {
@@ -315,5 +315,27 @@ func TestDistribution(t *testing.T) {
 	}
 	if d := (distribution{ID: "rocky", Like: []string{"rhel"}}); !d.is("suse", "rhel") || !d.is("rocky") || d.is("debian") {
 		t.Error("is")
+	}
+}
+
+// TestContainer: a container is told from the host, and from a VM that was made of a container's image.
+func TestContainer(t *testing.T) {
+	const disk, layers = "22 27 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n", "27 1 0:40 / / rw - overlay overlay rw\n"
+	for _, c := range []struct{ name, file, text, pids, mounts, want string }{
+		{"the host", "etc/hostname", "x", initialPIDs, disk, ""},
+		{"docker", ".dockerenv", "", "pid:[4026532177]", layers, "docker"},
+		{"docker with the host's processes", ".dockerenv", "", initialPIDs, layers, "docker"},
+		{"a VM of an image", ".dockerenv", "", initialPIDs, disk, ""},
+		{"not known which", ".dockerenv", "", "", "", "docker"},
+		{"nspawn", "run/systemd/container", "systemd-nspawn\n", initialPIDs, disk, "systemd-nspawn"},
+		{"by its processes alone", "etc/hostname", "x", "pid:[4026532177]", disk, "with processes of its own"},
+	} {
+		root := fstest.MapFS{
+			c.file: {Data: []byte(c.text)}, "proc/self/mountinfo": {Data: []byte(c.mounts)},
+			"proc/self/ns/pid": {Data: []byte(c.pids), Mode: fs.ModeSymlink},
+		}
+		if got := readContainer(root); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
 	}
 }

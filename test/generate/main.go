@@ -6,10 +6,12 @@
 package main
 
 import (
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
@@ -34,7 +36,7 @@ func schemas() error {
 	if err != nil {
 		return err
 	}
-	reflector := jsonschema.Reflector{Anonymous: true, DoNotReference: true}
+	reflector := jsonschema.Reflector{Anonymous: true, DoNotReference: true, Mapper: textual}
 	for name, types := range cli.Schemas() {
 		var alternatives []*jsonschema.Schema
 		for _, t := range types {
@@ -57,6 +59,14 @@ func schemas() error {
 		if err := os.WriteFile(filepath.Join(dir, file), append(b, '\n'), 0o644); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// textual is the schema of types that write themselves as text, as encoding/json lets them.
+func textual(t reflect.Type) *jsonschema.Schema {
+	if t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
+		return &jsonschema.Schema{Type: "string"}
 	}
 	return nil
 }
