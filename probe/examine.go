@@ -45,7 +45,7 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 		Kernel:       k.release,
 		Distribution: k.distribution.Pretty,
 		AsRoot:       isRoot(sys.Root),
-		Layers:       []Layer{host},
+		Layers:       []Layer{host, hostNetworkLayer(s)},
 		Devices:      make([]Device, len(devices)),
 	}
 	var asking sync.WaitGroup

@@ -1,11 +1,5 @@
 package probe
 
-import (
-	"fmt"
-
-	"github.com/safchain/ethtool"
-)
-
 // NIC is what a network device's driver says of it (ethtool -i, -k).
 type NIC struct {
 	Name   string
@@ -39,19 +33,13 @@ func (f Feature) String() string {
 // AskNIC asks a device of the calling thread's network namespace.
 func AskNIC(name string) (NIC, error) {
 	nic := NIC{Name: name}
-	e, err := ethtool.NewEthtool()
+	network := here()
+	features, err := network.Features(name)
 	if err != nil {
-		return nic, fmt.Errorf("ask %s: %w", name, err)
+		return nic, err
 	}
-	defer e.Close()
-	features, err := e.FeaturesWithState(name)
-	if err != nil {
-		return nic, fmt.Errorf("ask %s for its features: %w", name, err)
-	}
-	if f, ok := features["esp-hw-offload"]; ok {
-		// The kernel calls a feature available that can be switched.
-		nic.ESPOffload = Feature{Known: true, On: f.Active, Fixed: !f.Available || f.NeverChanged}
-	}
-	nic.Driver, _ = e.DriverName(name) // a device need not have one
+	nic.ESPOffload = features[espOffload]
+	driver, _ := network.Driver(name) // a device need not have one
+	nic.Driver = driver.Name
 	return nic, nil
 }

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+
+	"espalier/probe/firewall"
 )
 
 // refusals are what this user was not let see, each once, in the order of asking. Safe for concurrent use.
@@ -110,5 +112,29 @@ func (w watchedNetwork) Features(device string) (map[string]Feature, error) {
 func (w watchedNetwork) Counters(device string) (map[string]uint64, error) {
 	c, err := w.Network.Counters(device)
 	w.refused.note("ethtool -S "+device, err)
+	return c, err
+}
+
+func (w watchedNetwork) Speed(device string) (uint32, error) {
+	s, err := w.Network.Speed(device)
+	w.refused.note("ethtool "+device, err)
+	return s, err
+}
+
+func (w watchedNetwork) Queues(device string) (Queues, error) {
+	q, err := w.Network.Queues(device)
+	w.refused.note("ethtool -l "+device, err)
+	return q, err
+}
+
+func (w watchedNetwork) Devlink() ([]Devlink, error) {
+	d, err := w.Network.Devlink()
+	w.refused.note("devlink port show", err)
+	return d, err
+}
+
+func (w watchedNetwork) Chains() ([]firewall.Chain, error) {
+	c, err := w.Network.Chains()
+	w.refused.note("nft list ruleset", err)
 	return c, err
 }
