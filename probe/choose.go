@@ -69,9 +69,9 @@ func (s *survey) whyNotChosen(d *device) string {
 	case d.esp == nil && d.driver.Name == "":
 		return "no driver that says so"
 	case d.esp == nil:
-		return fmt.Sprintf("driver %s says nothing of ESP offload", d.driver.Name)
+		return fmt.Sprintf("driver %s does not say that it offloads ESP", d.driver.Name)
 	case d.esp.ESP == OffloadsNot:
-		return "driver " + d.driver.Name + ": " + d.esp.Note
+		return fmt.Sprintf("driver %s (%s) has no ESP offload", d.driver.Name, d.esp.Note)
 	}
 	return ""
 }

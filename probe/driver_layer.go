@@ -81,7 +81,7 @@ func (s *survey) whyNone(d *device) (why, fix string) {
 	f := &d.function
 	switch {
 	case d.Kind == "bond" && d.BondMode != "active-backup":
-		return s.bondProblem(d)
+		return s.bondProblem(&d.Link)
 	case d.Kind == "bond":
 		return "a port of it has none", "See what espalier doctor says of its ports: " + linkNames(s.ports(d.Index)) + "."
 	case isRepresentor(d):
@@ -95,8 +95,10 @@ func (s *survey) whyNone(d *device) (why, fix string) {
 		return f.product.Name + " with crypto disabled", noCryptoFix
 	}
 	switch {
+	case d.esp != nil && d.esp.Note == guest:
+		return d.esp.Name + ", made up by a hypervisor, has none", guestFix
 	case d.esp != nil && d.esp.ESP == OffloadsNot:
-		return d.esp.Name + ": " + d.esp.Note, otherCard
+		return "driver " + d.esp.Name + " has none", otherCard
 	case f.product != nil && f.product.ESP == NotListed:
 		return f.product.Name + " is in no list of cards that offload ESP", otherCard
 	case d.driver.Name == "mlx5_core":
@@ -113,6 +115,7 @@ func (s *survey) whyNone(d *device) (why, fix string) {
 
 const (
 	otherCard      = "ESP is offloaded by crypto-enabled ConnectX-6 Dx, ConnectX-7 and BlueField cards. Until there is one, the kernel encrypts on the CPU."
+	guestFix       = "Have the host of this virtual machine give it a virtual function of a NIC that offloads ESP. Until then, the kernel encrypts on the CPU."
 	representorFix = "Give the SAs to the function itself (inside of the virtual machine or container), or to the uplink."
 )
 
@@ -209,7 +212,7 @@ func (s *survey) logCheck(d *device) Check {
 	fromBoot := false
 	for _, line := range lines {
 		fromBoot = fromBoot || strings.Contains(line, "Linux version ")
-		if strings.Contains(line, accelerated) && (d.function.address == "" || strings.Contains(line, d.function.address)) {
+		if strings.Contains(line, accelerated) && strings.Contains(line, d.driver.Bus+": ") {
 			c.Answer, c.Why = Yes, "IPSec ESP acceleration enabled"
 			c.Evidence[0].Value = line
 			return c
@@ -280,7 +283,7 @@ func heldCheck(d *device, dev *Devlink) []Check {
 		functions++
 		for word, held := range map[string]Answer{"ipsec_crypto": p.IPsecCrypto, "ipsec_packet": p.IPsecPacket} {
 			if held == Yes {
-				c.Evidence = append(c.Evidence, Evidence{fmt.Sprintf("devlink port show pci/%s/%d", dev.Device, p.Index), functionName(&p) + ": " + word + " enable"})
+				c.Evidence = append(c.Evidence, Evidence{fmt.Sprintf("devlink port show pci/%s/%d", dev.Device, p.Index), functionName(&p) + " has " + word})
 				fixes = append(fixes, fmt.Sprintf("devlink port function set pci/%s/%d %s disable", dev.Device, p.Index, word))
 			}
 		}
@@ -294,7 +297,7 @@ func heldCheck(d *device, dev *Devlink) []Check {
 	default:
 		slices.SortFunc(c.Evidence, func(a, b Evidence) int { return strings.Compare(a.Source+a.Value, b.Source+b.Value) })
 		slices.Sort(fixes)
-		c.Answer, c.Why = No, c.Evidence[0].Value+": "+d.Name+" itself then offloads nothing"
+		c.Answer, c.Why = No, c.Evidence[0].Value+", and then "+d.Name+" itself offloads nothing"
 		c.Fix = strings.Join(fixes, "; ") + ", or give the SAs to that function"
 	}
 	return []Check{c}
@@ -330,9 +333,14 @@ func (s *survey) letCheck(d *device) (Check, bool) {
 }
 
 // counterCheck: without the NIC's own counters nobody sees from here whether it encrypts.
+// A bond has none of its own: its ports count.
 func (s *survey) counterCheck(d *device) Check {
-	c := Check{ID: "driver.counters", Title: "counters of the NIC's ESP", Weight: Warns, Evidence: []Evidence{{"ethtool -S " + d.Name, ""}}}
-	counters, err := s.network.Counters(d.Name)
+	of := d.Name
+	if ports := s.ports(d.Index); d.Kind == "bond" && len(ports) > 0 {
+		of = ports[0].Name
+	}
+	c := Check{ID: "driver.counters", Title: "counters of the NIC's ESP", Weight: Warns, Evidence: []Evidence{{"ethtool -S " + of, ""}}}
+	counters, err := s.network.Counters(of)
 	if err != nil {
 		c.Why = "not known: " + unread(err)
 		return c

@@ -15,7 +15,7 @@ func nicLayer(s *survey, name string) Layer {
 	}
 	speed, speedErr := s.network.Speed(name)
 	l := Layer{Name: "NIC", Summary: nicSummary(d, speed), Checks: []Check{driverCheck(d)}}
-	if f := &d.function; f.vendor != 0 || f.err != nil {
+	if f := &d.function; f.product != nil || f.err != nil || f.vendor != 0 && d.esp == nil { // else the driver tells
 		l.Checks = append(l.Checks, productCheck(s, d))
 	}
 	if d.driver.Firmware != "" {
@@ -72,11 +72,11 @@ func driverCheck(d *device) Check {
 		c.Evidence[0].Value = ""
 	case d.esp == nil:
 		c.Why = d.driver.Name + ": no driver known here to offload ESP; its features tell"
+	case d.esp.ESP == OffloadsNot:
+		c.Answer, c.Why = No, fmt.Sprintf("%s (%s) has no ESP offload", d.driver.Name, d.esp.Note)
+		c.Evidence = append(c.Evidence, Evidence{"Linux, drivers/net", d.esp.Source})
 	default:
-		c.Answer, c.Why = d.esp.ESP.answer(), d.driver.Name
-		if d.esp.Note != "" {
-			c.Why += ": " + d.esp.Note
-		}
+		c.Answer, c.Why = d.esp.ESP.answer(), d.driver.Name+": "+d.esp.Note
 		c.Evidence = append(c.Evidence, Evidence{"Linux, drivers/net: " + d.esp.Source, string(d.esp.ESP)})
 	}
 	return c

@@ -117,6 +117,9 @@ type DriverESP struct {
 	Source string
 }
 
+// guest is the note of drivers whose device is made up by a hypervisor.
+const guest = "virtual machines"
+
 // Drivers are those in Linux 6.19 that have xfrmdev_ops, and some that people expect to.
 var Drivers = []DriverESP{
 	{"mlx5_core", Offloads, "MLX5_EN_IPSEC", "AES-GCM with 128 or 256 bits and a 128-bit ICV", "mlx5/core/en_accel/ipsec.c"},
@@ -127,18 +130,18 @@ var Drivers = []DriverESP{
 	{"rvu_nicpf", Partly, "", "OCTEON 10 since Linux 6.14: sending only, no ESN; off until switched on", "marvell/octeontx2/nic/cn10k_ipsec.c"},
 	{"bonding", Partly, "", "active-backup only, by its active port", "bonding/bond_main.c"},
 	{"netdevsim", PretendsOnly, "NETDEVSIM", "a test device of the kernel's: it encrypts nothing", "netdevsim/ipsec.c"},
-	{"i40e", OffloadsNot, "", "X710, XL710: the driver has no ESP offload", "no xfrmdev_ops in intel/i40e"},
-	{"iavf", OffloadsNot, "", "virtual function of X710, E810: the driver has no ESP offload", "no xfrmdev_ops in intel/iavf"},
-	{"ice", OffloadsNot, "", "E810: the driver has no ESP offload", "no xfrmdev_ops in intel/ice"},
-	{"bnxt_en", OffloadsNot, "", "the driver has no ESP offload", "no xfrmdev_ops in broadcom/bnxt"},
-	{"ena", OffloadsNot, "", "the driver has no ESP offload", "no xfrmdev_ops in amazon/ena"},
-	{"gve", OffloadsNot, "", "the driver has no ESP offload", "no xfrmdev_ops in google/gve"},
-	{"mlx4_en", OffloadsNot, "", "ConnectX-3: the driver has no ESP offload", "no xfrmdev_ops in mellanox/mlx4"},
-	{"mlx5e_rep", OffloadsNot, "", "a representor: SAs belong to the function itself", "mlx5/core/en_rep.c"},
-	{"virtio_net", OffloadsNot, "", "a virtual machine's: ask its host for a function of a NIC", "no xfrmdev_ops in virtio_net.c"},
-	{"vmxnet3", OffloadsNot, "", "a virtual machine's: ask its host for a function of a NIC", "no xfrmdev_ops in vmxnet3"},
-	{"hv_netvsc", OffloadsNot, "", "a virtual machine's: ask its host for a function of a NIC", "no xfrmdev_ops in hyperv"},
-	{"veth", OffloadsNot, "", "a virtual cable", "no xfrmdev_ops in veth.c"},
+	{"i40e", OffloadsNot, "", "X710, XL710", "no xfrmdev_ops in intel/i40e"},
+	{"iavf", OffloadsNot, "", "virtual functions of X710, E810", "no xfrmdev_ops in intel/iavf"},
+	{"ice", OffloadsNot, "", "E810", "no xfrmdev_ops in intel/ice"},
+	{"bnxt_en", OffloadsNot, "", "NetXtreme-E", "no xfrmdev_ops in broadcom/bnxt"},
+	{"ena", OffloadsNot, "", "Amazon's clouds", "no xfrmdev_ops in amazon/ena"},
+	{"gve", OffloadsNot, "", "Google's clouds", "no xfrmdev_ops in google/gve"},
+	{"mlx4_en", OffloadsNot, "", "ConnectX-3", "no xfrmdev_ops in mellanox/mlx4"},
+	{"mlx5e_rep", OffloadsNot, "", "representors of mlx5's e-switch", "mlx5/core/en_rep.c"},
+	{"virtio_net", OffloadsNot, "", guest, "no xfrmdev_ops in virtio_net.c"},
+	{"vmxnet3", OffloadsNot, "", guest, "no xfrmdev_ops in vmxnet3"},
+	{"hv_netvsc", OffloadsNot, "", guest, "no xfrmdev_ops in hyperv"},
+	{"veth", OffloadsNot, "", "virtual cables", "no xfrmdev_ops in veth.c"},
 }
 
 // driverESP returns what is known of a driver, nil if nothing is.

@@ -60,9 +60,9 @@ func (s *survey) firewallCheck(d *device, c Check, first func(nfproto string) fi
 				if c.Answer = Unknown; outcome == firewall.Dropped {
 					c.Answer = No
 					c.Why = fmt.Sprintf("dropped %s over %s: %s", way.word, familyName(nfproto), by)
-					c.Fix = firewallFix(chains, hook, first(nfproto))
+					c.Fix = firewallFix(chains, whereOf(by), first(nfproto))
 				} else {
-					c.Why = fmt.Sprintf("depends %s over %s: %s", way.word, familyName(nfproto), by)
+					c.Why = fmt.Sprintf("%s over %s it depends on what is not known here, as addresses: %s", way.word, familyName(nfproto), by)
 				}
 			}
 		}
@@ -102,46 +102,31 @@ func (s *survey) legacyCheck(c Check) Check {
 	return c
 }
 
-// firewallFix is in the words of whoever wrote the rules, as far as their names tell.
-func firewallFix(chains []firewall.Chain, hook string, p firewall.Packet) string {
-	owner := ""
-	for _, c := range chains {
-		switch {
-		case c.Table == "firewalld":
-			owner = "firewalld"
-		case owner == "" && (strings.HasPrefix(c.Name, "ufw-") || strings.HasPrefix(c.Name, "ufw6-")):
-			owner = "ufw"
-		case owner == "" && c.Hook == hook && c.Name == strings.ToUpper(c.Name) && (c.Family == "ip" || c.Family == "ip6"):
-			owner = "iptables" // by its nftables half
-		}
-	}
+// firewallFix is in the words of whoever wrote the chain that drops, as far as its name tells.
+func firewallFix(chains []firewall.Chain, chain string, p firewall.Packet) string {
 	esp := p["l4proto"] == firewall.ESP(p["nfproto"])["l4proto"]
-	switch {
-	case owner == "firewalld" && esp:
-		return "firewall-cmd --permanent --add-protocol=esp; firewall-cmd --reload"
-	case owner == "firewalld":
-		return "firewall-cmd --permanent --add-port=4500/udp; firewall-cmd --reload"
-	case owner == "ufw" && esp:
-		return "ufw allow proto esp from PEER"
-	case owner == "ufw":
-		return "ufw allow 4500/udp"
-	}
-	if owner == "iptables" && (hook == "input" || hook == "output") {
-		command := "iptables"
-		if p["nfproto"] == firewall.IPv6 {
-			command = "ip6tables"
-		}
-		match := "-p esp"
-		if !esp {
-			match = "-p udp --dport 4500"
-		}
-		return fmt.Sprintf("%s -I %s %s -j ACCEPT; and where these rules are kept", command, strings.ToUpper(hook), match)
-	}
-	match := "meta l4proto esp"
+	match, words := "meta l4proto esp", "-p esp"
 	if !esp {
-		match = "udp dport 4500"
+		match, words = "udp dport 4500", "-p udp --dport 4500"
 	}
-	return fmt.Sprintf("Put before that rule: %s accept; and into /etc/nftables.conf, so that it lasts", match)
+	family, name, xtables := strings.Cut(chain, " filter ")
+	xtables = xtables && (family == "ip" || family == "ip6")
+	has := func(prefix string) bool {
+		return slices.ContainsFunc(chains, func(c firewall.Chain) bool { return strings.HasPrefix(c.String(), prefix) })
+	}
+	switch {
+	case strings.HasPrefix(chain, "inet firewalld ") && esp:
+		return "firewall-cmd --permanent --add-protocol=esp; firewall-cmd --reload"
+	case strings.HasPrefix(chain, "inet firewalld "):
+		return "firewall-cmd --permanent --add-port=4500/udp; firewall-cmd --reload"
+	case xtables && has(family+" filter ufw") && esp:
+		return "ufw allow proto esp from PEER"
+	case xtables && has(family+" filter ufw"):
+		return "ufw allow 4500/udp"
+	case xtables && has(family+" filter INPUT"): // iptables' nftables half
+		return fmt.Sprintf("%stables -I %s %s -j ACCEPT; and where these rules are kept", family, name, words)
+	}
+	return fmt.Sprintf("nft insert rule %s %s accept; and in /etc/nftables.conf, so that it lasts", chain, match)
 }
 
 // families of the device's addresses that peers elsewhere can reach: IPv4 if there is none at all.

@@ -116,26 +116,25 @@ func (s *survey) portsCheck() Check {
 		c.Evidence = []Evidence{{"/proc/net/udp", "no socket of port 500 or 4500"}}
 		return c
 	}
-	first := taken[0]
-	owner, comm := s.owner(taken)
+	owner, port := s.owner(taken)
 	switch {
-	case owner == 0:
-		c.Why = fmt.Sprintf("UDP %d is taken, by whom is not shown to this user", first.port)
-	case comm == "espalier":
-		c.Answer, c.Why = Yes, fmt.Sprintf("UDP %d is espalier's own (pid %d)", first.port, owner)
+	case owner.pid == 0:
+		c.Why = fmt.Sprintf("UDP %d is taken, by whom is not shown to this user", taken[0].port)
+	case owner.comm == "espalier":
+		c.Answer, c.Why = Yes, fmt.Sprintf("UDP %d is espalier's own (pid %d)", port, owner.pid)
 	default:
-		c.Answer, c.Why = No, fmt.Sprintf("UDP %d is %s's (pid %d): encapsulated ESP comes to it", first.port, comm, owner)
-		c.Fix = "End " + comm + ", or use SAs without UDP encapsulation."
+		c.Answer, c.Why = No, fmt.Sprintf("UDP %d is %s's (pid %d), which gets what comes there", port, owner.comm, owner.pid)
+		c.Fix = "End " + owner.comm + ", or use SAs without UDP encapsulation."
 	}
 	return c
 }
 
-// owner finds who holds one of the sockets, by the links in /proc/PID/fd: of IKE daemons and of
+// owner finds who holds one of the sockets, and its port, by the links in /proc/PID/fd: of IKE daemons and of
 // ourselves first, as looking through all processes takes long.
-func (s *survey) owner(taken []udpSocket) (pid int, comm string) {
+func (s *survey) owner(taken []udpSocket) (owner process, port uint16) {
 	likely, err := s.processes(func(comm string) bool { return comm == "espalier" || ikeDaemons[comm] != "" })
 	if err != nil {
-		return 0, ""
+		return process{}, 0
 	}
 	all, _ := s.processes(func(string) bool { return true })
 	for _, p := range slices.Concat(likely, all[:min(len(all), mostProcesses)]) {
@@ -149,12 +148,14 @@ func (s *survey) owner(taken []udpSocket) (pid int, comm string) {
 			if err != nil {
 				continue
 			}
-			if slices.ContainsFunc(taken, func(u udpSocket) bool { return to == "socket:["+u.inode+"]" }) {
-				return p.pid, p.comm
+			for _, u := range taken {
+				if to == "socket:["+u.inode+"]" {
+					return p, u.port
+				}
 			}
 		}
 	}
-	return 0, ""
+	return process{}, 0
 }
 
 // On a host with more, who holds a port is not looked for to the end.

@@ -52,7 +52,7 @@ func (s *survey) kindCheck(d *device) Check {
 		c.Answer, c.Why = Yes, "bond in mode active-backup, its ports "+linkNames(s.ports(d.Index))
 	case d.Kind == "bond":
 		c.Answer = No
-		c.Why, c.Fix = s.bondProblem(d)
+		c.Why, c.Fix = s.bondProblem(&d.Link)
 	case d.Kind == "" || d.Kind == "netdevsim":
 		c.Answer, c.Why = Yes, s.hardwareName(d)
 	default:
@@ -110,8 +110,8 @@ func isRepresentor(d *device) bool {
 }
 
 // bondProblem: the bonding driver hands SAs to its active port, so it must have but one.
-func (s *survey) bondProblem(d *device) (why, fix string) {
-	why = fmt.Sprintf("bond %s is in mode %s: bonds offload ESP in mode active-backup only", d.Name, d.BondMode)
+func (s *survey) bondProblem(d *Link) (why, fix string) {
+	why = fmt.Sprintf("%s is in mode %s, and bonds offload ESP in mode active-backup only", d.Name, d.BondMode)
 	how := fmt.Sprintf("ip link set %s down; ip link set %s type bond mode active-backup (without ports), and where the bond is set up", d.Name, d.Name)
 	switch dist := s.distribution(); {
 	case dist.is("ubuntu"):
@@ -191,6 +191,11 @@ func (s *survey) portCheck(d *device) (Check, bool) {
 	c.Evidence = []Evidence{{"ip link show " + d.Name, "master " + master.Name}}
 	switch master.Kind {
 	case "bond":
+		if master.BondMode != "active-backup" {
+			c.Why, c.Fix = s.bondProblem(master)
+			c.Why = d.Name + " is a port of a bond: " + c.Why
+			break
+		}
 		// The card can, and its bond may: so this is no reason to call it not ready.
 		c.Weight = Warns
 		c.Why = fmt.Sprintf("%s is a port of bond %s: packets are routed through the bond, and SAs belong to it", d.Name, master.Name)

@@ -11,7 +11,7 @@ import (
 func (s *survey) sysctlChecks(d *device) []Check {
 	return []Check{
 		s.zeroCheck(d, "topology.disable-xfrm", "disable_xfrm is 0", "ipv4", "disable_xfrm", Required,
-			"nothing is encrypted that leaves by %s: it goes out in clear"),
+			"what leaves by %s is not encrypted and goes out in clear"),
 		s.zeroCheck(d, "topology.disable-policy", "disable_policy is 0", "ipv4", "disable_policy", Warns,
 			"what comes in by %s is not held against the policies: cleartext is taken"),
 		s.zeroCheck(d, "topology.disable-policy6", "disable_policy is 0 (IPv6)", "ipv6", "disable_policy", Warns,
@@ -64,7 +64,7 @@ func (s *survey) zeroCheck(d *device, id, title, family, name string, w Weight, 
 		for _, of := range on {
 			set = append(set, "sysctl -w "+sysctl(family, of, name)+"=0")
 		}
-		c.Answer, c.Why = No, fmt.Sprintf("%s of %s: "+means, name, strings.Join(on, " and "), d.Name)
+		c.Answer, c.Why = No, fmt.Sprintf("%s is set for %s: "+means, name, strings.Join(on, " and "), d.Name)
 		c.Fix = strings.Join(set, "; ") + "; and in /etc/sysctl.d, so that it lasts"
 	case failed != nil:
 		// Off is what kernels come up with, and what is not read is no reason to call it on.
@@ -84,6 +84,9 @@ func (s *survey) reversePathCheck(d *device) Check {
 	for _, of := range []string{d.Name, "all"} {
 		file := sysctlFile("ipv4", of, "rp_filter")
 		value, err := s.read(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // without IPv4, or in a kernel without it
+		}
 		if err != nil {
 			c.Evidence = append(c.Evidence, Evidence{"/" + file, ""})
 			c.Why = "not known: " + unread(err)
@@ -93,6 +96,8 @@ func (s *survey) reversePathCheck(d *device) Check {
 		highest = max(highest, value)
 	}
 	switch highest {
+	case "":
+		c.Answer, c.Why = Yes, "no IPv4 here"
 	case "0":
 		c.Answer, c.Why = Yes, "off"
 	case "2":

@@ -31,7 +31,7 @@ func first(nfproto string, protocol int, port string) Packet {
 	p := Packet{
 		"nfproto": nfproto, "protocol": "2048", "l4proto": strconv.Itoa(protocol), "ip6 nexthdr": "",
 		"sport": port, "dport": port,
-		"ct state": "new", "reverse route": "there", "secpath": "0",
+		"ct state": "new", "ct status": "", "reverse route": "there", "secpath": "0",
 		"match tcp": "", "match icmp": "", "match icmp6": "", "match sctp": "", // of xtables
 	}
 	p["ip protocol"] = p["l4proto"]

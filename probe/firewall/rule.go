@@ -71,7 +71,7 @@ const (
 	number2      // of two, big-endian
 	host4        // of four, the host's order
 	name         // of an interface
-	state        // ct state, a bit mask in the host's order
+	bits         // of connection tracking, in the host's order
 	route        // fib: 0 for none
 )
 
@@ -82,7 +82,7 @@ func (k kind) size() int {
 		return 1
 	case number2:
 		return 2
-	case host4, state, route:
+	case host4, bits, route:
 		return 4
 	case name:
 		return unix.IFNAMSIZ
@@ -139,11 +139,7 @@ func (b *ruleBuilder) add(expression string, attrs map[uint16][]byte) error {
 		}
 	case "ct":
 		if _, sets := attrs[unix.NFTA_CT_SREG]; !sets {
-			word := loaded{what: "ct"}
-			if u32(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE {
-				word = loaded{what: "ct state", kind: state}
-			}
-			b.load(u32(unix.NFTA_CT_DREG), word)
+			b.load(u32(unix.NFTA_CT_DREG), ctWord(u32(unix.NFTA_CT_KEY)))
 		}
 	case "payload":
 		if _, sets := attrs[unix.NFTA_PAYLOAD_SREG]; !sets {
@@ -158,7 +154,7 @@ func (b *ruleBuilder) add(expression string, attrs map[uint16][]byte) error {
 	case "bitwise":
 		from := b.at(u32(unix.NFTA_BITWISE_SREG))
 		mask, xor := nested(attrs[unix.NFTA_BITWISE_MASK]), nested(attrs[unix.NFTA_BITWISE_XOR])
-		if from.kind == state && len(mask) == 4 && bytes.Equal(xor, make([]byte, 4)) {
+		if from.kind == bits && len(mask) == 4 && bytes.Equal(xor, make([]byte, 4)) {
 			from.mask = binary.NativeEndian.Uint32(mask)
 		} else {
 			from.kind = opaque
@@ -316,14 +312,14 @@ func (l loaded) compare(op uint32, data []byte) Match {
 		} else {
 			m.In = []string{string(data) + "*"}
 		}
-	case l.kind == state && l.mask != 0 && equal && len(data) == 4 && binary.NativeEndian.Uint32(data) == 0:
+	case l.kind == bits && l.mask != 0 && equal && len(data) == 4 && binary.NativeEndian.Uint32(data) == 0:
 		// `ct state established,related` asks whether any of these bits is set.
-		m.In, m.Not = states(l.mask), op == unix.NFT_CMP_EQ
-	case l.kind == state && l.mask == 0 && equal && len(data) == 4:
-		m.In = states(binary.NativeEndian.Uint32(data))
+		m.In, m.Not = l.bitNames(l.mask), op == unix.NFT_CMP_EQ
+	case l.kind == bits && l.mask == 0 && equal && len(data) == 4:
+		m.In = l.bitNames(binary.NativeEndian.Uint32(data))
 	case l.kind == route && equal && isNumber && n == 0:
 		m.In = []string{"missing"}
-	case l.kind == opaque || l.kind == state || l.kind == route || l.kind == name || !isNumber:
+	case l.kind == opaque || l.kind == bits || l.kind == route || l.kind == name || !isNumber:
 		return Match{What: l.what + " …"}
 	case equal:
 		m.In = []string{strconv.FormatUint(n, 10)}
@@ -358,17 +354,30 @@ func (l loaded) between(low, high []byte) Match {
 	return Match{What: l.what, In: []string{interval(from, to)}}
 }
 
-// ctStates are bits of NFT_CT_STATE (linux/netfilter/nf_conntrack_common.h).
-var ctStates = []struct {
+// ctBits are the bits of connection tracking (linux/netfilter/nf_conntrack_common.h), by word.
+var ctBits = map[string][]struct {
 	bit  uint32
-	word string
-}{{1 << 0, "invalid"}, {1 << 1, "established"}, {1 << 2, "related"}, {1 << 3, "new"}, {1 << 6, "untracked"}}
+	name string
+}{
+	"ct state":  {{1 << 0, "invalid"}, {1 << 1, "established"}, {1 << 2, "related"}, {1 << 3, "new"}, {1 << 6, "untracked"}},
+	"ct status": {{1 << 0, "expected"}, {1 << 1, "seen-reply"}, {1 << 2, "assured"}, {1 << 3, "confirmed"}, {1 << 4, "snat"}, {1 << 5, "dnat"}, {1 << 9, "dying"}},
+}
 
-func states(mask uint32) []string {
+func ctWord(key uint32) loaded {
+	switch key {
+	case unix.NFT_CT_STATE:
+		return loaded{what: "ct state", kind: bits}
+	case unix.NFT_CT_STATUS:
+		return loaded{what: "ct status", kind: bits}
+	}
+	return loaded{what: "ct"}
+}
+
+func (l loaded) bitNames(mask uint32) []string {
 	in := []string{}
-	for _, s := range ctStates {
-		if mask&s.bit != 0 {
-			in = append(in, s.word)
+	for _, b := range ctBits[l.what] {
+		if mask&b.bit != 0 {
+			in = append(in, b.name)
 		}
 	}
 	return in
@@ -421,9 +430,9 @@ func (l loaded) among(elements []element) Match {
 	m := Match{What: l.what, In: []string{}}
 	intervals := slices.ContainsFunc(elements, func(e element) bool { return e.ends })
 	switch {
-	case l.kind == state && l.mask == 0 && !intervals:
+	case l.kind == bits && l.mask == 0 && !intervals:
 		for _, e := range elements {
-			m.In = append(m.In, states(binary.NativeEndian.Uint32(e.key))...)
+			m.In = append(m.In, l.bitNames(binary.NativeEndian.Uint32(e.key))...)
 		}
 		return m
 	case l.kind == name && !intervals:
@@ -496,13 +505,13 @@ func (b *ruleBuilder) ports(what string, pair []byte, not bool) {
 // conntrack reads struct xt_conntrack_mtinfo2 and 3 (linux/netfilter/xt_conntrack.h): eight
 // addresses and masks, two times, five numbers of 16 bits; then flags, inverse flags and states.
 func (b *ruleBuilder) conntrack(info []byte) {
-	const flags, inverse, bits, stateFlag = 146, 148, 150, 1
+	const flags, inverse, mask, stateFlag = 146, 148, 150, 1
 	asked := binary.NativeEndian.Uint16(info[flags:])
 	if asked&stateFlag != 0 {
 		b.rule.Match = append(b.rule.Match, Match{
 			What: "ct state",
 			Not:  binary.NativeEndian.Uint16(info[inverse:])&stateFlag != 0,
-			In:   states(uint32(binary.NativeEndian.Uint16(info[bits:]))),
+			In:   ctWord(unix.NFT_CT_STATE).bitNames(uint32(binary.NativeEndian.Uint16(info[mask:]))),
 		})
 	}
 	if asked&^stateFlag != 0 {

@@ -12,7 +12,7 @@
 //	    CONFIG_XFRM_OFFLOAD=y
 //	  sys/bus/pci/devices/0000:3b:00.2/physfn: !link ../0000:3b:00.0   # a symbolic link
 //	  proc/kcore: !denied ""   # with everything below it
-//	log: [lines, of, the, kernel's, log]
+//	log: [lines, of, the, kernel's, log]   # added to those of earlier parts, unless log-lost: true
 //	links:                     # by name; fields as in probe.Link, and besides
 //	  p4p1: {index: 2, mtu: 1500, up: true, on: other, port-of: bond0, addresses: [192.0.2.1/24],
 //	         driver: {name: mlx5_core, bus: "0000:3b:00.0"}, features: {esp-hw-offload: "on [fixed]"},

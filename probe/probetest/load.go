@@ -6,6 +6,7 @@ import (
 	"embed"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -66,12 +67,13 @@ type host struct {
 
 // part is one YAML document.
 type part struct {
-	Files   map[string]*yaml.Node `yaml:"files"`
-	Log     []string              `yaml:"log"`
-	Links   map[string]*yaml.Node `yaml:"links"`
-	Devlink []devlink             `yaml:"devlink"`
-	Chains  []firewall.Chain      `yaml:"chains"`
-	Denied  []string              `yaml:"denied"`
+	Files   map[string]yaml.Node `yaml:"files"`
+	Log     []string             `yaml:"log"`
+	LogLost bool                 `yaml:"log-lost"` // what earlier parts logged
+	Links   map[string]yaml.Node `yaml:"links"`
+	Devlink []devlink            `yaml:"devlink"`
+	Chains  []firewall.Chain     `yaml:"chains"`
+	Denied  []string             `yaml:"denied"`
 }
 
 // link is one with what ethtool says of it.
@@ -106,20 +108,31 @@ func (h *host) add(text []byte) error {
 		return err
 	}
 	for name, node := range p.Files {
-		if err := h.files.put(name, node); err != nil {
+		if err := h.files.put(name, &node); err != nil {
 			return err
 		}
+	}
+	if p.LogLost {
+		h.log = nil
 	}
 	h.log = append(h.log, p.Log...)
 	for name, node := range p.Links {
 		if h.links[name] == nil {
 			h.links[name] = &link{Link: probe.Link{Name: name}}
 		}
+		for _, key := range node.Content {
+			if key.Value == "counters" {
+				h.links[name].Counters = nil // other counters, not more of them
+			}
+		}
 		if err := node.Decode(h.links[name]); err != nil {
 			return err
 		}
 	}
-	h.devlink = append(h.devlink, p.Devlink...)
+	for _, d := range p.Devlink {
+		h.devlink = slices.DeleteFunc(h.devlink, func(o devlink) bool { return o.Bus == d.Bus && o.Device == d.Device })
+		h.devlink = append(h.devlink, d)
+	}
 	h.chains = append(h.chains, p.Chains...)
 	for _, what := range p.Denied {
 		h.denied[what] = true
@@ -130,7 +143,7 @@ func (h *host) add(text []byte) error {
 // put adds a file.
 func (t tree) put(name string, node *yaml.Node) error {
 	delete(t.denied, name)
-	if node == nil || node.Tag == "!!null" {
+	if node.Tag == "!!null" {
 		delete(t.MapFS, name)
 		return nil
 	}
