@@ -175,17 +175,14 @@ func (k *kernel) findElsewhere(o option, c Check) finding {
 		}
 	}
 	for _, name := range o.implied {
-		if state, evidence := k.modules.find(k.root, name); state != untold && state != notInstalled && state != staleTree {
+		if k.modules.has(name) {
+			_, evidence := k.modules.find(k.root, name)
 			c.Answer, c.Why, c.Evidence = Yes, "module "+name+" would not be there without", []Evidence{evidence}
 			return finding{check: c, built: true, option: o}
 		}
 	}
-	if o.module != "" {
-		switch state, _ := k.modules.find(k.root, o.module); state {
-		case untold, notInstalled, staleTree:
-		default:
-			return k.findModule(o, c)
-		}
+	if k.modules.has(o.module) {
+		return k.findModule(o, c)
 	}
 	return k.findSymbol(o, c)
 }
@@ -198,7 +195,7 @@ func (k *kernel) findSymbol(o option, c Check) finding {
 	case s.has[o.symbol]:
 		c.Answer, c.Why, c.Evidence = Yes, "the running kernel has its functions", []Evidence{{"/proc/kallsyms", o.symbol}}
 		return finding{check: c, built: true, option: o}
-	case s.err == nil && (o.module == "" || k.modules.off || k.installed() && !k.modules.has(o.module)):
+	case s.err == nil && (o.module == "" || k.modules.off || k.installed()):
 		c.Evidence = []Evidence{{"/proc/kallsyms", o.symbol + " is missing"}}
 		return missing(o, c)
 	}

@@ -178,6 +178,7 @@ func TestWithoutConfig(t *testing.T) {
 		{"no functions", "kernel.xfrm-offload", with(bare, "proc/kallsyms", kallsyms), No, "kernel built without XFRM_OFFLOAD"},
 		{"no functions, perhaps a module", "kernel.inet-esp", with(bare, "proc/kallsyms", kallsyms), Unknown, "permission denied"},
 		{"no functions, no module", "kernel.inet-esp", with(all, dep, "a.ko:\n", "proc/kallsyms", kallsyms), No, "kernel built without INET_ESP"},
+		{"no functions, a module without its file", "kernel.inet-esp-offload", with(all, offload, "", "proc/kallsyms", "0 T ip_rcv\n"), No, "module esp4_offload is not installed"},
 		{"functions of half a list", "kernel.xfrm-offload", with(bare, "proc/kallsyms", "0 T xfrm_state_lookup\n"), Unknown, ""},
 		{"functions kept secret", "kernel.xfrm-offload", with(bare, "proc/kallsyms", "denied"), Unknown, ""},
 	} {
