@@ -26,15 +26,22 @@ func (e *NoDeviceError) Error() string {
 func Examine(ctx context.Context, sys System, devices []string) (Report, error) {
 	refused := new(refusals)
 	sys = refused.watch(sys)
+	s := newSurvey(sys)
 	var k *kernel
-	var host Layer
+	var host [2]Layer
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		k = readKernel(sys.Root)
-		host = k.layer()
+		host[0] = k.layer()
 	})
-	s := newSurvey(sys)
-	devices, leftOut, err := chooseDevices(s, devices)
+	reading.Go(func() { host[1] = hostNetworkLayer(s) })
+	var none Check // why there is no device to examine
+	var err error
+	if len(devices) > 0 {
+		devices, err = namedDevices(s, devices)
+	} else {
+		devices, none = candidates(s)
+	}
 	reading.Wait()
 	if err != nil {
 		return Report{}, err
@@ -45,7 +52,7 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 		Kernel:       k.release,
 		Distribution: k.distribution.Pretty,
 		AsRoot:       isRoot(sys.Root),
-		Layers:       []Layer{host, hostNetworkLayer(s)},
+		Layers:       host[:],
 		Devices:      make([]Device, len(devices)),
 	}
 	var asking sync.WaitGroup
@@ -63,7 +70,7 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 		d.Layers = slices.DeleteFunc(d.Layers, func(l Layer) bool { return len(l.Checks) == 0 })
 	}
 	if len(devices) == 0 {
-		report.Layers = append(report.Layers, noNICLayer(leftOut))
+		report.Layers = append(report.Layers, Layer{Name: "NIC", Checks: []Check{none}})
 	}
 	if sys.Speed != nil {
 		report.Layers = append(report.Layers, speedLayer(sys.Speed(ctx)))
@@ -73,35 +80,35 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 	return report, ctx.Err()
 }
 
-// chooseDevices takes those that are named, each once, or else those that could offload.
-func chooseDevices(s *survey, named []string) (devices []string, leftOut []LeftOut, err error) {
-	if len(named) == 0 {
-		return s.choose()
-	}
+// namedDevices takes each device once. Whether it is there is left to its layers if nobody lists them.
+func namedDevices(s *survey, named []string) (devices []string, err error) {
 	there := s.names()
 	for _, name := range named {
 		switch {
 		case slices.Contains(devices, name):
-		case !slices.Contains(there, name):
-			return nil, nil, &NoDeviceError{name, there}
+		case !slices.Contains(there, name) && len(there) > 0:
+			return nil, &NoDeviceError{name, there}
 		default:
 			devices = append(devices, name)
 		}
 	}
-	return devices, nil, nil
+	return devices, nil
 }
 
-// noNICLayer is that of a host without a device that could offload.
-func noNICLayer(leftOut []LeftOut) Layer {
-	c := Check{
-		ID: "nic.candidate", Title: "a NIC that could offload", Weight: Required, Answer: No,
-		Why: "no NIC that could offload ESP",
-		Fix: "ESP is offloaded by crypto-enabled ConnectX-6 Dx, ConnectX-7 and BlueField cards. Without one, the kernel or espalier's userspace device encrypts on the CPU: espalier demo shows that.",
+// candidates are the devices that could offload; the check is for when there is none.
+func candidates(s *survey) ([]string, Check) {
+	c := Check{ID: "nic.candidate", Title: "a NIC that could offload", Weight: Required}
+	devices, leftOut, err := s.choose()
+	if err != nil {
+		c.Why = "the network devices are not known: " + err.Error()
+		return nil, c
 	}
+	c.Answer, c.Why = No, "no NIC that could offload ESP"
+	c.Fix = "ESP is offloaded by crypto-enabled ConnectX-6 Dx, ConnectX-7 and BlueField cards. Without one, the kernel or espalier's userspace device encrypts on the CPU: espalier demo shows that."
 	for _, l := range leftOut {
 		c.Evidence = append(c.Evidence, Evidence{l.Name, l.Why})
 	}
-	return Layer{Name: "NIC", Checks: []Check{c}}
+	return devices, c
 }
 
 // isRoot reports whether the files of this process say that it runs as root.

@@ -69,7 +69,8 @@ func (k *kernel) layer() Layer {
 // driverLayer asks what the driver of a device needs of the kernel; no check if nothing is known of it.
 func (k *kernel) driverLayer(driver string) Layer {
 	l := Layer{Name: "kernel"}
-	if o, ok := driverOptions[driver]; ok {
+	if d := driverESP(driver); d != nil && d.Option != "" {
+		o := option{name: d.Option, weight: Required, symbol: driverFunctions[d.Option], module: driverModules[d.Option]}
 		l.Checks = []Check{k.checkDriver(driver, o)}
 	}
 	return l

@@ -33,22 +33,24 @@ var hostOptions = []option{
 	{name: "CRYPTO_SEQIV", weight: Required, module: "seqiv", symbol: "seqiv_aead_create"},
 }
 
-// driverOptions are what drivers need to have their IPsec built in. What a driver not listed here
-// can is seen in its features alone.
-var driverOptions = map[string]option{
-	"mlx5_core": {name: "MLX5_EN_IPSEC", weight: Required, symbol: "mlx5e_ipsec_init"},
-	"ixgbe":     {name: "IXGBE_IPSEC", weight: Required, symbol: "ixgbe_init_ipsec_offload"},
-	"ixgbevf":   {name: "IXGBEVF_IPSEC", weight: Required, symbol: "ixgbevf_init_ipsec_offload"},
-	"nfp":       {name: "NFP_NET_IPSEC", weight: Required, symbol: "nfp_net_ipsec_init"},
+// driverFunctions are what the options of drivers (Drivers) bring into the running kernel.
+var driverFunctions = map[string]string{
+	"MLX5_EN_IPSEC": "mlx5e_ipsec_init",
+	"IXGBE_IPSEC":   "ixgbe_init_ipsec_offload",
+	"IXGBEVF_IPSEC": "ixgbevf_init_ipsec_offload",
+	"NFP_NET_IPSEC": "nfp_net_ipsec_init",
 }
+
+// driverModules are the options of drivers that make a module of their own.
+var driverModules = map[string]string{"CHELSIO_IPSEC_INLINE": "ch_ipsec", "NETDEVSIM": "netdevsim"}
 
 func wantedSymbols() map[string]bool {
 	names := map[string]bool{witness: true}
 	for _, o := range hostOptions {
 		names[o.symbol] = true
 	}
-	for _, o := range driverOptions {
-		names[o.symbol] = true
+	for _, function := range driverFunctions {
+		names[function] = true
 	}
 	for _, f := range features {
 		names[f.symbol] = true
@@ -192,10 +194,10 @@ func (k *kernel) findElsewhere(o option, c Check) finding {
 func (k *kernel) findSymbol(o option, c Check) finding {
 	s := k.symbols()
 	switch {
-	case s.has[o.symbol]:
+	case o.symbol != "" && s.has[o.symbol]:
 		c.Answer, c.Why, c.Evidence = Yes, "the running kernel has its functions", []Evidence{{"/proc/kallsyms", o.symbol}}
 		return finding{check: c, built: true, option: o}
-	case s.err == nil && (o.module == "" || k.modules.off || k.installed()):
+	case s.err == nil && o.symbol != "" && (o.module == "" || k.modules.off || k.installed()):
 		c.Evidence = []Evidence{{"/proc/kallsyms", o.symbol + " is missing"}}
 		return missing(o, c)
 	}

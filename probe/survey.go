@@ -50,7 +50,7 @@ func newSurvey(sys System) *survey {
 // nobody answers for the network of a system that has none.
 type nobody struct{}
 
-func (nobody) Links() ([]Link, error)                      { return nil, nil }
+func (nobody) Links() ([]Link, error)                      { return nil, errNotAsked }
 func (nobody) Driver(string) (Driver, error)               { return Driver{}, errNotAsked }
 func (nobody) Features(string) (map[string]Feature, error) { return nil, errNotAsked }
 func (nobody) Counters(string) (map[string]uint64, error)  { return nil, errNotAsked }

@@ -5,13 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"unicode/utf8"
 
 	"espalier/probe"
+	"espalier/probe/probetest"
 )
 
 func check(w probe.Weight, a probe.Answer, title, why, fix string) probe.Check {
@@ -133,19 +132,12 @@ func TestDoctorWraps(t *testing.T) {
 	}
 }
 
-// host is a system of files without any network device.
-func host(files map[string]string) func() probe.System {
-	root := make(fstest.MapFS)
-	for name, text := range files {
-		root[name] = &fstest.MapFile{Data: []byte(text)}
-	}
-	return func() probe.System { return probe.System{Root: fs.FS(root)} }
-}
-
 // TestDoctorRun: exit codes and JSON of hosts without a NIC, and of a device that is not there.
 func TestDoctorRun(t *testing.T) {
 	var out bytes.Buffer
-	d := doctor{as: formatJSON, system: host(map[string]string{"proc/config.gz": "CONFIG_XFRM=y\n", "proc/sys/kernel/hostname": "db1"})}
+	d := doctor{as: formatJSON, system: func() probe.System {
+		return probetest.Load(t, "distro/no-esp", "links: {lo: {index: 1, loopback: true}}")
+	}}
 	if code := exitCode(d.run(context.Background(), &out)); code != 3 {
 		t.Errorf("exit %d, want 3", code)
 	}
@@ -162,7 +154,7 @@ func TestDoctorRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if view.Schema != "espalier/doctor/v1" || view.OK == nil || *view.OK || view.Host != "db1" || view.Readiness != "NOT READY" ||
-		view.Reason != "kernel built without XFRM_OFFLOAD" || view.Devices == nil || len(view.Layers) != 2 || len(view.Layers[0].Checks) < 10 {
+		view.Reason != "kernel built without XFRM_OFFLOAD" || view.Devices == nil || len(view.Layers) < 2 || len(view.Layers[0].Checks) < 10 {
 		t.Errorf("%s", out.String())
 	}
 	for _, c := range view.Layers[0].Checks {
