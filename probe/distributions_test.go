@@ -84,3 +84,32 @@ var marks = map[probe.Answer]map[probe.Weight]rune{
 	probe.No:      {probe.Required: '✗', probe.Warns: '!'},
 	probe.Unknown: {probe.Required: '?', probe.Warns: '?'},
 }
+
+// TestKernelOfPorts: what a bond or VLAN needs of the kernel is what the NICs below it need.
+func TestKernelOfPorts(t *testing.T) {
+	const links = `links:
+  p4p1: {index: 2, port-of: bond0, driver: {name: mlx5_core, bus: "0000:3b:00.0"}}
+  p4p2: {index: 3, port-of: bond0, driver: {name: mlx5_core, bus: "0000:3b:00.1"}}
+  bond0: {index: 4, kind: bond, bond-mode: active-backup, driver: {name: bonding}}
+  bond0.7: {index: 5, kind: vlan, on: bond0}
+  veth0: {index: 6, kind: veth, driver: {name: veth}}
+`
+	sys := probetest.Load(t, "distro/debian-13", links)
+	r, err := probe.Examine(context.Background(), sys, []string{"p4p1", "bond0", "bond0.7", "veth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{1, 1, 1, 0} {
+		n := 0
+		for _, l := range r.Devices[i].Layers {
+			for _, c := range l.Checks {
+				if c.ID == "kernel.mlx5-en-ipsec" && c.Answer == probe.No {
+					n++
+				}
+			}
+		}
+		if n != want {
+			t.Errorf("%s: asked for MLX5_EN_IPSEC %d times, want %d", r.Devices[i].Name, n, want)
+		}
+	}
+}

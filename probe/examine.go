@@ -59,7 +59,7 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 	for i, name := range devices {
 		layers := make([]Layer, 4)
 		report.Devices[i] = Device{Name: name, Layers: layers}
-		asking.Go(func() { layers[0] = k.driverLayer(s.driver(name)) })
+		asking.Go(func() { layers[0] = k.driverLayer(driversBelow(s, name)) })
 		asking.Go(func() { layers[1] = nicLayer(s, name) })
 		asking.Go(func() { layers[2] = driverLayer(s, name) })
 		asking.Go(func() { layers[3] = topologyLayer(s, name) })
@@ -75,6 +75,7 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 	if sys.Speed != nil {
 		report.Layers = append(report.Layers, speedLayer(sys.Speed(ctx)))
 	}
+	slices.Sort(refused.what) // of several that asked at once
 	report.Unseen = refused.what
 	report.Conclude()
 	return report, ctx.Err()
@@ -109,6 +110,30 @@ func candidates(s *survey) ([]string, Check) {
 		c.Evidence = append(c.Evidence, Evidence{l.Name, l.Why})
 	}
 	return devices, c
+}
+
+// driversBelow are those that do the work of a device: its own, those of a bond's ports, that of the
+// device below a VLAN. Each once.
+func driversBelow(s *survey, name string) []string {
+	links, _ := s.links()
+	var drivers []string
+	waiting := []string{name}
+	for i := 0; i < len(waiting); i++ {
+		if d := s.driver(waiting[i]); d != "" && !slices.Contains(drivers, d) {
+			drivers = append(drivers, d)
+		}
+		at := slices.IndexFunc(links, func(l Link) bool { return l.Name == waiting[i] })
+		if at < 0 || links[at].Kind == "" {
+			continue
+		}
+		for _, l := range links {
+			below := l.Index == links[at].Lower && !links[at].Elsewhere || links[at].Kind == "bond" && l.Master == links[at].Index
+			if below && !slices.Contains(waiting, l.Name) {
+				waiting = append(waiting, l.Name)
+			}
+		}
+	}
+	return drivers
 }
 
 // isRoot reports whether the files of this process say that it runs as root.

@@ -66,12 +66,14 @@ func (k *kernel) layer() Layer {
 	return Layer{l.Name, l.Summary, append(l.Checks, k.checkFeatures()...)}
 }
 
-// driverLayer asks what the driver of a device needs of the kernel; no check if nothing is known of it.
-func (k *kernel) driverLayer(driver string) Layer {
+// driverLayer asks what the drivers of a device need of the kernel; no check if nothing is known of them.
+func (k *kernel) driverLayer(drivers []string) Layer {
 	l := Layer{Name: "kernel"}
-	if d := driverESP(driver); d != nil && d.Option != "" {
-		o := option{name: d.Option, weight: Required, symbol: driverFunctions[d.Option], module: driverModules[d.Option]}
-		l.Checks = []Check{k.checkDriver(driver, o)}
+	for _, driver := range drivers {
+		if d := driverESP(driver); d != nil && d.Option != "" {
+			o := option{name: d.Option, weight: Required, symbol: driverFunctions[d.Option], module: driverModules[d.Option]}
+			l.Checks = append(l.Checks, k.checkDriver(driver, o))
+		}
 	}
 	return l
 }
@@ -96,6 +98,8 @@ func (k *kernel) checkContainer() Check {
 	return c
 }
 
+const onlySigned = "only signed ones: a driver that you build yourself must be signed, too"
+
 // checkLoading: modules that are not there yet can still come.
 func (k *kernel) checkLoading() Check {
 	c := Check{ID: "kernel.module-loading", Title: "modules can be loaded", Weight: Informs, Answer: Yes, Why: "nothing forbids it"}
@@ -107,8 +111,11 @@ func (k *kernel) checkLoading() Check {
 		c.Answer, c.Why = No, "forbidden until the next boot"
 		c.Evidence = []Evidence{{"/proc/sys/kernel/modules_disabled", "1"}}
 	case readWord(k.root, "sys/module/module/parameters/sig_enforce") == "Y":
-		c.Why = "only signed ones: a driver that you build yourself must be signed, too"
+		c.Why = onlySigned
 		c.Evidence = []Evidence{{"/sys/module/module/parameters/sig_enforce", "Y"}}
+	case k.config.value("MODULE_SIG_FORCE") == "y":
+		c.Why = onlySigned
+		c.Evidence = []Evidence{k.config.evidence("MODULE_SIG_FORCE")}
 	}
 	return c
 }

@@ -90,7 +90,7 @@ func FuzzKernel(f *testing.F) {
 			}
 		}
 		k := readKernel(root)
-		for _, l := range []Layer{k.layer(), k.driverLayer("mlx5_core")} {
+		for _, l := range []Layer{k.layer(), k.driverLayer([]string{"mlx5_core"})} {
 			for _, c := range l.Checks {
 				if c.Why == "" && c.ID != "kernel.release" || c.Title == "" || c.Answer == No && c.Weight == Required && c.Fix == "" {
 					t.Errorf("%+v", c)

@@ -29,7 +29,7 @@ var hostOptions = []option{
 	{name: "INET6_ESP", weight: Warns, module: "esp6", symbol: "esp6_output_head", lost: "no ESP over IPv6"},
 	{name: "INET6_ESP_OFFLOAD", weight: Warns, module: "esp6_offload", symbol: "esp6_gro_receive", lost: "ESP over IPv6 stays on the CPU"},
 	{name: "CRYPTO_GCM", weight: Required, module: "gcm", symbol: "crypto_rfc4106_create"},
-	{name: "CRYPTO_CTR", weight: Required, module: "ctr", symbol: "crypto_ctr_create"},
+	{name: "CRYPTO_CTR", weight: Informs, module: "ctr", symbol: "crypto_ctr_create", lost: "AES-GCM works by the CPU's own instructions only"},
 	{name: "CRYPTO_SEQIV", weight: Required, module: "seqiv", symbol: "seqiv_aead_create"},
 }
 

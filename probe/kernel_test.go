@@ -213,12 +213,12 @@ func TestDriver(t *testing.T) {
 		{"Innova", with(modular, configFile, modular[configFile]+innova+"# CONFIG_MLX5_IPSEC is not set\n"), No, "Innova cards only", "CONFIG_MLX5_IPSEC=y CONFIG_MLX5_EN_IPSEC=y"},
 		{"Innova and ConnectX", with(modular, configFile, modular[configFile]+innova+"CONFIG_MLX5_IPSEC=y\n"), Yes, "built in", ""},
 	} {
-		l := readKernel(files(c.files)).driverLayer("mlx5_core")
+		l := readKernel(files(c.files)).driverLayer([]string{"mlx5_core"})
 		if got := l.Checks[0]; got.Answer != c.want || got.Weight != Required || !strings.Contains(got.Why, c.why) || !strings.Contains(got.Fix, c.fix) || (c.fix == "") != (got.Fix == "") {
 			t.Errorf("%s: %+v, want %s because %s, fix %s", c.name, got, c.want, c.why, c.fix)
 		}
 	}
-	if l := readKernel(files(off)).driverLayer("virtio_net"); len(l.Checks) != 0 {
+	if l := readKernel(files(off)).driverLayer([]string{"virtio_net", ""}); len(l.Checks) != 0 {
 		t.Errorf("a driver without an option of its own: %+v", l)
 	}
 }
@@ -287,6 +287,7 @@ func TestLoadingAndLockdown(t *testing.T) {
 		{"none", with(modular, "sys/kernel/security/lockdown", "[none] integrity confidentiality\n"), Yes, Yes, "not locked down"},
 		{"Secure Boot", with(modular, "sys/kernel/security/lockdown", "none [integrity] confidentiality\n", "sys/module/module/parameters/sig_enforce", "Y\n"), Yes, No, "only signed ones"},
 		{"garbage", with(modular, "sys/kernel/security/lockdown", "[", configFile, "CONFIG_SECURITY_LOCKDOWN_LSM=y\n"), No, Unknown, "names no state"},
+		{"built for signed modules", with(modular, configFile, modular[configFile]+"CONFIG_MODULE_SIG_FORCE=y\n"), Yes, Yes, "only signed ones"},
 		{"disabled", with(modular, "proc/sys/kernel/modules_disabled", "1"), No, Yes, "until the next boot"},
 		{"no modules", with(modular, configFile, "# CONFIG_MODULES is not set\n"), No, Yes, "built without modules"},
 	} {
