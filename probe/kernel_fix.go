@@ -74,7 +74,7 @@ func (k *kernel) fixBuild(options []string) string {
 	case d.is("ubuntu"):
 		return "Ubuntu's generic kernels have it, some flavours do not: apt install linux-image-generic, and boot that; or build this one with " + wanted + "."
 	case d.is("debian") && driverOnly:
-		return "Debian builds its kernels without it. Ways out: rebuild Debian's kernel with " + wanted + " (apt source linux); install NVIDIA's DOCA-Host, " +
+		return "Debian builds its kernels without " + strings.Join(options, ", ") + ". Ways out: rebuild Debian's kernel with " + wanted + " (apt source linux); install NVIDIA's DOCA-Host, " +
 			"which brings a driver of its own; or run a kernel of a distribution that has it (Ubuntu, RHEL and its likes). Meanwhile ESP runs on the CPU."
 	case d.is("debian"):
 		return "Debian's kernels have it, those for clouds perhaps not: apt install linux-image-amd64 (or -arm64), and boot that; or build this one with " + wanted + "."

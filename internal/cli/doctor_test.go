@@ -66,7 +66,7 @@ func text(t *testing.T, r probe.Report, wide bool) string {
 func TestDoctorScreen(t *testing.T) {
 	const want = `p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC
 
-db1, Linux 6.12.117-amd64, Debian GNU/Linux 13 (trixie)
+db1, Debian GNU/Linux 13 (trixie)
 ├─ ✗ kernel  Linux 6.12
 │  ├─ ! INET6_ESP      kernel built without INET6_ESP
 │  │                   /proc/INET6_ESP: value of INET6_ESP
@@ -124,8 +124,8 @@ func TestDoctorSeveral(t *testing.T) {
 func TestDoctorWraps(t *testing.T) {
 	r := sample()
 	long := strings.TrimSpace(strings.Repeat("many words ", 40))
-	r.Devices[0].Layers[1].Checks[1].Why, r.Devices[0].Layers[1].Checks[1].Fix = long, long
-	for _, line := range []string{"│  └─ ! speed     many words", "\n│                 words many", "\n 3. many words", "\n    "} {
+	r.Devices[0].Layers[1].Checks[1].Why, r.Devices[0].Layers[1].Checks[1].Fix, r.Devices[0].Reason = long, long, long
+	for _, line := range []string{"NOT READY: many words", "\n  many words", "│  └─ ! speed     many words", "\n│                 words many", "\n 3. many words", "\n    "} {
 		if got := text(t, r, false); !strings.Contains(got, line) {
 			t.Errorf("no %q in\n%s", line, got)
 		}
@@ -193,4 +193,52 @@ func TestPaint(t *testing.T) {
 	if got := wrap("a bb  ccc dddddddd", 6); strings.Join(got, "|") != "a bb|ccc|dddddddd" {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestDoctorHosts: exit codes and screens of whole hosts. Whatever the NIC, each screen fits, and says
+// the verdict of the exit code first.
+func TestDoctorHosts(t *testing.T) {
+	const secret = "files: {boot/config-6.8.0-88-generic: !denied '', proc/kallsyms: !denied '', lib/modules/6.8.0-88-generic: !denied ''}"
+	for _, c := range []struct {
+		parts []string
+		code  int
+		first string // line
+	}{
+		{[]string{"distro/ubuntu-24.04", "nic/connectx-7"}, 0, "p4p1: crypto offload READY"},
+		{[]string{"distro/debian-13", "nic/connectx-7"}, 3, "p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC"},
+		{[]string{"distro/ubuntu-24.04", "nic/connectx-7", "kernel/not-root", secret}, 4, "p4p1: crypto offload UNKNOWN: whether the kernel has XFRM_OFFLOAD is not known:"},
+		{[]string{"distro/ubuntu-24.04", "nic/virtio"}, 3, "db1: crypto offload NOT READY: no NIC that could offload ESP"},
+		{[]string{"distro/no-esp", "nic/virtio"}, 3, "db1: crypto offload NOT READY: kernel built without XFRM_OFFLOAD"},
+	} {
+		code, out := runDoctor(t, formatText, c.parts...)
+		if first, _, _ := strings.Cut(out, "\n"); code != c.code || !strings.HasPrefix(first, c.first) {
+			t.Errorf("%v: exit %d, %q; want %d, %q", c.parts, code, first, c.code, c.first)
+		}
+	}
+	words := map[int]string{0: " READY", 3: " NOT READY: ", 4: " UNKNOWN: "}
+	for _, nic := range probetest.Parts(t, "nic") {
+		for _, as := range []format{formatText, formatWide} {
+			code, out := runDoctor(t, as, "distro/rhel-9", nic)
+			if first, _, _ := strings.Cut(out, "\n"); !strings.Contains(first, words[code]) {
+				t.Errorf("%s: exit %d: %s", nic, code, first)
+			}
+			for line := range strings.Lines(out) {
+				if n := columns(strings.TrimRight(line, "\n")); n > 100 && strings.Count(strings.TrimLeft(line, "│ "), " ") > 1 {
+					t.Errorf("%s: %d columns: %s", nic, n, line)
+				}
+			}
+		}
+		code, out := runDoctor(t, formatJSON, "distro/rhel-9", nic)
+		var view struct{ OK *bool }
+		if err := json.Unmarshal([]byte(out), &view); err != nil || view.OK == nil || *view.OK != (code == 0) {
+			t.Errorf("%s: exit %d, %v: %s", nic, code, err, out)
+		}
+	}
+}
+
+func runDoctor(t *testing.T, as format, parts ...string) (code int, out string) {
+	t.Helper()
+	var b bytes.Buffer
+	d := doctor{as: as, system: func() probe.System { return probetest.Load(t, append([]string{"base"}, parts...)...) }}
+	return exitCode(d.run(context.Background(), &b)), b.String()
 }

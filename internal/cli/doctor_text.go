@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -15,9 +16,9 @@ func writeReport(w io.Writer, r probe.Report, wide bool) error {
 	s := newScreen(w)
 	var b strings.Builder
 	for _, v := range verdicts(r) {
-		b.WriteString(s.paint(bold, v.name+": crypto offload ") + s.paint(bold+";"+v.colour, v.text) + v.reason + "\n")
+		b.WriteString(v.text(s))
 	}
-	b.WriteString("\n" + strings.Join(slices.DeleteFunc([]string{r.Host, "Linux " + r.Kernel, r.Distribution}, func(s string) bool { return s == "" }), ", ") + "\n")
+	b.WriteString("\n" + strings.Join(slices.DeleteFunc([]string{r.Host, r.Distribution}, func(s string) bool { return s == "" }), ", ") + "\n")
 	s.write(&b, reportTree(r, wide), "")
 	writeToDo(&b, s, r)
 	if len(r.Unseen) > 0 {
@@ -34,32 +35,33 @@ func writeReport(w io.Writer, r probe.Report, wide bool) error {
 	return err
 }
 
-// verdictLine is "p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC".
-type verdictLine struct{ name, text, colour, reason string }
+// verdictOf is that of a device, or of a host without any.
+type verdictOf struct {
+	name      string
+	readiness probe.Readiness
+	reason    string
+}
 
-func verdicts(r probe.Report) []verdictLine {
-	line := func(name string, readiness probe.Readiness, reason string) verdictLine {
-		v := verdictLine{name: name, text: string(readiness), colour: map[probe.Readiness]string{probe.Ready: green, probe.NotReady: red}[readiness]}
-		if v.colour == "" {
-			v.colour = yellow
-		}
-		if reason != "" {
-			v.reason = ": " + reason
-		}
-		return v
-	}
+func verdicts(r probe.Report) []verdictOf {
 	if len(r.Devices) == 0 {
-		name := r.Host
-		if name == "" {
-			name = "this host"
-		}
-		return []verdictLine{line(name, r.Readiness, r.Reason)}
+		return []verdictOf{{cmp.Or(r.Host, "this host"), r.Readiness, r.Reason}}
 	}
-	var all []verdictLine
+	var all []verdictOf
 	for _, d := range r.Devices {
-		all = append(all, line(d.Name, d.Readiness, d.Reason))
+		all = append(all, verdictOf{d.Name, d.Readiness, d.Reason})
 	}
 	return all
+}
+
+// text is "p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC", in lines.
+func (v verdictOf) text(s screen) string {
+	colour := map[probe.Readiness]string{probe.Ready: green, probe.NotReady: red, probe.Unclear: yellow}[v.readiness]
+	sentence := v.name + ": crypto offload " + string(v.readiness)
+	if v.reason != "" {
+		sentence += ": " + v.reason
+	}
+	wrapped := strings.Join(wrap(sentence, s.width-2), "\n  ") + "\n"
+	return strings.Replace(wrapped, string(v.readiness), s.paint(bold+";"+colour, string(v.readiness)), 1)
 }
 
 // reportTree puts the layers in the order they build on each other: those of the host that others
