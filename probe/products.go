@@ -45,6 +45,7 @@ const (
 
 	vendorList  = "NVIDIA MLNX_OFED 24.10 LTS, IPsec Crypto Offload: crypto-enabled BlueField-2, ConnectX-6 Dx, ConnectX-7; not ConnectX-6, not ConnectX-6 Lx"
 	vendorNewer = "the same: newer crypto-enabled generations should, unless their documents say otherwise; id from Linux, mlx5/core/main.c"
+	vendorByNIC = "the same, by its NIC, a ConnectX-7; BlueField-3 itself is not named; id from the PCI ID database"
 	vendorLx    = "MLNX_OFED 24.10, IPsec Crypto Offload: no; MLNX_OFED 5.8 and IPsec Packet Offload: yes"
 	vendorNone  = "in none of the vendor's lists; id from Linux, mlx5/core/main.c"
 	kernelVF    = "Linux 6.7, devlink-port: ipsec_crypto, off by default"
@@ -68,8 +69,8 @@ var Products = []Product{
 	{mellanox, 0x2101, "ConnectX-10 NVLink-C2C", Expected, "", vendorNewer},
 	{mellanox, 0xa2d2, "BlueField", NotListed, "its NIC is a ConnectX-5", vendorNone},
 	{mellanox, 0xa2d6, "BlueField-2", Offloads, limited, vendorList},
-	{mellanox, 0xa2d9, "BlueField-3 Lx", Expected, "its NIC is a ConnectX-7", vendorNewer},
-	{mellanox, 0xa2dc, "BlueField-3", Offloads, "its NIC is a ConnectX-7", vendorNewer},
+	{mellanox, 0xa2d9, "BlueField-3 Lx", Expected, "its NIC is a ConnectX-7", vendorByNIC},
+	{mellanox, 0xa2dc, "BlueField-3", Offloads, "its NIC is a ConnectX-7", vendorByNIC},
 	{mellanox, 0xa2df, "BlueField-4", Expected, "", vendorNewer},
 }
 

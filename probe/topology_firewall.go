@@ -56,11 +56,12 @@ func (s *survey) firewallCheck(d *device, c Check, first func(nfproto string) fi
 					continue
 				}
 				worst = outcome
-				c.Evidence = append(c.Evidence[:1:1], Evidence{"nft list chain " + whereOf(by), by})
+				chain, rule, _ := strings.Cut(by, ": ")
+				c.Evidence = append(c.Evidence[:1:1], Evidence{"nft list chain " + chain, rule})
 				if c.Answer = Unknown; outcome == firewall.Dropped {
 					c.Answer = No
 					c.Why = fmt.Sprintf("dropped %s over %s: %s", way.word, familyName(nfproto), by)
-					c.Fix = firewallFix(chains, whereOf(by), first(nfproto))
+					c.Fix = firewallFix(chains, chain, first(nfproto))
 				} else {
 					c.Why = fmt.Sprintf("%s over %s it depends on what is not known here, as addresses: %s", way.word, familyName(nfproto), by)
 				}
@@ -73,18 +74,12 @@ func (s *survey) firewallCheck(d *device, c Check, first func(nfproto string) fi
 	return c
 }
 
-// whereOf is the chain of a rule as Pass names it.
-func whereOf(by string) string {
-	chain, _, _ := strings.Cut(by, ": ")
-	return chain
-}
-
 // legacyCheck: rules of iptables-legacy are not nftables', and are not followed here. Its
 // tables are there once somebody has looked at them.
 func (s *survey) legacyCheck(c Check) Check {
 	for _, name := range []string{"ip_tables_names", "ip6_tables_names"} {
 		file := "proc/net/" + name
-		tables, err := fs.ReadFile(s.root, file)
+		tables, err := s.netFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

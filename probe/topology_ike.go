@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -53,11 +54,15 @@ func (s *survey) processes(pass func(comm string) bool) ([]process, error) {
 func (s *survey) ikeCheck() Check {
 	c := Check{ID: "host.ike", Title: "no other IKE daemon", Weight: Warns, Evidence: []Evidence{{"/proc/*/comm", ""}}}
 	found, err := s.processes(func(comm string) bool { return ikeDaemons[comm] != "" })
+	_, hidden := s.read("proc/1/comm")
 	switch {
 	case err != nil:
 		c.Why = "processes not listed: " + unread(err)
+	case len(found) == 0 && hidden != nil:
+		c.Why = "processes of others are hidden" // hidepid, proc(5)
 	case len(found) == 0:
 		c.Answer, c.Why = Yes, "none is running"
+		c.Evidence[0].Value = "none of " + strings.Join(slices.Sorted(maps.Keys(ikeDaemons)), ", ")
 	default:
 		p := found[0]
 		c.Evidence = nil
@@ -95,7 +100,7 @@ func (s *survey) portsCheck() Check {
 	var taken []udpSocket
 	for _, name := range []string{"udp", "udp6"} {
 		file := "proc/net/" + name
-		text, err := fs.ReadFile(s.root, file)
+		text, err := s.netFile(name)
 		if errors.Is(err, fs.ErrNotExist) && name == "udp6" {
 			continue // a kernel without IPv6
 		}
@@ -127,6 +132,16 @@ func (s *survey) portsCheck() Check {
 		c.Fix = "End " + owner.comm + ", or use SAs without UDP encapsulation."
 	}
 	return c
+}
+
+// netFile reads a file of /proc/net: of the calling thread's network namespace, since /proc/net is
+// that of the process's first thread.
+func (s *survey) netFile(name string) ([]byte, error) {
+	text, err := fs.ReadFile(s.root, "proc/thread-self/net/"+name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fs.ReadFile(s.root, "proc/net/"+name)
+	}
+	return text, err
 }
 
 // owner finds who holds one of the sockets, and its port, by the links in /proc/PID/fd: of IKE daemons and of
