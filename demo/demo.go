@@ -216,8 +216,9 @@ func (r *run) readBack(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("host %s: read the SAs back: %w", h.name, err)
 			}
-			v, why := verdict.Judge(verdict.Evidence{Userspace: true, Offload: sa.Offload, Before: r.before[h.name+sa.ID().String()], After: sa.Counters})
-			r.report.SAs = append(r.report.SAs, newSAReport(h.name, &sa, v, why))
+			before := r.before[h.name+sa.ID().String()]
+			j := verdict.Judge(verdict.Evidence{Engine: verdict.Userspace, SAs: []verdict.SA{verdict.SAOf(&sa, &before)}})[0]
+			r.report.SAs = append(r.report.SAs, newSAReport(h.name, &sa, j.Verdict, j.Why))
 		}
 	}
 	return nil

@@ -1,45 +1,93 @@
 package verdict
 
-import (
-	"fmt"
-
-	"espalier/ipsec"
-)
-
-// Verdict on one SA.
+// Verdict on an SA, or on several.
 type Verdict string
 
 const (
 	Hardware Verdict = "HARDWARE" // a NIC encrypts, shown by its own counters
-	Software Verdict = "SOFTWARE" // the kernel or the device encrypts on the CPU, and no NIC was to
-	Mixed    Verdict = "MIXED"    // some packets by the NIC, some in software
+	Software Verdict = "SOFTWARE" // the kernel or the userspace device encrypts on the CPU
+	Mixed    Verdict = "MIXED"    // some packets by the NIC, some not; of several SAs, one so and one so
 	Emulated Verdict = "EMULATED" // an offload device that is no NIC, such as espalier's own
 	Idle     Verdict = "IDLE"     // no packet in the interval: nothing to judge
 	Unknown  Verdict = "UNKNOWN"  // the evidence does not suffice
 )
 
-// Evidence about one SA, gathered over an interval of traffic.
-type Evidence struct {
-	// Userspace is true if a userspace device, not the kernel, answered for the SA.
-	Userspace bool
-	// Offload as it was read back, after the add.
-	Offload ipsec.Offload
-	// Before and After are the SA's counters at both ends of the interval.
-	Before, After ipsec.Counters
+// Judgement is a verdict and what it rests on.
+type Judgement struct {
+	Verdict Verdict
+	Reason  Reason
+	Why     string // the reason with its numbers, for a person
+	// Unchecked is what could still be otherwise, and how to find out.
+	Unchecked []string
 }
 
-// Judge returns the verdict and, for a person, what it rests on.
-func Judge(e Evidence) (Verdict, string) {
-	moved := int64(e.After.Packets) - int64(e.Before.Packets)
-	switch {
-	case moved < 0:
-		return Unknown, "the counters went backwards: the SA was replaced meanwhile"
-	case moved == 0:
-		return Idle, "no packet passed"
-	case e.Offload.Mode == ipsec.NoOffload:
-		return Software, fmt.Sprintf("%d packets; read back without an offload device", moved)
-	case e.Userspace:
-		return Emulated, fmt.Sprintf("%d packets; read back as %s offload to a userspace device", moved, e.Offload.Mode)
+// Reason for a verdict, by a name that stays the same.
+type Reason string
+
+const (
+	// SOFTWARE
+	NoOffload       Reason = "no-offload"       // read back without an offload device
+	RoutedElsewhere Reason = "routed-elsewhere" // packets leave by another device than the SA's
+	SwitchedOff     Reason = "feature-off"      // esp-hw-offload is off: the kernel encrypts packet by packet
+	LinkStill       Reason = "link-still"       // the SA's device has carried nothing at all
+	KernelESP       Reason = "kernel-esp"       // the kernel's own ESP was seen at work on these packets
+
+	// HARDWARE, or EMULATED by a driver that is no hardware's
+	Balanced Reason = "balanced" // the device has encrypted as many packets as its SAs have sent
+
+	// EMULATED
+	UserspaceDevice Reason = "userspace" // a userspace device answered for the SA
+	Simulated       Reason = "simulated" // the driver is known to play a NIC, and does not count
+
+	// MIXED
+	Partly Reason = "partly" // the device has encrypted some of the SA's packets
+
+	// IDLE
+	NoPacket Reason = "no-packet"
+
+	// UNKNOWN
+	Replaced     Reason = "replaced"       // the SA's counters went backwards
+	Integrity    Reason = "integrity"      // every packet failed the integrity check
+	NotAsked     Reason = "not-asked"      // the device could not be asked
+	NoCounters   Reason = "no-counters"    // the driver does not count what the device encrypts
+	NoCarrier    Reason = "no-carrier"     // the device's link is down: what is sent is lost
+	Dropped      Reason = "dropped"        // the NIC dropped every packet
+	Lost         Reason = "lost"           // packets were lost in a queue, which may be those that are missing
+	StoodStill   Reason = "stood-still"    // the NIC's counters did, and nothing tells who encrypted
+	Nobody       Reason = "nobody"         // neither the NIC nor the kernel was seen to encrypt
+	Surplus      Reason = "surplus"        // the NIC counts more than its SAs have sent
+	CameOrWent   Reason = "came-or-went"   // SAs were added or deleted meanwhile
+	Coarse       Reason = "coarse"         // too much passed while the counters were read
+	SomeOfThem   Reason = "some-of-them"   // the NIC has encrypted some of the packets of several SAs
+	Strange      Reason = "strange-driver" // a driver that nobody has looked at yet
+	Contradicted Reason = "contradicted"   // NIC and kernel both claim to have encrypted
+	Uncounted    Reason = "uncounted"      // the NIC has counted packets, but this kernel does not tell of which SA
+)
+
+// MaySettle reports whether packets that were under way when the counters were read would explain
+// the judgement: then to read again a little later helps.
+func (j *Judgement) MaySettle() bool {
+	switch j.Reason {
+	case StoodStill, Nobody, Partly, SomeOfThem, Surplus, Lost:
+		return true
 	}
-	return Unknown, fmt.Sprintf("%d packets; read back as %s offload, but without the NIC's counters nobody knows who encrypted", moved, e.Offload.Mode)
+	return false
+}
+
+// Together is the verdict on several SAs, as the two of a pair. Those that are idle do not count
+// as long as others are not; what is unknown of one is unknown of all.
+func Together(verdicts ...Verdict) Verdict {
+	all := Idle
+	for _, v := range verdicts {
+		switch {
+		case v == Idle || v == all:
+		case v == Unknown:
+			return Unknown
+		case all == Idle:
+			all = v
+		default:
+			all = Mixed
+		}
+	}
+	return all
 }

@@ -16,7 +16,7 @@ import (
 // "ipsec" are vocabulary: they import nothing of the module.
 var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
-	"internal/cli": {"dataplane", "demo", "internal/usedkeys", "ipsec", "probe", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
+	"internal/cli": {"dataplane", "demo", "internal/usedkeys", "internal/xfrmstat", "ipsec", "lint", "probe", "verdict", "verdict/observe", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/pair", "xfrm/server"},
 
 	"ipsec":         {},
 	"internal/fd":   {},
@@ -25,8 +25,12 @@ var arrows = map[string][]string{
 	"xfrm":        {"ipsec"},
 	"xfrm/client": {"xfrm", "ipsec"},
 	"xfrm/outage": {"xfrm", "ipsec"},
+	"xfrm/pair":   {"xfrm", "ipsec"},
 	"xfrm/server": {"xfrm", "ipsec"},
 	"verdict":     {"ipsec"},
+	"lint":        {"xfrm", "xfrm/pair", "ipsec"},
+
+	"verdict/observe": {"verdict", "xfrm", "xfrm/pair", "ipsec"},
 
 	"aesgcm":     {},
 	"esp/replay": {},
@@ -40,6 +44,7 @@ var arrows = map[string][]string{
 	"probe/firewall":    {},
 	"probe/probetest":   {"probe", "probe/firewall"},
 	"internal/usedkeys": {"ipsec"},
+	"internal/xfrmstat": {},
 
 	"internal/netns": {},
 	"internal/wire":  {"internal/inet", "ipsec"},
@@ -54,6 +59,7 @@ var outside = map[string][]string{
 	"ipsec":         {},
 	"internal/inet": {"golang.org/x/sys"},
 	"verdict":       {},
+	"lint":          {},
 	"esp/replay":    {},
 	"esp":           {},
 	"aesgcm":        {"golang.org/x/sys"},

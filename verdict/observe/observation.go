@@ -1,0 +1,183 @@
+package observe
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"espalier/ipsec"
+	"espalier/verdict"
+	"espalier/xfrm"
+	"espalier/xfrm/pair"
+)
+
+// Observation is what was seen of a SAD over an interval. States, Evidence.SAs and Judgements are about
+// the same SAs, in the same order.
+type Observation struct {
+	Took       time.Duration
+	States     []*xfrm.State // at the end; without keys
+	Policies   []*xfrm.Policy
+	Matching   *pair.Matching
+	Evidence   verdict.Evidence
+	Judgements []verdict.Judgement
+	// Drops at the end, and how many of them are of the interval; nil: the engine does not tell.
+	Drops []Drop
+}
+
+// Drop is one of the reasons for which packets were dropped.
+type Drop struct {
+	ipsec.DropCount
+	Moved uint64 // in the interval
+}
+
+func (o *Observation) maySettle() bool {
+	return slices.ContainsFunc(o.Judgements, func(j verdict.Judgement) bool { return j.MaySettle() })
+}
+
+// identity tells SAs apart; one that was deleted and added again is another.
+type identity struct {
+	src, dst netip.Addr
+	proto    uint8
+	spi      ipsec.SPI
+	mark     xfrm.Mark
+	added    uint64
+}
+
+func identityOf(s *xfrm.State) identity {
+	id := identity{src: s.Src, dst: s.Dst, proto: s.Proto, spi: s.SPI, added: s.Current.AddTime}
+	if s.Mark != nil {
+		id.mark = *s.Mark
+	}
+	return id
+}
+
+// compare makes an observation of what was read.
+func compare(before, after *reading, f *facts, userspace bool) *Observation {
+	o := &Observation{Took: after.at.Sub(before.at), States: after.states, Policies: f.policies}
+	var local func(netip.Addr) bool
+	if f.local != nil {
+		local = func(a netip.Addr) bool { return f.local[a] }
+	}
+	o.Matching = pair.Match(o.States, o.Policies, local)
+	o.Evidence = verdict.Evidence{Interval: o.Took, Devices: devices(before, after, f)}
+	if f.cpu {
+		o.Evidence.CPU = &[4]verdict.CPU{before.cpu[0], before.cpu[1], after.cpu[0], after.cpu[1]}
+	}
+	if userspace {
+		o.Evidence.Engine = verdict.Userspace
+	}
+	o.addSAs(before, f)
+	o.Judgements = verdict.Judge(o.Evidence)
+	o.addDrops(before.drops, after.drops)
+	return o
+}
+
+func (o *Observation) addSAs(before *reading, f *facts) {
+	old := make(map[identity]*xfrm.State, len(before.states))
+	for _, s := range before.states {
+		old[identityOf(s)] = s
+	}
+	o.Evidence.SAs = make([]verdict.SA, len(o.States))
+	for i, s := range o.States {
+		d := o.Matching.Directions[i]
+		sa := verdict.SA{
+			ID: ipsec.SAID{Dst: s.Dst, SPI: s.SPI}, Direction: d, Offload: offloadOf(s),
+			After: countsOf(s, d), Changed: true,
+		}
+		id := identityOf(s)
+		if was := old[id]; was != nil && sameOffload(was, s) {
+			sa.Before, sa.Changed = countsOf(was, d), false
+			delete(old, id)
+		}
+		if offloadedOut(s) {
+			sa.Route = f.routes[destinationOf(s)]
+		}
+		o.Evidence.SAs[i] = sa
+	}
+	for _, s := range before.states {
+		if _, gone := old[identityOf(s)]; gone && s.Offload != nil {
+			offload := offloadOf(s)
+			o.Evidence.Gone = append(o.Evidence.Gone, verdict.Gone{Device: offload.Interface, Direction: offload.Direction})
+		}
+	}
+}
+
+func sameOffload(a, b *xfrm.State) bool { return offloadOf(a) == offloadOf(b) }
+
+func offloadOf(s *xfrm.State) ipsec.Offload {
+	if s.Offload == nil {
+		return ipsec.Offload{}
+	}
+	o := ipsec.Offload{Mode: ipsec.CryptoOffload, Interface: int(s.Offload.Ifindex), Direction: ipsec.Outbound}
+	if s.Offload.Flags&xfrm.OffloadPacket != 0 {
+		o.Mode = ipsec.PacketOffload
+	}
+	if s.Offload.Flags&xfrm.OffloadInbound != 0 {
+		o.Direction = ipsec.Inbound
+	}
+	return o
+}
+
+func countsOf(s *xfrm.State, d ipsec.Direction) verdict.Counts {
+	c := verdict.Counts{
+		Packets: s.Current.Packets, Bytes: s.Current.Bytes,
+		Replayed: uint64(s.Stats.Replay), Late: uint64(s.Stats.ReplayWindow), Forged: uint64(s.Stats.IntegrityFailed),
+	}
+	if r := s.Replay; r != nil {
+		sent, received := uint64(r.OSeqHi)<<32|uint64(r.OSeq), uint64(r.SeqHi)<<32|uint64(r.Seq)
+		switch d {
+		case ipsec.Outbound:
+			c.Sequence = sent
+		case ipsec.Inbound:
+			c.Sequence = received
+		default:
+			c.Sequence = max(sent, received)
+		}
+	}
+	return c
+}
+
+// devices puts together what was read of them.
+func devices(before, after *reading, f *facts) []verdict.Device {
+	var all []verdict.Device
+	for index, end := range after.ports[1] {
+		d := deviceOf(index, end)
+		begin, there := before.ports[0][index]
+		if !there {
+			d.Problem = "SAs were offloaded to it only meanwhile"
+			all = append(all, d)
+			continue
+		}
+		readings := [4]port{begin, before.ports[1][index], after.ports[0][index], end}
+		for i, p := range readings {
+			d.Readings[i] = p.counted
+			d.Counts = d.Counts && p.counts
+			d.Shifted = d.Shifted || p.real != end.real
+			if p.problem != "" {
+				d.Problem = p.problem
+			}
+		}
+		d.ESP = f.features[index]
+		all = append(all, d)
+	}
+	for index, p := range f.via {
+		all = append(all, deviceOf(index, p))
+	}
+	slices.SortFunc(all, func(a, b verdict.Device) int { return a.Index - b.Index })
+	return all
+}
+
+func deviceOf(index int, p port) verdict.Device {
+	return verdict.Device{Index: index, Name: p.name, Driver: p.driver, Kind: p.kind, Lower: p.lower,
+		Up: p.up, Carrier: p.carrier, Counts: p.counts, Problem: p.problem}
+}
+
+func (o *Observation) addDrops(before, after []ipsec.DropCount) {
+	was := make(map[string]uint64, len(before))
+	for _, d := range before {
+		was[d.Reason] = d.Packets
+	}
+	for _, d := range after {
+		o.Drops = append(o.Drops, Drop{d, d.Packets - min(was[d.Reason], d.Packets)})
+	}
+}

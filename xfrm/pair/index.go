@@ -1,0 +1,78 @@
+package pair
+
+import (
+	"net/netip"
+
+	"espalier/xfrm"
+)
+
+// index finds the states that may serve a template without looking at all of them.
+type index struct {
+	states  []*xfrm.State
+	byDst   map[dstKey][]int
+	byReqid map[reqidKey][]int
+	byMode  map[modeKey][]int
+}
+
+type modeKey struct {
+	proto uint8
+	mode  xfrm.Mode
+}
+
+type reqidKey struct {
+	modeKey
+	reqid uint32
+}
+
+type dstKey struct {
+	modeKey
+	dst netip.Addr
+}
+
+func newIndex(states []*xfrm.State) *index {
+	x := &index{states, map[dstKey][]int{}, map[reqidKey][]int{}, map[modeKey][]int{}}
+	for i, s := range states {
+		k := modeKey{s.Proto, s.Mode}
+		x.byMode[k] = append(x.byMode[k], i)
+		x.byReqid[reqidKey{k, s.Reqid}] = append(x.byReqid[reqidKey{k, s.Reqid}], i)
+		x.byDst[dstKey{k, s.Dst}] = append(x.byDst[dstKey{k, s.Dst}], i)
+	}
+	return x
+}
+
+// candidates are states among which are all that serve a template.
+func (x *index) candidates(p *xfrm.Policy, t *xfrm.Tmpl) []int {
+	k := modeKey{t.Proto, t.Mode}
+	some := x.between(p, t)
+	if p.Dir == xfrm.PolicyOut || t.Reqid != 0 {
+		if same := x.byReqid[reqidKey{k, t.Reqid}]; len(same) < len(some) {
+			return same
+		}
+	}
+	return some
+}
+
+// between are those whose destination may be that of a template.
+func (x *index) between(p *xfrm.Policy, t *xfrm.Tmpl) []int {
+	k := modeKey{t.Proto, t.Mode}
+	switch {
+	case hasEndpoints(t.Mode):
+		return x.byDst[dstKey{k, t.Dst}]
+	case p.Sel.Dst.IsSingleIP():
+		return x.byDst[dstKey{k, p.Sel.Dst.Addr()}]
+	}
+	return x.byMode[k]
+}
+
+// near is a state that would serve a policy if its reqid were another, and serves none as it is; -1
+// if there is none.
+func (x *index) near(p *xfrm.Policy, serves [][]int) int {
+	for t := range p.Tmpls {
+		for _, s := range x.between(p, &p.Tmpls[t]) {
+			if len(serves[s]) == 0 && FitsButReqid(p, &p.Tmpls[t], x.states[s]) {
+				return s
+			}
+		}
+	}
+	return -1
+}
