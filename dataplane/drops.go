@@ -111,9 +111,9 @@ func (d *drops) countN(r Reason, n int) { d[r].Add(uint64(n)) }
 
 // Drops implements ipsec.Accounting.
 func (d *Device) Drops(context.Context) ([]ipsec.DropCount, error) {
-	counts := make([]ipsec.DropCount, reasons)
-	for r, row := range reasonTable {
-		counts[r] = ipsec.DropCount{Reason: row.name, Counter: row.counter, Meaning: row.meaning, Packets: d.drops[r].Load()}
+	counts := DropReasons()[:reasons]
+	for r := range counts {
+		counts[r].Packets = d.drops[r].Load()
 	}
 	counts[InOverrun].Packets += d.tap.overrun()
 	counts[InTruncated].Packets += d.unreadable()
@@ -121,10 +121,24 @@ func (d *Device) Drops(context.Context) ([]ipsec.DropCount, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(counts,
-		ipsec.DropCount{Reason: "guard-out", Counter: "XfrmOutPolBlock", Meaning: "cleartext of a protected selector that went past the routes", Packets: stopped.Out},
-		ipsec.DropCount{Reason: "guard-in", Counter: "XfrmInTmplMismatch", Meaning: "cleartext of a protected selector from the wire", Packets: stopped.In},
-	), nil
+	guarded := guardReasons
+	guarded[0].Packets, guarded[1].Packets = stopped.Out, stopped.In
+	return append(counts, guarded[:]...), nil
+}
+
+// guardReasons are those of the guard, which is not of the process.
+var guardReasons = [2]ipsec.DropCount{
+	{Reason: "guard-out", Counter: "XfrmOutPolBlock", Meaning: "cleartext of a protected selector that went past the routes"},
+	{Reason: "guard-in", Counter: "XfrmInTmplMismatch", Meaning: "cleartext of a protected selector from the wire"},
+}
+
+// DropReasons are all reasons that a device has, in packet order, with no packets.
+func DropReasons() []ipsec.DropCount {
+	all := make([]ipsec.DropCount, 0, len(reasonTable)+len(guardReasons))
+	for _, row := range reasonTable {
+		all = append(all, ipsec.DropCount{Reason: row.name, Counter: row.counter, Meaning: row.meaning})
+	}
+	return append(all, guardReasons[:]...)
 }
 
 // unreadable counts what the sockets received and threw away, such as packets that end with

@@ -30,7 +30,7 @@ func Judge(e Evidence) []Judgement {
 
 // alone judges an SA by what is known of it alone, as far as that suffices.
 func alone(e *Evidence, sa *SA) (Judgement, bool) {
-	moved := sa.moved()
+	moved := sa.Moved()
 	switch {
 	case sa.backwards():
 		return Judgement{Verdict: Unknown, Reason: Replaced, Why: "its counters went backwards: the SA was replaced meanwhile"}, true
@@ -56,11 +56,11 @@ func idle() Judgement {
 	return Judgement{Verdict: Idle, Reason: NoPacket, Why: "no packet in the interval"}
 }
 
-// moved is how many packets of the SA passed through ESP in the interval: outbound those that got
+// Moved is how many packets of the SA passed through ESP in the interval: outbound those that got
 // a sequence number, since the packets counted are ones that a NIC may cut up; inbound those that
 // were decrypted, whatever became of them then. A NIC that does all of ESP numbers packets itself,
 // and the SA has but the NIC's own count.
-func (sa *SA) moved() uint64 {
+func (sa *SA) Moved() uint64 {
 	b, a := &sa.Before, &sa.After
 	numbers, count := a.Sequence-b.Sequence, a.Packets-b.Packets
 	refused := a.Replayed - b.Replayed + a.Late - b.Late

@@ -37,10 +37,10 @@ func (b *books) ledger(sa *SA) *ledger {
 func (b *books) byCPU(sa *SA) {
 	switch sa.direction() {
 	case ipsec.Inbound, ipsec.Outbound:
-		b.certain[sa.direction()] += sa.moved()
+		b.certain[sa.direction()] += sa.Moved()
 	default:
-		b.possible[ipsec.Inbound] += sa.moved()
-		b.possible[ipsec.Outbound] += sa.moved()
+		b.possible[ipsec.Inbound] += sa.Moved()
+		b.possible[ipsec.Outbound] += sa.Moved()
 	}
 }
 
@@ -123,7 +123,7 @@ func growth(n [4]uint64) span {
 
 // enter puts an SA into the books.
 func (l *ledger) enter(sa *SA, index int) {
-	n := entry{sa: sa, index: index, moved: sa.moved()}
+	n := entry{sa: sa, index: index, moved: sa.Moved()}
 	if n.reason, n.why = l.wentPast(sa); n.reason != "" {
 		l.past = append(l.past, n)
 		l.books.byCPU(sa)

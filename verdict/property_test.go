@@ -60,7 +60,7 @@ func sentThrough(e *Evidence, device int, d ipsec.Direction, past []Judgement) (
 	for i := range e.SAs {
 		sa := &e.SAs[i]
 		if sa.Offload.Mode != ipsec.NoOffload && sa.Offload.Interface == device && sa.Offload.Direction == d && (past == nil || past[i].Verdict != Software) {
-			n += sa.moved()
+			n += sa.Moved()
 		}
 	}
 	return n
@@ -84,7 +84,7 @@ func TestHardwareNeedsBalancedBooks(t *testing.T) {
 			reached++
 			sa := &e.SAs[i]
 			d := e.device(sa.Offload.Interface)
-			if e.Engine != Kernel || sa.Offload.Mode == ipsec.NoOffload || d == nil || !d.Counts || TrustIn(d.Driver) != Trusted || sa.moved() == 0 {
+			if e.Engine != Kernel || sa.Offload.Mode == ipsec.NoOffload || d == nil || !d.Counts || TrustIn(d.Driver) != Trusted || sa.Moved() == 0 {
 				t.Fatalf("HARDWARE: %+v on %+v", sa, d)
 			}
 			tally := func(r int) Tally {

@@ -46,19 +46,28 @@ func newRootCommand() *cobra.Command {
 		Short: "IPsec ESP with AES-GCM at line rate, proven and closed when it fails",
 		Long: `IPsec ESP with AES-GCM for Linux hosts: by the NIC where it can, by the kernel or a
 userspace device where it cannot.`,
-		Example: `  espalier demo                       # see it work, without any NIC
+		Example: `  espalier                            # who encrypts what: espalier status
+  espalier demo                       # see it work, without any NIC
   espalier doctor                     # can this host offload, and if not, why not?
   espalier dataplane --dev p4p1       # a userspace offload device behind p4p1
   espalier xfrm state list            # its SAs, or the kernel's`,
 		Args:          usageArgs(unknownCommand),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	status := newStatusCommand()
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		status.SetContext(cmd.Context())
+		return status.RunE(status, args)
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
-	root.AddCommand(newDemoCommand(), newDoctorCommand(), newDataplaneCommand(), newXfrmCommand(), newCompletionCommand(), newVersionCommand())
+	root.AddCommand(
+		status, newExplainCommand(), newDoctorCommand(),
+		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(),
+		newCompletionCommand(), newVersionCommand(),
+	)
 	return root
 }
 

@@ -15,6 +15,8 @@ func Schemas() map[string][]any {
 	return map[string][]any{
 		"espalier/demo/v1":         {demo.Report{}},
 		"espalier/doctor/v1":       {doctorView{}},
+		"espalier/status/v1":       {statusView{}},
+		"espalier/explain/v1":      {explainView{}},
 		"espalier/xfrm-state/v1":   {stateList{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-policy/v1":  {policyList{}, defaultsView{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-monitor/v1": {eventView{}, dryRun{}, failure{}},

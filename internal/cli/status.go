@@ -1,0 +1,244 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"espalier/verdict"
+	"espalier/verdict/observe"
+	"espalier/xfrm"
+)
+
+const statusLong = `Show who encrypts the traffic of each pair of SAs, and how that is known:
+
+  HARDWARE   the NIC: it has encrypted as many packets as its SAs have sent
+  SOFTWARE   the CPU
+  MIXED      both
+  EMULATED   an offload device that is no NIC, such as espalier's own
+  IDLE       nothing was sent or received meanwhile
+  UNKNOWN    the evidence does not suffice; the reason says what is missing
+
+It reads the SAs and the NIC's counters twice, and so takes as long as --interval. Besides it shows
+when an SA will have used up its sequence numbers or reached a limit, what was dropped and why,
+policies that no SA serves, SAs that serve none, and what is not as safe as it seems.
+
+It changes nothing, and shows no keys. It needs root. --probe puts kprobes on the kernel's own ESP
+while it watches, to see whether that has encrypted what the NIC has not counted.
+
+Exit status: 0; 3 if --require is unmet; 1 if the SAs could not be read; 2 for a wrong command line.`
+
+// statusRun is one invocation of `espalier status`.
+type statusRun struct {
+	sad      string
+	interval time.Duration
+	watch    bool
+	output   string
+	require  string
+	devices  []string
+	probe    bool
+
+	format format
+	out    io.Writer
+	errors io.Writer
+	now    func() time.Time
+	names  interfaceNames
+}
+
+func newStatusCommand() *cobra.Command {
+	r := &statusRun{now: time.Now}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show who encrypts each SA's traffic, and what is wrong with SAs and policies",
+		Long:  statusLong,
+		Example: `  espalier                                       # the same as espalier status
+  espalier status --watch
+  espalier status --interval 10s --require hardware && echo offloaded
+  espalier status -o json | jq '.pairs[] | [.peer, .verdict]'`,
+		Args: usageArgs(noArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return r.main(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.sad, "sad", "", "kernel, unix:PATH or auto: whose SAs (default auto, or ESPALIER_SAD)")
+	f.DurationVar(&r.interval, "interval", time.Second, "watch for this `TIME`")
+	f.BoolVarP(&r.watch, "watch", "w", false, "again and again, until Ctrl-C")
+	f.StringVarP(&r.output, "output", "o", "text", "text, wide, json or yaml")
+	f.StringVar(&r.require, "require", "", "exit with 3 unless every SA shown is of this `VERDICT`: hardware")
+	f.StringSliceVar(&r.devices, "dev", nil, "only SAs offloaded to `DEVICE`")
+	f.BoolVar(&r.probe, "probe", false, "also count what the kernel's own ESP encrypts, by kprobes")
+	cmd.RegisterFlagCompletionFunc("sad", fixedWords("kernel", "auto", "unix:"))
+	cmd.RegisterFlagCompletionFunc("output", fixedWords("text", "wide", "json", "yaml"))
+	cmd.RegisterFlagCompletionFunc("require", fixedWords("hardware"))
+	cmd.RegisterFlagCompletionFunc("dev", completeDevices)
+	return cmd
+}
+
+func fixedWords(words ...string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func completeDevices(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return (&knownValues{}).of(xfrm.ValueInterface), cobra.ShellCompDirectiveNoFileComp
+}
+
+func (r *statusRun) main(cmd *cobra.Command) error {
+	err := errors.Join(
+		choose("-o", r.output, map[string]func(){"text": func() {}, "wide": func() { r.format = formatWide },
+			"json": func() { r.format = formatJSON }, "yaml": func() { r.format = formatYAML }}),
+		choose("--require", strings.ToLower(r.require), map[string]func(){"": func() {}, "hardware": func() {}}),
+	)
+	switch {
+	case err != nil:
+	case r.interval < 0 || r.interval > 24*time.Hour:
+		err = fmt.Errorf("--interval %s: a time from 0 to 24h goes here", r.interval)
+	case r.watch && r.require != "":
+		err = errors.New("--watch has no end for --require to be judged at: leave one out")
+	}
+	if err != nil {
+		return usageError(fmt.Errorf("status: %w", err))
+	}
+	r.out, r.errors = cmd.OutOrStdout(), cmd.ErrOrStderr()
+	return r.run(cmd.Context())
+}
+
+func (r *statusRun) run(ctx context.Context) error {
+	dir, err := socketDir()
+	if err != nil {
+		return err
+	}
+	choice, err := chooseSAD(r.sad, os.Getenv("ESPALIER_SAD"), dir, r.devices)
+	if err != nil {
+		return statusSADError(err)
+	}
+	fmt.Fprintf(r.errors, "sad: %s\n", choice)
+	engine, err := choice.open()
+	if err != nil {
+		return needsNetAdmin(err)
+	}
+	defer engine.Close()
+	observer, err := observe.Open(engine, choice.socket != "")
+	if err != nil {
+		return err
+	}
+	defer observer.Close()
+	if r.probe && choice.socket == "" {
+		if err := observer.CountCPU(); err != nil {
+			return fmt.Errorf("--probe: %w", err)
+		}
+	}
+	if r.watch {
+		return r.watching(ctx, choice, engine, observer)
+	}
+	v, err := r.look(ctx, choice, engine, observer)
+	if err != nil {
+		return err
+	}
+	if err := r.show(r.out, v); err != nil {
+		return err
+	}
+	if !v.OK {
+		return &exitError{exitUnmet, fmt.Errorf("--require %s is unmet: %s", r.require, v.Verdict)}
+	}
+	return nil
+}
+
+// look observes for the interval. Where there is no SA there is nothing to wait for.
+func (r *statusRun) look(ctx context.Context, choice sadChoice, engine engine, observer *observe.Observer) (*statusView, error) {
+	interval := r.interval
+	if info, err := engine.SADInfo(ctx); err == nil && info.Count == 0 && !r.watch {
+		interval = 0
+	}
+	o, err := observer.During(ctx, func(ctx context.Context) error {
+		select {
+		case <-time.After(interval):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if err != nil {
+		return nil, needsNetAdmin(err)
+	}
+	v := newStatusView(o, r.now(), r.deviceName)
+	v.SAD, v.Kernel = choice.name(), kernelName()
+	v.only(r.devices)
+	v.OK = r.require == "" || v.Verdict == verdict.Hardware && v.all(verdict.Hardware)
+	return v, nil
+}
+
+// all reports whether every SA shown has a verdict; idle ones have none of the others.
+func (v *statusView) all(want verdict.Verdict) bool {
+	for i := range v.Pairs {
+		for _, sa := range v.Pairs[i].sas() {
+			if sa.Verdict != want {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (r *statusRun) deviceName(index int) string {
+	if name := r.names.name(index); name != "" {
+		return name
+	}
+	return fmt.Sprintf("interface %d", index)
+}
+
+func (r *statusRun) show(w io.Writer, v *statusView) error {
+	switch {
+	case r.format.isData():
+		return writeData(w, r.format, v)
+	case len(v.Pairs) == 0 && v.Policies == 0 && len(r.devices) == 0:
+		_, err := io.WriteString(w, howToBegin)
+		return err
+	case r.format == formatWide:
+		return writeWide(w, v)
+	}
+	return writeStatus(w, newScreen(r.out), v)
+}
+
+const howToBegin = `There are no SAs and no policies here: nothing is encrypted by IPsec.
+
+To begin:
+  espalier demo                  see it work, on this machine and without a NIC
+  espalier xfrm --help           add SAs and policies with the words of ip xfrm
+  espalier dataplane --dev DEV   a userspace offload device, where the NIC cannot
+  espalier --help                all commands
+`
+
+// statusSADError makes what is wrong with --sad a usage error, as everywhere but in xfrm.
+func statusSADError(err error) error {
+	var e *exitError
+	if errors.As(err, &e) && e.code == exitXfrmSyntax {
+		return usageError(e.err)
+	}
+	return err
+}
+
+// needsNetAdmin explains what reading SAs takes.
+func needsNetAdmin(err error) error {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return fmt.Errorf("reading SAs takes root (CAP_NET_ADMIN): run it with sudo; espalier --help has all commands (%w)", err)
+	}
+	return err
+}
+
+// kernelName is the running kernel's release.
+func kernelName() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
