@@ -96,10 +96,10 @@ func (t *statusText) pair(p *pairView) {
 	}
 	for _, sa := range p.sas() {
 		if line := forecast(sa); line != "" {
-			t.line(6, "%s", line)
+			t.line(7, "%s", line)
 		}
 		if line := refused(sa); line != "" {
-			t.line(6, "%s", t.paint(yellow, line))
+			t.line(7, "%s", t.paint(yellow, line))
 		}
 	}
 	t.why(p)
@@ -153,13 +153,14 @@ func saRow(sa *saView) []string {
 	return []string{sa.Direction, sa.SPI, age, amount(float64(sa.Bytes)) + " " + verb, bitRate(sa.BPS), packetRate(sa.PPS)}
 }
 
-// forecast says what an SA comes to its end by, if that is less than ten years away or nearly used up.
+// forecast says what an SA comes to its end by, if that is less than three months away or it is used
+// up by a tenth.
 func forecast(sa *saView) string {
 	var parts []string
-	if b := soonest(sa.Budgets, false); b != nil && *b.Left < decade {
+	if b := soonest(sa.Budgets, false); b != nil && b.near() {
 		parts = append(parts, fmt.Sprintf("soft limit of %s %s", b.What, in(*b.Left)))
 	}
-	if b := soonest(sa.Budgets, true); b != nil && *b.Left < decade {
+	if b := soonest(sa.Budgets, true); b != nil && b.near() {
 		parts = append(parts, fmt.Sprintf("%s end %s (%s used)", budgetNames[b.What], in(*b.Left), percent(b.share())))
 	}
 	for i := range sa.Budgets {
@@ -173,7 +174,8 @@ func forecast(sa *saView) string {
 	return sa.Direction + ": " + strings.Join(parts, "; ")
 }
 
-const decade = 10 * 365.25 * 24 * 3600
+// near reports whether the end of a budget is worth a line.
+func (b *budget) near() bool { return *b.Left < 90*24*3600 || b.share() >= 0.1 }
 
 var budgetNames = map[string]string{"sequence": "sequence numbers", "bytes": "bytes", "packets": "packets", "age": "its days", "use": "its days of use"}
 
@@ -227,7 +229,7 @@ func refused(sa *saView) string {
 func (t *statusText) why(p *pairView) {
 	sas := p.sas()
 	if len(sas) == 2 && sas[0].Why == sas[1].Why {
-		t.line(6, "%s", sas[0].Why)
+		t.line(7, "%s", sas[0].Why)
 		return
 	}
 	for _, sa := range sas {
@@ -238,7 +240,7 @@ func (t *statusText) why(p *pairView) {
 				lead += string(sa.Verdict) + ", "
 			}
 		}
-		t.line(6, "%s%s", lead, sa.Why)
+		t.line(7, "%s%s", lead, sa.Why)
 	}
 }
 

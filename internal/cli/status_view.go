@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"math"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -37,6 +39,8 @@ type pairView struct {
 	Verdict verdict.Verdict `json:"verdict"`
 	Out     *saView         `json:"out,omitempty"`
 	In      *saView         `json:"in,omitempty"`
+
+	local, peer netip.Addr
 }
 
 type saView struct {
@@ -112,15 +116,19 @@ func newStatusView(o *observe.Observation, now time.Time, device func(int) strin
 		pair := pairView{}
 		if p.Out >= 0 {
 			pair.Out = saViewOf(o, p.Out, now, device)
-			pair.Local, pair.Peer, pair.Mode = pair.Out.Src, pair.Out.Dst, o.States[p.Out].Mode.String()
+			pair.local, pair.peer, pair.Mode = o.States[p.Out].Src, o.States[p.Out].Dst, o.States[p.Out].Mode.String()
 		}
 		if p.In >= 0 {
 			pair.In = saViewOf(o, p.In, now, device)
-			pair.Local, pair.Peer, pair.Mode = pair.In.Dst, pair.In.Src, o.States[p.In].Mode.String()
+			pair.local, pair.peer, pair.Mode = o.States[p.In].Dst, o.States[p.In].Src, o.States[p.In].Mode.String()
 		}
+		pair.Local, pair.Peer = addrText(pair.local), addrText(pair.peer)
 		pair.Verdict = together(pair.sas())
 		v.Pairs = append(v.Pairs, pair)
 	}
+	slices.SortStableFunc(v.Pairs, func(a, b pairView) int {
+		return cmp.Or(a.local.Compare(b.local), a.peer.Compare(b.peer), cmp.Compare(a.Mode, b.Mode))
+	})
 	for i := range o.Evidence.Devices {
 		if d := &o.Evidence.Devices[i]; offloadedTo(o, d.Index) {
 			v.Devices = append(v.Devices, nicViewOf(d))
