@@ -15,7 +15,7 @@ func Schemas() map[string][]any {
 	return map[string][]any{
 		"espalier/demo/v1":         {demo.Report{}},
 		"espalier/doctor/v1":       {doctorView{}},
-		"espalier/status/v1":       {statusView{}},
+		"espalier/status/v1":       {statusView{}, failure{}},
 		"espalier/explain/v1":      {explainView{}},
 		"espalier/xfrm-state/v1":   {stateList{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-policy/v1":  {policyList{}, defaultsView{}, result{}, dryRun{}, failure{}},

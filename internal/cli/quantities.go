@@ -50,7 +50,7 @@ func packetRate(perSecond float64) string {
 	if perSecond == 0 {
 		return ""
 	}
-	return strings.TrimSuffix(scaled(perSecond, 1000, "", "k", "M", "G"), " ") + " packets/s"
+	return strings.TrimSuffix(scaled(perSecond, 1000, "", "k", "M", "G"), " ") + map[bool]string{true: " packet/s", false: " packets/s"}[perSecond == 1]
 }
 
 func scaled(n, base float64, units ...string) string {

@@ -95,8 +95,10 @@ func (r *statusRun) main(cmd *cobra.Command) error {
 	err := errors.Join(
 		choose("-o", r.output, map[string]func(){"text": func() {}, "wide": func() { r.format = formatWide },
 			"json": func() { r.format = formatJSON }, "yaml": func() { r.format = formatYAML }}),
-		choose("--require", strings.ToLower(r.require), map[string]func(){"": func() {}, "hardware": func() {}}),
 	)
+	if r.require != "" {
+		err = errors.Join(err, choose("--require", strings.ToLower(r.require), map[string]func(){"hardware": func() {}}))
+	}
 	switch {
 	case err != nil:
 	case r.interval < 0 || r.interval > 24*time.Hour:
@@ -108,7 +110,11 @@ func (r *statusRun) main(cmd *cobra.Command) error {
 		return usageError(fmt.Errorf("status: %w", err))
 	}
 	r.out, r.errors = cmd.OutOrStdout(), cmd.ErrOrStderr()
-	return r.run(cmd.Context())
+	err = r.run(cmd.Context())
+	if code := exitCode(err); err != nil && code != exitUnmet && r.format.isData() {
+		writeData(r.out, r.format, failure{Schema: schemaOf("status"), Error: err.Error(), Exit: code})
+	}
+	return err
 }
 
 func (r *statusRun) run(ctx context.Context) error {
@@ -223,7 +229,7 @@ func statusSADError(err error) error {
 	if errors.As(err, &e) && e.code == exitXfrmSyntax {
 		return usageError(e.err)
 	}
-	return err
+	return needsNetAdmin(err)
 }
 
 // needsNetAdmin explains what reading SAs takes.

@@ -158,14 +158,14 @@ func saRow(sa *saView) []string {
 func forecast(sa *saView) string {
 	var parts []string
 	if b := soonest(sa.Budgets, false); b != nil && b.near() {
-		parts = append(parts, fmt.Sprintf("soft limit of %s %s", b.What, in(*b.Left)))
+		parts = append(parts, fmt.Sprintf("soft limit of %s %s", limitNames[b.What], in(*b.Left)))
 	}
 	if b := soonest(sa.Budgets, true); b != nil && b.near() {
-		parts = append(parts, fmt.Sprintf("%s end %s (%s used)", budgetNames[b.What], in(*b.Left), percent(b.share())))
+		parts = append(parts, fmt.Sprintf("%s %s (%s used)", endings[b.What], in(*b.Left), percent(b.share())))
 	}
 	for i := range sa.Budgets {
 		if b := &sa.Budgets[i]; b.Left == nil && b.share() >= 0.5 {
-			parts = append(parts, fmt.Sprintf("%s: %s used", budgetNames[b.What], percent(b.share())))
+			parts = append(parts, fmt.Sprintf("%s of its %s used", percent(b.share()), limitNames[b.What]))
 		}
 	}
 	if len(parts) == 0 {
@@ -177,7 +177,10 @@ func forecast(sa *saView) string {
 // near reports whether the end of a budget is worth a line.
 func (b *budget) near() bool { return *b.Left < 90*24*3600 || b.share() >= 0.1 }
 
-var budgetNames = map[string]string{"sequence": "sequence numbers", "bytes": "bytes", "packets": "packets", "age": "its days", "use": "its days of use"}
+var (
+	limitNames = map[string]string{"sequence": "sequence numbers", "bytes": "bytes", "packets": "packets", "age": "time", "use": "time of use"}
+	endings    = map[string]string{"sequence": "sequence numbers end", "bytes": "limit of bytes is reached", "packets": "limit of packets is reached", "age": "expires", "use": "expires"}
+)
 
 func in(seconds float64) string {
 	if seconds < 1 {

@@ -1,5 +1,6 @@
 // Command generate writes the documentation that follows from the code: JSON Schemas of what
-// `-o json` prints to docs/schema, man pages to docs/man, and docs/compatibility-with-ip.md. Run it
+// `-o json` prints to docs/schema, man pages to docs/man, docs/compatibility-with-ip.md and
+// docs/xfrm-stat.md. Run it
 // at the top of the repository:
 //
 //	go run ./test/generate
@@ -22,7 +23,7 @@ import (
 )
 
 func main() {
-	for _, write := range []func() error{schemas, manPages, differences} {
+	for _, write := range []func() error{schemas, manPages, differences, counters} {
 		if err := write(); err != nil {
 			fmt.Fprintln(os.Stderr, "generate:", err)
 			os.Exit(1)

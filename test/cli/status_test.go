@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"espalier/test/lab"
+)
+
+// seen is what a test looks at of `espalier status -o json`.
+type seen struct {
+	OK      bool   `json:"ok"`
+	Verdict string `json:"verdict"`
+	Pairs   []struct {
+		Local, Peer, Verdict string
+		Out, In              *struct {
+			SPI, Verdict, Reason, Why string
+			Sequence, Packets         uint64
+			Replayed, Forged          uint64
+			Offload                   *struct{ Dev, Mode string }
+			Age                       *float64                 `json:"age_seconds"`
+			Interval                  struct{ Packets uint64 } `json:"in_interval"`
+		}
+	}
+	Findings []struct{ ID string }
+	Drops    []struct {
+		Reason string
+		Moved  uint64 `json:"in_interval"`
+	}
+}
+
+// status asks the host's device, for its interval sending pings, if any.
+func status(t *testing.T, h *lab.Host, code int, args ...string) (s seen, text string) {
+	t.Helper()
+	r := h.Espalier(append([]string{"status", "--sad", "unix:" + h.Socket, "-o", "json"}, args...)...)
+	if r.Code != code {
+		t.Fatalf("exit %d, want %d: %s", r.Code, code, r.Stderr)
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &s); err != nil {
+		t.Fatalf("%v\n%s", err, r.Stdout)
+	}
+	return s, r.Stdout
+}
+
+// A userspace device's SAs are EMULATED while they carry something, IDLE when they do not, and
+// SOFTWARE if they were not offloaded to it.
+func TestStatusOfDevice(t *testing.T) {
+	lab.Tools(t, "ping")
+	l := lab.New(t, "p4p1")
+	offloaded, software := lab.Pair{}, lab.Pair{V6: true, Software: true, SPI: 0x2000, Reqid: 0x2000}
+	for _, h := range l.Hosts() {
+		h.StartDevice()
+		h.Batch(l.Script(h, offloaded) + l.Script(h, software))
+	}
+	pinging := make(chan bool)
+	go func() {
+		ok := l.A.Ping(lab.B4, 10, "-i", "0.1")
+		pinging <- l.A.Ping(lab.B6, 10, "-i", "0.1") && ok
+	}()
+	s, text := status(t, l.A, 0, "--interval", "3s")
+	if !<-pinging {
+		t.Error("ping failed")
+	}
+	want := map[string][2]string{lab.B4.String(): {"EMULATED", "userspace"}, lab.B6.String(): {"SOFTWARE", "no-offload"}}
+	if len(s.Pairs) != 2 || len(s.Findings) != 0 || !s.OK || s.Verdict != "MIXED" {
+		t.Fatalf("%+v", s)
+	}
+	for _, p := range s.Pairs {
+		w := want[p.Peer]
+		if p.Out == nil || p.In == nil {
+			t.Errorf("%s: half a pair", p.Peer)
+			continue
+		}
+		if p.Verdict != w[0] || p.Out.Reason != w[1] || p.In.Reason != w[1] {
+			t.Errorf("%s: %s (%s, %s), want %v", p.Peer, p.Verdict, p.Out.Why, p.In.Why, w)
+		}
+		if (p.Out.Offload == nil) != (w[0] == "SOFTWARE") || p.Out.Age == nil || p.Out.Sequence < 10 || p.In.Interval.Packets == 0 {
+			t.Errorf("%+v, %+v", p.Out, p.In)
+		}
+	}
+	for _, secret := range []string{"4306", "key_bits\":0x"} { // no algorithm with its key, no key
+		if strings.Contains(text, secret) {
+			t.Errorf("%s in %s", secret, text)
+		}
+	}
+
+	if s, _ := status(t, l.A, 3, "--interval", "0s", "--require", "hardware"); s.Verdict != "IDLE" || s.OK {
+		t.Errorf("%+v", s)
+	}
+	if s, _ := status(t, l.A, 0, "--interval", "0s", "--dev", "p4p1"); len(s.Pairs) != 1 || s.Pairs[0].Peer != lab.B4.String() {
+		t.Errorf("of p4p1: %+v", s.Pairs)
+	}
+	r := l.A.Espalier("status", "--sad", "unix:"+l.A.Socket, "--interval", "100ms")
+	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "IDLE  2 SA pairs, ") || !strings.Contains(r.Stdout, "192.168.1.64 ↔ 192.168.1.65: IDLE") {
+		t.Errorf("exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+}
+
+// What goes wrong is told: an SA that is gone, a window that is closed, and what was dropped for it.
+func TestStatusFindings(t *testing.T) {
+	lab.Tools(t, "ping")
+	l := lab.New(t, "p4p1")
+	p := lab.Pair{}
+	for _, h := range l.Hosts() {
+		h.StartDevice()
+		h.Batch(l.Policies(h, p))
+	}
+	l.A.Batch(strings.ReplaceAll(l.Inbound(l.A, p), "replay-window 64", "replay-window 0"))
+	done := make(chan bool)
+	go func() { done <- l.A.Ping(lab.B4, 3, "-W", "1") }()
+	s, _ := status(t, l.A, 0, "--interval", "2s")
+	if <-done {
+		t.Error("a ping was answered without an SA")
+	}
+	var ids []string
+	for _, f := range s.Findings {
+		ids = append(ids, f.ID)
+	}
+	if got := strings.Join(ids, " "); got != "policy-without-sa window-0 one-sided" {
+		t.Errorf("found: %s", got)
+	}
+	moved := map[string]uint64{}
+	for _, d := range s.Drops {
+		moved[d.Reason] = d.Moved
+	}
+	if moved["out-no-sa"] == 0 {
+		t.Errorf("dropped: %v", moved)
+	}
+	r := l.A.Espalier("explain", "--sad", "unix:"+l.A.Socket)
+	if r.Code != 0 || !strings.Contains(r.Stdout, "out-no-sa (counted as XfrmOutNoStates): ") {
+		t.Errorf("exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+}
