@@ -13,10 +13,10 @@ import (
 )
 
 // arrows lists for each package the packages of this module it may import. "internal/inet" and
-// "ipsec" are vocabulary: they import nothing of the module.
+// "ipsec" are vocabulary: they import nothing of the module. internal/cli joins all the others, and is not
+// in the list.
 var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
-	"internal/cli": {"dataplane", "demo", "internal/usedkeys", "internal/xfrmstat", "ipsec", "lint", "probe", "verdict", "verdict/observe", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/pair", "xfrm/server"},
 
 	"ipsec":         {},
 	"internal/fd":   {},
@@ -84,6 +84,9 @@ type listed struct {
 func TestArrows(t *testing.T) {
 	for _, p := range list(t) {
 		name := strings.TrimPrefix(p.ImportPath, module)
+		if name == "internal/cli" {
+			continue
+		}
 		allowed, known := arrows[name]
 		if !known {
 			t.Errorf("%s is not in the table of arrows: decide what it may import", name)
