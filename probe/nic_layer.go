@@ -74,10 +74,10 @@ func driverCheck(d *device) Check {
 		c.Why = d.driver.Name + ": no driver known here to offload ESP; its features tell"
 	case d.esp.ESP == OffloadsNot:
 		c.Answer, c.Why = No, fmt.Sprintf("%s (%s) has no ESP offload", d.driver.Name, d.esp.Note)
-		c.Evidence = append(c.Evidence, Evidence{"Linux, drivers/net", d.esp.Source})
+		c.Evidence = append(c.Evidence, Evidence{"table of drivers", d.esp.Source})
 	default:
 		c.Answer, c.Why = d.esp.ESP.answer(), d.driver.Name+": "+d.esp.Note
-		c.Evidence = append(c.Evidence, Evidence{"Linux, drivers/net: " + d.esp.Source, string(d.esp.ESP)})
+		c.Evidence = append(c.Evidence, Evidence{"table of drivers", "Linux, drivers/net, " + d.esp.Source})
 	}
 	return c
 }

@@ -44,8 +44,8 @@ const (
 	mellanox = 0x15b3
 
 	vendorList  = "NVIDIA MLNX_OFED 24.10 LTS, IPsec Crypto Offload: crypto-enabled BlueField-2, ConnectX-6 Dx, ConnectX-7; not ConnectX-6, not ConnectX-6 Lx"
-	vendorNewer = "the same: newer crypto-enabled generations should, unless their documents say otherwise; id from Linux, mlx5/core/main.c"
-	vendorByNIC = "the same, by its NIC, a ConnectX-7; BlueField-3 itself is not named; id from the PCI ID database"
+	vendorNewer = "MLNX_OFED 24.10 LTS: newer crypto-enabled generations should, unless their documents say otherwise; id from Linux, mlx5/core/main.c"
+	vendorByNIC = "MLNX_OFED 24.10 LTS, by its NIC, a ConnectX-7: BlueField-3 itself is not named there; id from the PCI ID database"
 	vendorLx    = "MLNX_OFED 24.10, IPsec Crypto Offload: no; MLNX_OFED 5.8 and IPsec Packet Offload: yes"
 	vendorNone  = "in none of the vendor's lists; id from Linux, mlx5/core/main.c"
 	kernelVF    = "Linux 6.7, devlink-port: ipsec_crypto, off by default"
@@ -118,10 +118,13 @@ type DriverESP struct {
 	Source string
 }
 
-// guest is the note of drivers whose device is made up by a hypervisor.
-const guest = "virtual machines"
+const (
+	guest  = "virtual machines" // the note of drivers whose device is made up by a hypervisor
+	noXFRM = "Debian's Linux 6.12.117: nothing of xfrm in the module"
+)
 
-// Drivers are those in Linux 6.19 that have xfrmdev_ops, and some that people expect to.
+// Drivers are those in Linux that have xfrmdev_ops (of 467 network drivers of Debian's 6.12.117, mlx5_core, ixgbe,
+// ixgbevf, nfp and bonding), and some that people expect to.
 var Drivers = []DriverESP{
 	{"mlx5_core", Offloads, "MLX5_EN_IPSEC", "AES-GCM with 128 or 256 bits and a 128-bit ICV", "mlx5/core/en_accel/ipsec.c"},
 	{"ixgbe", Partly, "IXGBE_IPSEC", "82599, X540, X550: AES-GCM with 128 bits, no ESN, transport mode only", "intel/ixgbe/ixgbe_ipsec.c"},
@@ -131,18 +134,18 @@ var Drivers = []DriverESP{
 	{"rvu_nicpf", Partly, "", "OCTEON 10 since Linux 6.14: sending only, no ESN; off until switched on", "marvell/octeontx2/nic/cn10k_ipsec.c"},
 	{"bonding", Partly, "", "active-backup only, by its active port", "bonding/bond_main.c"},
 	{"netdevsim", PretendsOnly, "NETDEVSIM", "a test device of the kernel's: it encrypts nothing", "netdevsim/ipsec.c"},
-	{"i40e", OffloadsNot, "", "X710, XL710", "no xfrmdev_ops in intel/i40e"},
-	{"iavf", OffloadsNot, "", "virtual functions of X710, E810", "no xfrmdev_ops in intel/iavf"},
-	{"ice", OffloadsNot, "", "E810", "no xfrmdev_ops in intel/ice"},
-	{"bnxt_en", OffloadsNot, "", "NetXtreme-E", "no xfrmdev_ops in broadcom/bnxt"},
-	{"ena", OffloadsNot, "", "Amazon's clouds", "no xfrmdev_ops in amazon/ena"},
-	{"gve", OffloadsNot, "", "Google's clouds", "no xfrmdev_ops in google/gve"},
-	{"mlx4_en", OffloadsNot, "", "ConnectX-3", "no xfrmdev_ops in mellanox/mlx4"},
+	{"i40e", OffloadsNot, "", "X710, XL710", noXFRM},
+	{"iavf", OffloadsNot, "", "virtual functions of X710, E810", noXFRM},
+	{"ice", OffloadsNot, "", "E810", noXFRM},
+	{"bnxt_en", OffloadsNot, "", "NetXtreme-E", noXFRM},
+	{"ena", OffloadsNot, "", "Amazon's clouds", noXFRM},
+	{"gve", OffloadsNot, "", "Google's clouds", noXFRM},
+	{"mlx4_en", OffloadsNot, "", "ConnectX-3", noXFRM},
 	{"mlx5e_rep", OffloadsNot, "", "representors of mlx5's e-switch", "mlx5/core/en_rep.c"},
-	{"virtio_net", OffloadsNot, "", guest, "no xfrmdev_ops in virtio_net.c"},
-	{"vmxnet3", OffloadsNot, "", guest, "no xfrmdev_ops in vmxnet3"},
-	{"hv_netvsc", OffloadsNot, "", guest, "no xfrmdev_ops in hyperv"},
-	{"veth", OffloadsNot, "", "virtual cables", "no xfrmdev_ops in veth.c"},
+	{"virtio_net", OffloadsNot, "", guest, noXFRM},
+	{"vmxnet3", OffloadsNot, "", guest, noXFRM},
+	{"hv_netvsc", OffloadsNot, "", guest, noXFRM},
+	{"veth", OffloadsNot, "", "virtual cables", noXFRM},
 }
 
 // driverESP returns what is known of a driver, nil if nothing is.

@@ -14,8 +14,8 @@ import (
 // is not asked about: ESP ends at the host whose SAs these are.
 func (s *survey) firewallChecks(d *device) []Check {
 	return []Check{
-		s.firewallCheck(d, Check{ID: "topology.firewall-esp", Title: "firewall lets protocol 50 through", Weight: Warns}, firewall.ESP),
-		s.firewallCheck(d, Check{ID: "topology.firewall-udp", Title: "firewall lets UDP 4500 through", Weight: Warns},
+		s.firewallCheck(d, Check{ID: "topology.firewall-esp", Title: "ESP through the firewall", Weight: Warns}, firewall.ESP),
+		s.firewallCheck(d, Check{ID: "topology.firewall-udp", Title: "UDP 4500 through the firewall", Weight: Warns},
 			func(nfproto string) firewall.Packet { return firewall.UDP(nfproto, natPort) }),
 	}
 }

@@ -58,6 +58,10 @@ func (s *survey) kindCheck(d *device) Check {
 	default:
 		c.Answer = No
 		c.Why, c.Fix = s.kindProblem(d)
+		// A kernel to come may have taught it.
+		if features, err := s.network.Features(d.Name); err == nil && features[espOffload].On {
+			c.Answer, c.Why, c.Fix = Yes, s.kindOf(d)+" that says it offloads ESP", ""
+		}
 	}
 	return c
 }
