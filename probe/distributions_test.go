@@ -95,9 +95,12 @@ func TestKernelOfPorts(t *testing.T) {
   veth0: {index: 6, kind: veth, driver: {name: veth}}
 `
 	sys := probetest.Load(t, "distro/debian-13", links)
-	r, err := probe.Examine(context.Background(), sys, []string{"p4p1", "bond0", "bond0.7", "veth0"})
+	r, err := probe.Examine(context.Background(), sys, []string{"p4p1", "bond0", "bond0.7", "p4p1", "veth0"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(r.Devices) != 4 {
+		t.Fatalf("%d devices: each counts once", len(r.Devices))
 	}
 	for i, want := range []int{1, 1, 1, 0} {
 		n := 0
