@@ -62,6 +62,9 @@ type Check struct {
 	Why      string     `json:"why"` // one line: "not set", "module esp4_offload can be loaded"; for Unknown what stood in the way
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Fix      string     `json:"fix,omitempty"` // what to do about a No, on this distribution
+	// Tried says that this was not concluded but seen: a Yes outweighs whatever else is missing or
+	// not known.
+	Tried bool `json:"tried,omitempty"`
 }
 
 // Layer is what the checks of one layer came to, in the order they were asked.

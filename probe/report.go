@@ -47,18 +47,21 @@ type Device struct {
 	Layers    []Layer   `json:"layers"`
 }
 
-// Judge is what the checks of a host and of one of its devices say together: not ready as soon as
-// one thing that is required is missing, whatever else is not known. The reason is the first
-// that was asked.
+// Judge is what the checks of a host and of one of its devices say together: ready if a required one
+// was tried and it worked; else not ready as soon as one thing that is required is missing, whatever
+// else is not known. The reason is the first that was asked.
 func Judge(layers ...[]Layer) (Readiness, string) {
 	ready, reason := Ready, ""
 	for _, of := range layers {
 		for _, l := range of {
 			for _, c := range l.Checks {
 				switch {
-				case c.Weight != Required || c.Answer == Yes:
+				case c.Weight != Required:
+				case c.Tried && c.Answer == Yes:
+					return Ready, ""
+				case c.Answer == Yes || ready == NotReady:
 				case c.Answer == No:
-					return NotReady, c.Why
+					ready, reason = NotReady, c.Why
 				case ready == Ready:
 					ready, reason = Unclear, c.Why
 				}

@@ -4,6 +4,7 @@ import "testing"
 
 func TestJudge(t *testing.T) {
 	check := func(w Weight, a Answer, why string) Check { return Check{Weight: w, Answer: a, Why: why} }
+	tried := func(a Answer, why string) Check { return Check{Weight: Required, Tried: true, Answer: a, Why: why} }
 	for _, c := range []struct {
 		name   string
 		checks []Check
@@ -14,6 +15,10 @@ func TestJudge(t *testing.T) {
 		{"all there", []Check{check(Required, Yes, "set"), check(Required, Yes, "set")}, Ready, ""},
 		{"one missing", []Check{check(Required, Yes, "set"), check(Required, No, "not set")}, NotReady, "not set"},
 		{"one not known", []Check{check(Required, Unknown, "unreadable"), check(Required, Unknown, "also")}, Unclear, "unreadable"},
+		{"tried, and it works", []Check{check(Required, Unknown, "unreadable"), tried(Yes, "offloaded"), check(Required, No, "not set")}, Ready, ""},
+		{"tried, and it does not", []Check{check(Required, Yes, "set"), tried(No, "software")}, NotReady, "software"},
+		{"tried, and the reason is known", []Check{check(Required, No, "not set"), tried(No, "software")}, NotReady, "not set"},
+		{"tried in vain", []Check{check(Required, Yes, "set"), tried(Unknown, "cut short")}, Unclear, "cut short"},
 		{"missing outweighs not known", []Check{check(Required, Unknown, "unreadable"), check(Required, No, "not set")}, NotReady, "not set"},
 	} {
 		// However the checks are spread over layers, and those over host and device.

@@ -43,8 +43,10 @@ var arrows = map[string][]string{
 	"probe":             {"aesgcm", "probe/firewall"},
 	"probe/firewall":    {},
 	"probe/probetest":   {"probe", "probe/firewall"},
+	"probe/trial":       {"probe", "xfrm", "xfrm/client", "ipsec"},
 	"internal/usedkeys": {"ipsec"},
 	"internal/xfrmstat": {},
+	"internal/bundle":   {"probe"},
 
 	"internal/netns": {},
 	"internal/wire":  {"internal/inet", "ipsec"},
