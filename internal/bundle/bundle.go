@@ -49,7 +49,7 @@ func (b *Bundle) Missing(source string, err error) {
 }
 
 // leftOut is what is in no bundle, by design.
-const leftOut = `keys of SAs: ipsec/states.json says what each SA is, and is not what the kernel gives
+const leftOut = `keys of SAs: ipsec/*-states.json say what each SA is, and are not what the kernel gives
 packets, shell histories, audit records, scripts, configuration files, the kernel's command line
 rules of nftables: only the names of their chains
 lines of the kernel's log, configuration and list of modules that are not about ESP, AES-GCM,

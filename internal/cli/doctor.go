@@ -8,12 +8,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/probe"
+	"espalier/probe/trial"
 	"espalier/xfrm"
 )
 
 const doctorLong = `Walk through all that offloading ESP to a NIC takes (kernel, NIC, driver and firmware,
 topology), and answer each question with yes, no or not known, with the evidence and, for a
-no, what to do about it on this distribution. Nothing is changed.
+no, what to do about it on this distribution. Nothing is changed, but by --trial, which says
+so first and asks.
 
 Without a device it takes the NICs that could offload. What it is not let see without root it
 says at the end, and holds against nobody.
@@ -30,6 +32,10 @@ type doctor struct {
 	system  func() probe.System
 	devices []string // none: those that could offload
 	as      format   // formatWide leaves nothing out
+	trial   doctorTrial
+	bundle  doctorBundle
+	stdin   io.Reader
+	stderr  io.Writer
 }
 
 // doctorView is the JSON of `espalier doctor`.
@@ -37,6 +43,7 @@ type doctorView struct {
 	Schema string `json:"schema"`
 	OK     bool   `json:"ok"` // all devices are ready
 	probe.Report
+	Trials []*trial.Result `json:"trials,omitempty"` // of --trial, by device
 }
 
 func newDoctorCommand() *cobra.Command {
@@ -50,7 +57,9 @@ func newDoctorCommand() *cobra.Command {
 		Example: `  espalier doctor                  # the NICs that could offload
   espalier doctor p4p1             # this one
   espalier doctor -o wide          # every answer with its evidence
-  espalier doctor p4p1 -o json     # for programs; .ok, .devices[].readiness`,
+  espalier doctor p4p1 -o json     # for programs; .ok, .devices[].readiness
+  sudo espalier doctor p4p1 --trial                # by throwaway SAs, which it asks about
+  sudo espalier doctor --bundle /root/support.tar.gz`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return new(knownValues).of(xfrm.ValueInterface), cobra.ShellCompDirectiveNoFileComp
 		},
@@ -64,22 +73,38 @@ func newDoctorCommand() *cobra.Command {
 			if verbose && d.as == formatText {
 				d.as = formatWide
 			}
-			d.devices = args
+			d.devices, d.stdin, d.stderr = args, cmd.InOrStdin(), cmd.ErrOrStderr()
 			return d.run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", "text", "text, wide, json or yaml")
 	f.BoolVarP(&verbose, "verbose", "v", false, "leave nothing out, as -o wide")
+	d.trial.flags(cmd)
+	d.bundle.flags(cmd)
 	return cmd
 }
 
 func (d *doctor) run(ctx context.Context, out io.Writer) error {
-	report, err := probe.Examine(ctx, d.system(), d.devices)
+	if err := d.trial.check(d.stdin); err != nil {
+		return err
+	}
+	if err := d.bundle.open(); err != nil {
+		return err
+	}
+	defer d.bundle.discard()
+	sys := d.system()
+	report, err := probe.Examine(ctx, sys, d.devices)
 	if unknown := new(probe.NoDeviceError); errors.As(err, &unknown) {
 		return usageError(err)
 	}
 	if err != nil {
+		return err
+	}
+	if err := d.trial.run(ctx, d.stdin, d.stderr, &report); err != nil {
+		return err
+	}
+	if err := d.bundle.write(ctx, d.stderr, sys, d.view(report)); err != nil {
 		return err
 	}
 	if err := d.show(out, report); err != nil {
@@ -90,9 +115,16 @@ func (d *doctor) run(ctx context.Context, out io.Writer) error {
 
 func (d *doctor) show(out io.Writer, report probe.Report) error {
 	if d.as.isData() {
-		return writeData(out, d.as, doctorView{schemaOf("doctor"), report.Readiness == probe.Ready, report})
+		return writeData(out, d.as, d.view(report))
 	}
-	return writeReport(out, report, d.as == formatWide)
+	if err := writeReport(out, report, d.as == formatWide); err != nil {
+		return err
+	}
+	return d.trial.writeText(out)
+}
+
+func (d *doctor) view(report probe.Report) doctorView {
+	return doctorView{schemaOf("doctor"), report.Readiness == probe.Ready, report, d.trial.results}
 }
 
 // readinessExit is the error, with nothing more to say, that ends a command with the code of r.

@@ -125,12 +125,17 @@ func localAddresses() (map[netip.Addr]bool, error) {
 	return local, nil
 }
 
-// scope names what the SAs are in: a device by its socket, a kernel's network namespace by its
-// number and the boot. That of the host is the same in every boot.
+// scope names what the SAs are in: a device by its socket, else the kernel's.
 func (r *xfrmRun) scope() string {
 	if r.sad.socket != "" {
 		return r.sad.name()
 	}
+	return kernelScope()
+}
+
+// kernelScope names the calling thread's network namespace by its number and the boot. That of the
+// host is the same in every boot.
+func kernelScope() string {
 	var own, first unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
 		return "host"

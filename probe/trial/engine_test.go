@@ -147,10 +147,10 @@ func softwareOnly(x *xfrm.State) error {
 // connectX does what is documented of a card with crypto offload and without packet offload.
 func connectX(x *xfrm.State) error {
 	if x.Offload.Flags&xfrm.OffloadPacket != 0 {
-		return refusal(unix.EINVAL, "mlx5_core: Packet offload is not supported")
+		return refusal(unix.EINVAL, "mlx5_core: no packet offload")
 	}
 	if x.AEAD.Key.Len() == 28 {
-		return refusal(unix.EINVAL, "mlx5_core: Cannot offload xfrm states with AEAD key length other than 128/256 bit")
+		return refusal(unix.EINVAL, "mlx5_core: not with AES-192")
 	}
 	return nil
 }

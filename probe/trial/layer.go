@@ -37,7 +37,7 @@ var details = []question{
 // Layer is what the trial says of the device, for the doctor's report.
 func (r *Result) Layer() probe.Layer {
 	first := r.check(decides)
-	l := probe.Layer{Name: LayerName, Checks: []probe.Check{first}}
+	l := probe.Layer{Name: LayerName, Summary: r.summary(), Checks: []probe.Check{first}}
 	if first.Answer == probe.Yes {
 		for _, q := range details {
 			l.Checks = append(l.Checks, r.check(q))

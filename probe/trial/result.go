@@ -40,7 +40,10 @@ type Result struct {
 // refused notes the engine's answer.
 func (t *Tried) refused(e *client.Error) {
 	t.Outcome, t.Message = Refused, e.Message
-	if t.Errno = unix.ErrnoName(e.Errno); t.Errno == "" {
+	switch t.Errno = unix.ErrnoName(e.Errno); {
+	case e.Errno == unix.EOPNOTSUPP:
+		t.Errno = "EOPNOTSUPP" // one number with ENOTSUP, which nobody says
+	case t.Errno == "":
 		t.Errno = fmt.Sprint(int(e.Errno))
 	}
 }
