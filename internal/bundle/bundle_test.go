@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"espalier/probe"
+	"espalier/probe/firewall"
 )
 
 const keyText = "492e8ffe718a95a00c1893ea61afc64997f4732848ccfe6ea07db483175cb18de9ae411a"
@@ -60,6 +61,11 @@ func (network) Driver(string) (probe.Driver, error) { return probe.Driver{Name: 
 func (network) Features(string) (map[string]probe.Feature, error) {
 	return map[string]probe.Feature{"esp-hw-offload": {Known: true, On: true, Fixed: true}}, nil
 }
+func (network) Devlink() ([]probe.Devlink, error) { return nil, errors.ErrUnsupported }
+func (network) Chains() ([]firewall.Chain, error) {
+	rule := firewall.Rule{Match: []firewall.Match{{What: "ip saddr", In: []string{keyText}}}, Verdict: "drop"}
+	return []firewall.Chain{{Family: "inet", Table: "filter", Name: "input", Hook: "input", Drops: true, Rules: []firewall.Rule{rule}}}, nil
+}
 func (network) Counters(string) (map[string]uint64, error) { return nil, fs.ErrPermission }
 
 // unpack gives the files of an archive.
@@ -104,6 +110,7 @@ func TestHost(t *testing.T) {
 		"kernel/modules":  "esp4_offload 20480 0 -\nmlx5_core 2445312 1 mlx5_ib,\n",
 		"kernel/log":      "mlx5_core 0000:3b:00.0 p4p1: mlx5e: IPSec ESP acceleration enabled\nsystemd[1]: xfrm-up.sh: aead 0x<hidden>\n",
 		"ipsec/xfrm_stat": "XfrmInError 0\n",
+		"net/nft-chains":  "inet filter input hook \"input\" devices [] drops by policy true, 1 rules\n",
 		"net/sysctl":      "net/ipv4/conf/p4p1/rp_filter = 1\n",
 	} {
 		if files[name] != want {

@@ -157,7 +157,7 @@ type device struct {
 	Problems []string          `json:",omitempty"`
 }
 
-// addDevices lists the network devices.
+// addDevices lists the network devices, and what is around them.
 func (b *Bundle) addDevices(sys probe.System) {
 	if sys.Network == nil {
 		return
@@ -168,6 +168,24 @@ func (b *Bundle) addDevices(sys probe.System) {
 		devices = append(devices, ask(sys.Network, l))
 	}
 	b.AddJSON("net/devices.json", "ip -d link; ethtool -i, -k, -S", devices, err)
+	devlink, err := sys.Network.Devlink()
+	b.AddJSON("net/devlink.json", "devlink dev eswitch show; devlink port show", devlink, err)
+	b.addChains(sys.Network)
+}
+
+// addChains lists the chains of nftables, without their rules.
+func (b *Bundle) addChains(n probe.Network) {
+	const source = "nft list chains"
+	chains, err := n.Chains()
+	if err != nil {
+		b.Missing(source, err)
+		return
+	}
+	var text strings.Builder
+	for _, c := range chains {
+		fmt.Fprintf(&text, "%s hook %q devices %q drops by policy %v, %d rules\n", c.String(), c.Hook, c.Devices, c.Drops, len(c.Rules))
+	}
+	b.Add("net/nft-chains", source, []byte(text.String()))
 }
 
 func ask(n probe.Network, l probe.Link) device {

@@ -96,7 +96,11 @@ func (t *doctorTrial) run(ctx context.Context, in io.Reader, progress io.Writer,
 	for _, d := range report.Devices {
 		names = append(names, d.Name)
 	}
-	if !t.wanted || len(names) == 0 {
+	switch {
+	case !t.wanted:
+		return nil
+	case len(names) == 0:
+		fmt.Fprintln(progress, "no trial: there is no device to try; name one (espalier doctor DEV --trial)")
 		return nil
 	}
 	if err := t.confirm(ctx, in, progress, names); err != nil {
@@ -118,6 +122,9 @@ func (t *doctorTrial) run(ctx context.Context, in io.Reader, progress io.Writer,
 		}
 		if err != nil {
 			fmt.Fprintln(progress, err)
+		}
+		if d.Readiness == probe.NotReady { // and what to do about it is said already
+			layer.Checks[0].Fix = ""
 		}
 		d.Layers = append(d.Layers, layer)
 	}

@@ -67,9 +67,7 @@ func (r *Result) check(q question) probe.Check {
 		c.Why = r.why(q)
 		return c
 	}
-	for _, t := range []*Tried{out, in} {
-		c.Evidence = append(c.Evidence, probe.Evidence{Source: t.source(r.Device), Value: t.answer()})
-	}
+	c.Evidence = evidence(out, in)
 	switch bad := worse(out, in); {
 	case bad.Outcome == Offloaded && slices.Contains(simulated, r.Driver):
 		c.Why = r.Driver + " takes SAs for offload, but it is a simulation and encrypts nothing"
@@ -148,10 +146,13 @@ func (r *Result) reason(t *Tried) string {
 	return fmt.Sprintf("SAs for %s are refused: %s", r.Device, t.words())
 }
 
-// source names the case by the command that would show the same.
-func (t *Tried) source(device string) string {
-	return fmt.Sprintf("ip xfrm state add … AES-%d mode %s esn %s %s … offload %s dev %s dir %s",
-		t.KeyBits, t.Mode, onOff(t.ESN), t.Family, t.Offload, device, t.Dir)
+// evidence is what came of both, on one line if it is the same.
+func evidence(out, in *Tried) []probe.Evidence {
+	kind := fmt.Sprintf("AES-%d, %s, ESN %s, IP%s", out.KeyBits, out.Mode, onOff(out.ESN), families.of(out.Case))
+	if out.answer() == in.answer() {
+		return []probe.Evidence{{Source: "SAs out and in, " + kind, Value: out.answer()}}
+	}
+	return []probe.Evidence{{Source: "SA out, " + kind, Value: out.answer()}, {Source: "SA in, " + kind, Value: in.answer()}}
 }
 
 // answer is the outcome, with what was said of it.
@@ -164,10 +165,10 @@ func (t *Tried) answer() string {
 
 // fixes of refusals that have nothing to do with the NIC, by what the kernel says.
 var fixes = []struct{ words, fix string }{
-	{"Type doesn't support offload", "load the modules esp4_offload and esp6_offload (CONFIG_INET_ESP_OFFLOAD, CONFIG_INET6_ESP_OFFLOAD)"},
-	{"Requested type not found", "load the modules esp4 and esp6 (CONFIG_INET_ESP, CONFIG_INET6_ESP)"},
-	{"Requested AEAD algorithm not found", "load the modules gcm, ghash and seqiv (CONFIG_CRYPTO_GCM, CONFIG_CRYPTO_SEQIV)"},
-	{"ENOSPC", "the NIC's table of SAs is full: delete some that are no longer used (ip xfrm state list)"},
+	{"Type doesn't support offload", "Load the modules esp4_offload and esp6_offload (CONFIG_INET_ESP_OFFLOAD, CONFIG_INET6_ESP_OFFLOAD)."},
+	{"Requested type not found", "Load the modules esp4 and esp6 (CONFIG_INET_ESP, CONFIG_INET6_ESP)."},
+	{"Requested AEAD algorithm not found", "Load the modules gcm and seqiv (CONFIG_CRYPTO_GCM, CONFIG_CRYPTO_SEQIV)."},
+	{"ENOSPC", "The NIC's table of SAs is full: delete those that are no longer used (espalier xfrm state list)."},
 }
 
 func fix(t *Tried) string {

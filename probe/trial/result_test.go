@@ -208,7 +208,7 @@ func TestLayer(t *testing.T) {
 			var answers []probe.Answer
 			for _, c := range layer.Checks {
 				answers = append(answers, c.Answer)
-				if c.Why == "" || len(c.Evidence) != 2 {
+				if c.Why == "" || len(c.Evidence) == 0 {
 					t.Errorf("%+v", c)
 				}
 			}
