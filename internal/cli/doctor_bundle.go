@@ -51,13 +51,13 @@ func (b *doctorBundle) write(ctx context.Context, stderr io.Writer, sys probe.Sy
 	if b.file == nil {
 		return nil
 	}
-	if err := keepSecrets(); err != nil {
-		return err
-	}
 	var content bundle.Bundle
 	content.AddJSON("doctor.json", "espalier doctor -o json", document, nil)
 	content.AddHost(sys)
 	content.AddRoutes()
+	if err := keepSecrets(); err != nil { // from here on keys come by
+		return err
+	}
 	addDatabases(ctx, &content)
 	if err := ctx.Err(); err != nil {
 		return err

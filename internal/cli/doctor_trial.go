@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -132,8 +133,13 @@ func (t *doctorTrial) run(ctx context.Context, in io.Reader, progress io.Writer,
 	return nil
 }
 
+// trialTime is how long a trial of one device may take: much more than firmware needs.
+const trialTime = 2 * time.Minute
+
 // tryDevice makes the trial on one device.
 func tryDevice(ctx context.Context, progress io.Writer, name string) (*trial.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, trialTime)
+	defer cancel()
 	dev, err := net.InterfaceByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("trial on %s: no such device", name)

@@ -29,6 +29,7 @@ var decides = question{"trial.crypto", "crypto offload out and in", probe.Requir
 // details are asked for if that is a Yes.
 var details = []question{
 	{"trial.esn", "with ESN", probe.Warns, func(c Case) bool { return common(c) && c.ESN }, "without ESN an SA ends after 2^32 packets: rekey before"},
+	{"trial.ipv4", "over IPv4", probe.Warns, func(c Case) bool { return common(c) && c.Family == IPv4 }, ""},
 	{"trial.ipv6", "over IPv6", probe.Warns, func(c Case) bool { return common(c) && c.Family == IPv6 }, ""},
 	{"trial.tunnel", "in tunnel mode", probe.Warns, func(c Case) bool { return c.Offload == Crypto && c.KeyBits != 192 && c.Mode == Tunnel }, ""},
 	{"trial.packet", "packet offload", probe.Informs, func(c Case) bool { return c.Offload == Packet && c.KeyBits != 192 }, ""},

@@ -180,12 +180,12 @@ func TestLayer(t *testing.T) {
 		name    string
 		driver  string
 		nic     func(*xfrm.State) error
-		answers []probe.Answer // crypto, ESN, IPv6, tunnel, packet
+		answers []probe.Answer // crypto, ESN, IPv4, IPv6, tunnel, packet
 		ready   probe.Readiness
 		reason  string
 	}{
-		{"offloads all", "mlx5_core", offloadsAll, []probe.Answer{probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.Yes}, probe.Ready, ""},
-		{"as a ConnectX", "mlx5_core", connectX, []probe.Answer{probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.No}, probe.Ready, ""},
+		{"offloads all", "mlx5_core", offloadsAll, []probe.Answer{probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.Yes}, probe.Ready, ""},
+		{"as a ConnectX", "mlx5_core", connectX, []probe.Answer{probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.No}, probe.Ready, ""},
 		{"software", "", softwareOnly, []probe.Answer{probe.No}, probe.NotReady, "SAs for p4p1 are accepted and left to software"},
 		{"sends only", "", halves(Out), []probe.Answer{probe.No}, probe.NotReady, "SAs for p4p1 are accepted and left to software"},
 		{"receives only", "", halves(In), []probe.Answer{probe.No}, probe.NotReady, "SAs for p4p1 are accepted and left to software"},
@@ -195,7 +195,13 @@ func TestLayer(t *testing.T) {
 				return refusal(unix.EINVAL, "no")
 			}
 			return connectX(x)
-		}, []probe.Answer{probe.Yes, probe.No, probe.Yes, probe.Yes, probe.No}, probe.Ready, ""},
+		}, []probe.Answer{probe.Yes, probe.No, probe.Yes, probe.Yes, probe.Yes, probe.No}, probe.Ready, ""},
+		{"without esp4_offload", "", func(x *xfrm.State) error {
+			if x.Dst.Is4() {
+				return refusal(unix.EINVAL, "Type doesn't support offload")
+			}
+			return connectX(x)
+		}, []probe.Answer{probe.Yes, probe.Yes, probe.No, probe.Yes, probe.Yes, probe.No}, probe.Ready, ""},
 		{"another device takes it", "", func(x *xfrm.State) error { x.Offload.Ifindex++; return nil },
 			[]probe.Answer{probe.No}, probe.NotReady, "SAs are offloaded otherwise than asked: it is offloaded to the device with index 8"},
 		{"no ESP in the kernel", "", func(*xfrm.State) error { return refusal(unix.ENOSYS, "Requested AEAD algorithm not found") },
@@ -208,6 +214,9 @@ func TestLayer(t *testing.T) {
 			var answers []probe.Answer
 			for _, c := range layer.Checks {
 				answers = append(answers, c.Answer)
+				if said := "Type doesn't support offload"; strings.Contains(c.Why, said) != strings.Contains(c.Fix, "esp4_offload") {
+					t.Errorf("%+v", c)
+				}
 				if c.Why == "" || len(c.Evidence) == 0 {
 					t.Errorf("%+v", c)
 				}

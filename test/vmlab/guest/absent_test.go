@@ -1,11 +1,14 @@
 package guest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"espalier/probe"
+	"espalier/probe/trial"
 	"espalier/test/lab"
 )
 
@@ -31,6 +34,26 @@ func TestModulesMissing(t *testing.T) {
 		}
 		plain := outcome(t, c, parse(t, l.A, state+aead+"128").State)
 		Tell("Module not loaded", tt.module+", no offload asked for", plain)
+	}
+}
+
+// Without esp4_offload a trial is refused over IPv4, and says which module is missing.
+func TestTrialWithoutModule(t *testing.T) {
+	h := lab.New(t, "p4p1").A
+	unload(t, "esp4_offload")
+	t.Cleanup(func() {
+		if err := load("/modules/esp4_offload.ko"); err != nil {
+			t.Errorf("load esp4_offload again: %v", err)
+		}
+	})
+	r := tryNIC(t, h)
+	const refused = "refused EINVAL: Type doesn't support offload"
+	wantAnswers(t, r, trial.Crypto, map[string]int{
+		"256 software": 8, "256 " + refused: 19, "128 software": 8, "128 " + refused: 8, "192 software": 8, "192 " + refused: 8,
+	})
+	// What came off best is what is told: over IPv6 the SA is taken, and left to software.
+	if c := r.Layer().Checks[0]; c.Answer != probe.No || !strings.Contains(c.Why, "software") {
+		t.Errorf("%+v", c)
 	}
 }
 
