@@ -75,6 +75,25 @@ func TestRunIsHarmless(t *testing.T) {
 	}
 }
 
+// SPIs of SAs that are there are not chosen, wherever those go.
+func TestPrepare(t *testing.T) {
+	foreign := &xfrm.State{SPI: 0xe7654321, Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Reqid: 7}
+	tr := trial{Options: options(t), engine: newSAD(offloadsAll, foreign)}
+	if err := tr.prepare(t.Context(), Plan()); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[ipsec.SPI]bool{foreign.SPI: true}
+	for _, s := range tr.journal.SAs {
+		if seen[s.SPI] {
+			t.Errorf("%s is chosen twice, or was there", s.SPI)
+		}
+		seen[s.SPI] = true
+	}
+	if !tr.used[foreign.SPI] || len(tr.used) != len(Plan())+1 || tr.journal.Reqid == 0 {
+		t.Errorf("%d SPIs are taken, reqid %d", len(tr.used), tr.journal.Reqid)
+	}
+}
+
 // The journal holds no key, and is for its owner alone.
 func TestJournalHoldsNoKey(t *testing.T) {
 	o := options(t)
