@@ -75,7 +75,7 @@ func (r *Result) check(q question) probe.Check {
 	case bad.Outcome == Offloaded:
 		c.Answer, c.Why = probe.Yes, "added, and read back as offloaded"
 	default:
-		c.Answer, c.Why = probe.No, r.reason(bad)
+		c.Answer, c.Why = probe.No, bad.reason()
 		if q.lack != "" {
 			c.Why += "; " + q.lack
 		}
@@ -137,21 +137,21 @@ func worse(a, b *Tried) *Tried {
 }
 
 // reason for a No, for the line of the verdict.
-func (r *Result) reason(t *Tried) string {
+func (t *Tried) reason() string {
 	switch t.Outcome {
 	case Software:
-		return fmt.Sprintf("SAs for %s are accepted and left to software", r.Device)
+		return "SAs are accepted, and left to software"
 	case Otherwise:
 		return "SAs are offloaded otherwise than asked: " + t.Message
 	}
-	return fmt.Sprintf("SAs for %s are refused: %s", r.Device, t.words())
+	return "SAs are refused: " + t.words()
 }
 
-// evidence is what came of both, on one line if it is the same.
+// evidence is what came of both, on one line if it is the same: the reason has the words then.
 func evidence(out, in *Tried) []probe.Evidence {
 	kind := fmt.Sprintf("AES-%d, %s, ESN %s, IP%s", out.KeyBits, out.Mode, onOff(out.ESN), families.of(out.Case))
 	if out.answer() == in.answer() {
-		return []probe.Evidence{{Source: "SAs out and in, " + kind, Value: out.answer()}}
+		return []probe.Evidence{{Source: "SAs out and in, " + kind, Value: string(out.Outcome)}}
 	}
 	return []probe.Evidence{{Source: "SA out, " + kind, Value: out.answer()}, {Source: "SA in, " + kind, Value: in.answer()}}
 }

@@ -186,9 +186,9 @@ func TestLayer(t *testing.T) {
 	}{
 		{"offloads all", "mlx5_core", offloadsAll, []probe.Answer{probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.Yes}, probe.Ready, ""},
 		{"as a ConnectX", "mlx5_core", connectX, []probe.Answer{probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.Yes, probe.No}, probe.Ready, ""},
-		{"software", "", softwareOnly, []probe.Answer{probe.No}, probe.NotReady, "SAs for p4p1 are accepted and left to software"},
-		{"sends only", "", halves(Out), []probe.Answer{probe.No}, probe.NotReady, "SAs for p4p1 are accepted and left to software"},
-		{"receives only", "", halves(In), []probe.Answer{probe.No}, probe.NotReady, "SAs for p4p1 are accepted and left to software"},
+		{"software", "", softwareOnly, []probe.Answer{probe.No}, probe.NotReady, "SAs are accepted, and left to software"},
+		{"sends only", "", halves(Out), []probe.Answer{probe.No}, probe.NotReady, "SAs are accepted, and left to software"},
+		{"receives only", "", halves(In), []probe.Answer{probe.No}, probe.NotReady, "SAs are accepted, and left to software"},
 		{"simulated", "netdevsim", offloadsAll, make([]probe.Answer, 1), probe.Unclear, "netdevsim takes SAs for offload, but it is a simulation and encrypts nothing"},
 		{"AES-128 without ESN only", "", func(x *xfrm.State) error {
 			if x.AEAD.Key.Len() != 20 || x.Flags&xfrm.FlagESN != 0 {
@@ -205,7 +205,7 @@ func TestLayer(t *testing.T) {
 		{"another device takes it", "", func(x *xfrm.State) error { x.Offload.Ifindex++; return nil },
 			[]probe.Answer{probe.No}, probe.NotReady, "SAs are offloaded otherwise than asked: it is offloaded to the device with index 8"},
 		{"no ESP in the kernel", "", func(*xfrm.State) error { return refusal(unix.ENOSYS, "Requested AEAD algorithm not found") },
-			[]probe.Answer{probe.No}, probe.NotReady, "SAs for p4p1 are refused: ENOSYS: Requested AEAD algorithm not found"},
+			[]probe.Answer{probe.No}, probe.NotReady, "SAs are refused: ENOSYS: Requested AEAD algorithm not found"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := options(t)
