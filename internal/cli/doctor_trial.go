@@ -53,8 +53,6 @@ func (t *doctorTrial) check(in io.Reader) error {
 		return usageError(errors.New("--yes goes with --trial"))
 	case t.wanted && !t.yes && !isTerminal(in):
 		return usageError(errors.New("--trial asks before it adds SAs, and here is no terminal: say --yes as well"))
-	case t.wanted:
-		return needRoot("--trial adds SAs")
 	}
 	return nil
 }
@@ -103,6 +101,9 @@ func (t *doctorTrial) run(ctx context.Context, in io.Reader, progress io.Writer,
 	case len(names) == 0:
 		fmt.Fprintln(progress, "no trial: there is no device to try; name one (espalier doctor DEV --trial)")
 		return nil
+	}
+	if err := needRoot("--trial adds SAs"); err != nil {
+		return err
 	}
 	if err := t.confirm(ctx, in, progress, names); err != nil {
 		return err

@@ -184,22 +184,63 @@ func TestTrialOnNetdevsim(t *testing.T) {
 	}
 }
 
+// What is read back decides, whatever the other layers say.
+func TestTrialDecides(t *testing.T) {
+	for _, tt := range []struct {
+		fault, readiness, reason string
+		code                     int
+	}{
+		{"none", "READY", "", 0},
+		{"eopnotsupp", "NOT READY", "SAs are accepted, and left to software", 3},
+	} {
+		t.Run(tt.fault, func(t *testing.T) {
+			l := newNICLab(t, "p4p1")
+			setParameter(t, "fault", tt.fault)
+			r := l.A.Command(Espalier, "doctor", "p4p1", "--trial", "--yes", "-o", "json")
+			var view struct {
+				Devices []struct{ Readiness, Reason string }
+				Trials  []trial.Result
+			}
+			if err := json.Unmarshal([]byte(r.Stdout), &view); err != nil || len(view.Devices) != 1 || len(view.Trials) != 1 {
+				t.Fatalf("exit %d, %v: %s%s", r.Code, err, r.Stdout, r.Stderr)
+			}
+			if d := view.Devices[0]; r.Code != tt.code || d.Readiness != tt.readiness || d.Reason != tt.reason {
+				t.Errorf("exit %d, %+v", r.Code, d)
+			}
+			if got := view.Trials[0]; len(got.Cases) != len(trial.Plan()) || got.Driver != "labnic" || got.Device != "p4p1" {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// Ctrl-C in the middle of a trial: nothing is left.
+func TestTrialInterrupted(t *testing.T) {
+	h := newNICLab(t, "p4p1").A
+	if code := endTrial(t, h, os.Interrupt); code != 130 {
+		t.Errorf("exit %d", code)
+	}
+	if left := spis(t, h); len(left) != 0 {
+		t.Errorf("SAs %v are left", left)
+	}
+	if _, err := os.Stat(filepath.Join(h.Dir, "state", "trial.json")); !os.IsNotExist(err) {
+		t.Errorf("the journal is still there: %v", err)
+	}
+}
+
 // A trial that is killed while an SA of it is there: the next one deletes that, and nothing that
 // looks like it.
 func TestTrialKilled(t *testing.T) {
 	l := newNICLab(t, "p4p1")
 	h := l.A
 	journal := filepath.Join(h.Dir, "state", "trial.json")
-	var ours []ipsec.SPI
-	for try := 0; len(ours) == 0; try++ {
+	var ours ipsec.SPI
+	for try := 0; ours == 0; try++ {
 		if try == 50 {
 			t.Fatal("no trial was killed while an SA was there")
 		}
-		killTrial(t, h)
-		ours = spis(t, h)
-	}
-	if len(ours) != 1 {
-		t.Fatalf("%d SAs were there at a time", len(ours))
+		endTrial(t, h, os.Kill)
+		ours = keepLeftover(t, l)
 	}
 	var recorded struct{ SAs []struct{ SPI ipsec.SPI } }
 	if err := json.Unmarshal([]byte(read(t, journal)), &recorded); err != nil {
@@ -207,7 +248,7 @@ func TestTrialKilled(t *testing.T) {
 	}
 	// Between the same addresses: on another SPI, and on one that is recorded.
 	foreign := []ipsec.SPI{0xe0000000, recorded.SAs[0].SPI}
-	if foreign[1] == ours[0] {
+	if foreign[1] == ours {
 		foreign[1] = recorded.SAs[4].SPI
 	}
 	for _, spi := range foreign {
@@ -229,8 +270,34 @@ func TestTrialKilled(t *testing.T) {
 	}
 }
 
-// killTrial starts a trial and kills it when it has added some SAs.
-func killTrial(t *testing.T, h *lab.Host) {
+// keepLeftover has the SA that a trial has left, if there is one, stay: it would expire by itself.
+func keepLeftover(t *testing.T, l *nicLab) (spi ipsec.SPI) {
+	t.Helper()
+	c := l.kernel[l.A]
+	var found []*xfrm.State
+	for s, err := range c.States(t.Context(), xfrm.StateFilter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, s)
+	}
+	if len(found) == 0 {
+		return 0
+	}
+	s := found[0]
+	if len(found) > 1 || s.Limits.HardAdd == 0 {
+		t.Fatalf("%d SAs were there at a time; %+v", len(found), s)
+	}
+	c.DeleteState(t.Context(), s.ID()) // or it has just expired
+	again := &xfrm.State{Src: s.Src, Dst: s.Dst, Proto: s.Proto, SPI: s.SPI, Reqid: s.Reqid, Mode: s.Mode, AEAD: s.AEAD, Limits: xfrm.NoLimits}
+	if err := c.AddState(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	return s.SPI
+}
+
+// endTrial starts a trial, and sends it a signal when it has added some SAs.
+func endTrial(t *testing.T, h *lab.Host, signal os.Signal) (code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -242,6 +309,8 @@ func killTrial(t *testing.T, h *lab.Host) {
 	if err := h.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
+	timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer timer.Stop()
 	const add = 21 // SAs come and go in turn: this one comes
 	n := 0
 	for _, err := range events {
@@ -249,9 +318,10 @@ func killTrial(t *testing.T, h *lab.Host) {
 			break
 		}
 	}
-	cmd.Process.Kill()
+	cmd.Process.Signal(signal)
 	cmd.Wait()
 	if n < add {
 		t.Fatalf("only %d SAs came and went: %s", n, said.String())
 	}
+	return cmd.ProcessState.ExitCode()
 }
