@@ -121,6 +121,9 @@ func (t *doctorTrial) run(ctx context.Context, in io.Reader, progress io.Writer,
 		if result != nil {
 			t.results = append(t.results, result)
 			layer = result.Layer()
+			if n := result.CleanedUp; n > 0 {
+				fmt.Fprintf(progress, "%d SA of a trial that was killed has been deleted\n", n)
+			}
 		}
 		if err != nil {
 			fmt.Fprintln(progress, err)
@@ -154,29 +157,17 @@ func tryDevice(ctx context.Context, progress io.Writer, name string) (*trial.Res
 		return nil, fmt.Errorf("trial on %s: %w", name, err)
 	}
 	defer kernel.Close()
-	result, err := trial.Run(ctx, kernel, trial.Options{
-		Device: name, Ifindex: dev.Index, Driver: nic.Driver,
-		StateDir: stateDir(), Scope: kernelScope(), Progress: showProgress(progress, name),
-	})
-	if result != nil && result.CleanedUp > 0 {
-		fmt.Fprintf(progress, "%d SA of a trial that was killed has been deleted\n", result.CleanedUp)
+	o := trial.Options{Device: name, Ifindex: dev.Index, Driver: nic.Driver, StateDir: stateDir(), Scope: kernelScope()}
+	if isTerminal(progress) {
+		o.Progress = func(done, total int) { fmt.Fprintf(progress, "\rtrial on %s: %d of %d", name, done+1, total) }
+		defer fmt.Fprint(progress, clearLine)
 	}
+	result, err := trial.Run(ctx, kernel, o)
 	return result, err
 }
 
-// showProgress keeps one line of a terminal up to date.
-func showProgress(w io.Writer, device string) func(done, total int) {
-	if !isTerminal(w) {
-		return nil
-	}
-	return func(done, total int) {
-		if done+1 == total {
-			fmt.Fprint(w, "\r\x1b[K") // the last: what comes next begins on an empty line
-			return
-		}
-		fmt.Fprintf(w, "\rtrial on %s: %d of %d", device, done+1, total)
-	}
-}
+// clearLine takes back what was written on a terminal's line.
+const clearLine = "\r\x1b[K"
 
 // writeText prints the matrices.
 func (t *doctorTrial) writeText(w io.Writer) error {
