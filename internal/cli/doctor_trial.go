@@ -160,14 +160,11 @@ func tryDevice(ctx context.Context, progress io.Writer, name string) (*trial.Res
 	o := trial.Options{Device: name, Ifindex: dev.Index, Driver: nic.Driver, StateDir: stateDir(), Scope: kernelScope()}
 	if isTerminal(progress) {
 		o.Progress = func(done, total int) { fmt.Fprintf(progress, "\rtrial on %s: %d of %d", name, done+1, total) }
-		defer fmt.Fprint(progress, clearLine)
+		defer fmt.Fprint(progress, "\r"+clearLine)
 	}
 	result, err := trial.Run(ctx, kernel, o)
 	return result, err
 }
-
-// clearLine takes back what was written on a terminal's line.
-const clearLine = "\r\x1b[K"
 
 // writeText prints the matrices.
 func (t *doctorTrial) writeText(w io.Writer) error {
