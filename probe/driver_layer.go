@@ -332,6 +332,14 @@ func (s *survey) letCheck(d *device) (Check, bool) {
 	return c, true
 }
 
+// Counters of mlx5, packets that the NIC decrypted and encrypted: those that a verdict goes by.
+const (
+	espReceived = "ipsec_rx_pkts"
+	espSent     = "ipsec_tx_pkts"
+
+	judgeFromPeer = "Judge from the peer: espalier verify."
+)
+
 // counterCheck: without the NIC's own counters nobody sees from here whether it encrypts.
 // A bond has none of its own: its ports count.
 func (s *survey) counterCheck(d *device) Check {
@@ -345,24 +353,27 @@ func (s *survey) counterCheck(d *device) Check {
 		c.Why = "not known: " + unread(err)
 		return c
 	}
-	var all, packets []string
+	var all []string
 	for _, name := range slices.Sorted(maps.Keys(counters)) {
 		if strings.Contains(name, "ipsec") {
 			all = append(all, name)
 		}
-		if slices.Contains([]string{"ipsec_rx_pkts", "ipsec_tx_pkts", "rx_ipsec", "tx_ipsec"}, name) { // mlx5; ixgbe
-			packets = append(packets, name)
-		}
 	}
+	_, received := counters[espReceived]
+	_, sent := counters[espSent]
+	_, handed := counters["tx_ipsec"]
 	switch {
-	case len(packets) == 2:
-		c.Answer, c.Why = Yes, strings.Join(packets, ", ")
+	case received && sent:
+		c.Answer, c.Why = Yes, espReceived+", "+espSent
+	case handed:
+		c.Answer, c.Why = No, "only what the driver handed to the NIC, large packets as one: that says nothing of single packets"
+		c.Fix = judgeFromPeer
 	case len(all) > 0:
 		c.Answer, c.Why = No, "only those of what software drops: whether the NIC encrypts cannot be seen from here"
 		c.Fix = "mlx5 counts what the hardware encrypts from Linux 6.2 on. Until then judge from the peer: espalier verify."
 	default:
 		c.Answer, c.Why = No, "none: whether the NIC encrypts cannot be seen from here"
-		c.Fix = "Judge from the peer: espalier verify."
+		c.Fix = judgeFromPeer
 	}
 	if len(all) > 0 {
 		c.Evidence[0].Value = strings.Join(all, ", ")

@@ -33,7 +33,7 @@ var hosts = []struct {
 	{"nic/connectx-7", "p4p1", probe.Ready, 21, ""},
 	{"nic/connectx-8", "p4p1", probe.Ready, 21, ""},
 	{"nic/intel-e810", "p4p1", probe.NotReady, 13, "nic.driver=no driver.esp-offload=no"},
-	{"nic/intel-x540", "p4p1", probe.Ready, 18, ""},
+	{"nic/intel-x540", "p4p1", probe.Ready, 17, "driver.counters=no"},
 	{"nic/intel-x710", "p4p1", probe.NotReady, 13, "nic.driver=no driver.esp-offload=no"},
 	{"nic/netdevsim", "p4p1", probe.NotReady, 13, "nic.driver=no driver.esp-offload=no driver.counters=no"},
 	{"nic/octeon-10", "p4p1", probe.NotReady, 13, "driver.esp-offload=no driver.esp-checksum=no driver.esp-segmentation=no driver.counters=no"},
@@ -68,6 +68,7 @@ var hosts = []struct {
 	{"nic/connectx-6-dx trap/nft-other-device", "p4p1", probe.Ready, 22, ""},
 	{"nic/connectx-6-dx trap/no-link", "p4p1", probe.Ready, 20, "nic.link=no"},
 	{"nic/connectx-6-dx trap/one-queue", "p4p1", probe.Ready, 21, "topology.queues=no"},
+	{"nic/connectx-6-dx trap/one-rx-queue", "p4p1", probe.Ready, 21, "topology.queues=no"},
 	{"nic/connectx-6-dx trap/ovs", "p4p1", probe.NotReady, 22, "topology.port=no"},
 	{"nic/connectx-6-dx trap/own-device", "p4p1", probe.Ready, 22, ""},
 	{"nic/connectx-6-dx trap/pluto", "p4p1", probe.Ready, 21, "host.ike=no"},
@@ -190,6 +191,8 @@ func TestFixes(t *testing.T) {
 		{"debian-12", "nic/connectx-7 trap/vlan", "p4p1.100", "topology.kind", "ip link set p4p1 vf 0 vlan 100"},
 		{"debian-12", "nic/connectx-7 trap/xfrm-interface", "p4p1", "topology.mtu", "ip link set ipsec0 mtu 1446"},
 		{"debian-12", "nic/connectx-7 trap/disable-policy-all", "p4p1", "topology.disable-policy", "sysctl -w net.ipv4.conf.all.disable_policy=0"},
+		{"debian-12", "nic/connectx-7 trap/one-queue", "p4p1", "topology.queues", "ethtool -L p4p1 combined 16"},
+		{"debian-12", "nic/connectx-7 trap/one-rx-queue", "p4p1", "topology.queues", "ethtool -L p4p1 rx 8"},
 		{"debian-12", "nic/connectx-7 trap/down", "p4p1", "nic.link", "ip link set p4p1 up"},
 	} {
 		found := false

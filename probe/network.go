@@ -77,8 +77,7 @@ func (kernelNetwork) Speed(device string) (uint32, error) {
 func (kernelNetwork) Queues(device string) (Queues, error) {
 	return ask(device, "queues", func(e *ethtool.Ethtool) (Queues, error) {
 		c, err := e.GetChannels(device)
-		// A combined queue sends and receives.
-		return Queues{Receive: int(c.RxCount + c.CombinedCount), MaxReceive: int(c.MaxRx + c.MaxCombined)}, err
+		return Queues{int(c.RxCount), int(c.MaxRx), int(c.CombinedCount), int(c.MaxCombined)}, err
 	})
 }
 

@@ -188,7 +188,7 @@ func TestKernelNetwork(t *testing.T) {
 		if s, err := n.Speed("p4p1"); err != nil || s != 10000 {
 			t.Errorf("speed: %d, %v", s, err)
 		}
-		if q, err := n.Queues("p4p1"); err != nil || q.Receive < 1 || q.MaxReceive < q.Receive {
+		if q, err := n.Queues("p4p1"); err != nil || q.Receive < 1 || q.MaxReceive < q.Receive || q.Combined != 0 || q.MaxCombined != 0 {
 			t.Errorf("queues: %+v, %v", q, err)
 		}
 		if _, err := n.Devlink(); err != nil {

@@ -60,7 +60,7 @@ func shortFirmware(text string) string {
 
 func driverCheck(d *device) Check {
 	c := Check{
-		ID: "nic.driver", Title: "driver with ESP offload", Weight: Informs,
+		ID: "nic.driver", Title: "driver with ESP offload", Weight: Warns,
 		Evidence: []Evidence{{"ethtool -i " + d.Name, "driver: " + d.driver.Name}},
 	}
 	switch {
@@ -83,7 +83,7 @@ func driverCheck(d *device) Check {
 }
 
 func productCheck(s *survey, d *device) Check {
-	c := Check{ID: "nic.product", Title: "card with ESP offload", Weight: Informs}
+	c := Check{ID: "nic.product", Title: "card with ESP offload", Weight: Warns}
 	f := &d.function
 	if f.err != nil {
 		c.Why = "PCI id not known: " + unread(f.err)

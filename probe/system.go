@@ -65,10 +65,13 @@ type Driver struct {
 	Bus      string `yaml:"bus"` // where the device is: "0000:3b:00.0" on PCI; "" for none
 }
 
-// Queues are how many queues a device receives by: packets of one SA are all received by one.
+// Queues are how many queues a device receives by: packets of one SA are all received by one. A
+// combined queue sends as well.
 type Queues struct {
-	Receive    int `yaml:"receive"`     // in use now
-	MaxReceive int `yaml:"max-receive"` // that there could be
+	Receive     int `yaml:"receive"` // in use now, without the combined
+	MaxReceive  int `yaml:"max-receive"`
+	Combined    int `yaml:"combined"`
+	MaxCombined int `yaml:"max-combined"`
 }
 
 // Devlink is a device as devlink tells of it (linux/devlink.h).

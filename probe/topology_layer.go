@@ -225,20 +225,24 @@ func (s *survey) portCheck(d *device) (Check, bool) {
 func (s *survey) queueCheck(d *device) (Check, bool) {
 	c := Check{ID: "topology.queues", Title: "ESP on several queues", Weight: Informs, Evidence: []Evidence{{"ethtool -l " + d.Name, ""}}}
 	q, err := s.network.Queues(d.Name)
+	queues := q.Receive + q.Combined
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return c, false
 	case err != nil:
 		c.Why = "not known: " + unread(err)
 		return c, true
-	case q.Receive > 1:
-		c.Answer, c.Why = Yes, fmt.Sprintf("%d queues; each SA has one of them, so take several SAs for more than one CPU", q.Receive)
+	case queues > 1:
+		c.Answer, c.Why = Yes, fmt.Sprintf("%d queues; each SA has one of them, so take several SAs for more than one CPU", queues)
+	case q.MaxCombined > 1:
+		c.Answer, c.Why = No, fmt.Sprintf("one queue of %d is in use: one CPU receives all", q.MaxCombined)
+		c.Fix = fmt.Sprintf("ethtool -L %s combined %d", d.Name, q.MaxCombined)
 	case q.MaxReceive > 1:
 		c.Answer, c.Why = No, fmt.Sprintf("one queue of %d is in use: one CPU receives all", q.MaxReceive)
-		c.Fix = fmt.Sprintf("ethtool -L %s combined %d", d.Name, q.MaxReceive)
+		c.Fix = fmt.Sprintf("ethtool -L %s rx %d", d.Name, q.MaxReceive)
 	default:
 		c.Answer, c.Why = No, "one queue: one CPU receives all"
 	}
-	c.Evidence[0].Value = fmt.Sprintf("%d of %d", q.Receive, q.MaxReceive)
+	c.Evidence[0].Value = fmt.Sprintf("RX %d of %d, combined %d of %d", q.Receive, q.MaxReceive, q.Combined, q.MaxCombined)
 	return c, true
 }

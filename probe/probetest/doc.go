@@ -16,7 +16,7 @@
 //	links:                     # by name; fields as in probe.Link, and besides
 //	  p4p1: {index: 2, mtu: 1500, up: true, on: other, port-of: bond0, addresses: [192.0.2.1/24],
 //	         driver: {name: mlx5_core, bus: "0000:3b:00.0"}, features: {esp-hw-offload: "on [fixed]"},
-//	         counters: {ipsec_rx_pkts: 0}, speed: 25000, queues: {receive: 8, max-receive: 8}}
+//	         counters: {ipsec_rx_pkts: 0}, speed: 25000, queues: {combined: 8, max-combined: 8}}
 //	devlink: [{bus: pci, device: "0000:3b:00.0", eswitch: legacy, ports: [{index: 1, flavour: pcivf, ipsec-crypto: "no"}]}]
 //	chains: [{family: inet, table: filter, name: input, hook: input, type: filter, rules: [{match: [{what: l4proto, in: ["50"]}], verdict: drop}]}]
 //	denied: [chains, log]      # what answers fs.ErrPermission: a method of probe.Network, or the log
