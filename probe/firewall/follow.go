@@ -113,7 +113,7 @@ func Pass(chains []Chain, hook, device string, p Packet) (Outcome, string) {
 	outcome, by := Passes, ""
 	for i := range chains {
 		c := &chains[i]
-		if c.Hook != hook || c.Type == "nat" || !sees(c, device, p) || IsGuard(c) {
+		if c.Hook != hook || !c.filters() || !sees(c, device, p) || IsGuard(c) {
 			continue
 		}
 		w := walk{packet: p, chains: tables[c.Family+" "+c.Table], seen: make(map[string]fate)}

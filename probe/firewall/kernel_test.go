@@ -196,6 +196,8 @@ func TestAgainstKernel(t *testing.T) {
 		{"ingress of several", `table netdev t { chain in { type filter hook ingress devices = { "lo", "p4p1" } priority 0; ip protocol esp drop; }; }`, false},
 		{"egress", `table netdev t { chain out { type filter hook egress device "p4p1" priority 0; udp dport 4500 drop; }; }`, false},
 		{"two tables", "table inet t { chain i { " + inputHook + " meta l4proto esp accept; }; }; table inet u { chain i { type filter hook input priority 10; meta l4proto esp drop; }; }", false},
+		{"translated", "table inet n { chain x { drop; }; chain p { type nat hook prerouting priority -100; udp dport 99 redirect to :100; }; }; table inet t { chain i { " + inputHook + " udp dport 4500 drop; }; }", false},
+		{"same names in two families", "table ip t { chain i { " + inputHook + " }; }; table ip6 t { chain i { " + inputHook + " meta l4proto esp drop; }; }", false},
 		{"asleep", "table inet t { flags dormant; chain i { " + inputHook + " policy drop; }; }", false},
 		{"counted and logged", "table inet t { counter n { }; chain i { " + inputHook + " counter; counter name n; meta l4proto esp counter drop; }; }", false},
 		{"by address", "table inet t { chain i { " + inputHook + " ip saddr 192.0.2.1 meta l4proto esp drop; }; }", true},

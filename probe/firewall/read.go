@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read dumps the rules of the calling thread's network namespace: four questions, and one for each
-// set that matters. A kernel without nf_tables has none. It takes CAP_NET_ADMIN.
+// Read dumps the rules that packets from and to this host may meet, in the calling thread's network
+// namespace: not those of tables that only forward or translate addresses, which are most on hosts of
+// containers. A kernel without nf_tables has none. It takes CAP_NET_ADMIN.
 func Read() ([]Chain, error) {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -80,22 +81,38 @@ func (r kernelReader) chains() ([]Chain, error) {
 			chains = append(chains, c)
 		}
 	}
-	if len(chains) == 0 {
-		return nil, nil
-	}
-	if msgs, err = r.dump(unix.NFT_MSG_GETRULE, unix.NFPROTO_UNSPEC, nil); err != nil {
-		return nil, err
-	}
-	for _, m := range msgs {
-		of, rules, err := decodeRule(m.Data, r.elements)
+	type table struct{ family, name string }
+	read := make(map[table]bool)
+	for i := range chains {
+		c := &chains[i]
+		of := table{c.Family, c.Table}
+		if read[of] || !c.filters() {
+			continue
+		}
+		read[of] = true
+		msgs, err := r.dump(unix.NFT_MSG_GETRULE, familyNumber(c.Family), func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.NFTA_RULE_TABLE, c.Table)
+		})
 		if err != nil {
 			return nil, err
 		}
-		if i, ok := at[of.String()]; ok {
-			chains[i].Rules = append(chains[i].Rules, rules...)
+		for _, m := range msgs {
+			of, rules, err := decodeRule(m.Data, r.elements)
+			if err != nil {
+				return nil, err
+			}
+			// A kernel that does not select by table (before 4.14) sends those of others, too.
+			if i, ok := at[of.String()]; ok && of.Table == c.Table {
+				chains[i].Rules = append(chains[i].Rules, rules...)
+			}
 		}
 	}
 	return chains, nil
+}
+
+// filters tells whether packets from or to this host come to a base chain that may drop them.
+func (c *Chain) filters() bool {
+	return c.Type != "nat" && c.Hook != "" && c.Hook != "forward" && c.Family != "arp" && c.Family != "bridge"
 }
 
 // nftFamilies are the numbers of families (linux/netfilter.h).
