@@ -66,7 +66,7 @@ userspace device where it cannot.`,
 	root.AddCommand(
 		status, newExplainCommand(), newDoctorCommand(),
 		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(),
-		newCompletionCommand(), newVersionCommand(),
+		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(),
 	)
 	return root
 }

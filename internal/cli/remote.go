@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"espalier/remote"
+)
+
+// remoteCommands are those that other hosts may be asked for. They run in the process that serves
+// the connection, and so end with it.
+var remoteCommands = []string{"xfrm"}
+
+// remoteOperations are what this host does for others over ssh, by name.
+func remoteOperations() remote.Operations {
+	ops := remote.Operations{}
+	for _, name := range remoteCommands {
+		ops[name] = remote.Command(func(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+			return Main(ctx, append([]string{name}, args...), stdin, stdout, stderr)
+		})
+	}
+	return ops
+}
+
+// newRemoteAgentCommand is the far side of a connection. People have no use for it.
+func newRemoteAgentCommand() *cobra.Command {
+	var copied bool
+	cmd := &cobra.Command{
+		Use:    remote.AgentCommand + " [--copy] NONCE",
+		Short:  "Serve another host's espalier on standard input and output",
+		Hidden: true,
+		Args:   usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := keepSecrets(); err != nil {
+				return err
+			}
+			return remote.ServeStdio(cmd.Context(), args[0], copied, remoteOperations())
+		},
+	}
+	cmd.Flags().BoolVar(&copied, "copy", false, "this executable was copied for one connection: remove it")
+	return cmd
+}
+
+// isHere reports whether a host's name stands for this one, which needs no ssh.
+func isHere(host string) bool { return host == "." || host == "localhost" }
+
+// connect reaches a host: by ssh, or without it this one.
+func connect(ctx context.Context, host string, opt remote.Options) (*remote.Conn, error) {
+	if isHere(host) {
+		return remote.Local(host, remoteOperations()), nil
+	}
+	return remote.Dial(ctx, host, opt)
+}
+
+// hostFlags say which hosts, and how ssh gets there.
+type hostFlags struct {
+	hosts  []string
+	config string
+}
+
+// sshConfigVariable is instead of --ssh-config.
+const sshConfigVariable = "ESPALIER_SSH_CONFIG"
+
+func (h *hostFlags) addConfig(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&h.config, "ssh-config", os.Getenv(sshConfigVariable), "an ssh `FILE` instead of ~/.ssh/config (or "+sshConfigVariable+")")
+}
+
+// options of connections; several may be made at the same time.
+func (h *hostFlags) options(root remote.Root, stderr io.Writer) remote.Options {
+	opt := remote.Options{Config: h.config, Root: root, Stderr: &syncWriter{w: stderr}}
+	if remote.HasTerminal() {
+		opt.Terminal = &sync.Mutex{}
+	}
+	return opt
+}
+
+// syncWriter lets several goroutines write, whole lines each.
+type syncWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *syncWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
+}
+
+// sshWords is an error about a host without the host's name before it.
+func sshWords(err error) string {
+	var e *remote.Error
+	if errors.As(err, &e) {
+		return string(e.Reason) + ": " + e.Detail
+	}
+	return err.Error()
+}
