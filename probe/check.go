@@ -23,6 +23,17 @@ func (a Answer) String() string {
 // MarshalText is String, for JSON and YAML.
 func (a Answer) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
+// UnmarshalText reads what MarshalText writes. Words of a later version are Unknown.
+func (a *Answer) UnmarshalText(text []byte) error {
+	*a = Unknown
+	for _, known := range []Answer{Yes, No} {
+		if known.String() == string(text) {
+			*a = known
+		}
+	}
+	return nil
+}
+
 // Weight is how much depends on a check. Yes is always the good answer: what is a trap is asked
 // the other way round ("no rule drops protocol 50").
 type Weight uint8
@@ -46,6 +57,17 @@ func (w Weight) String() string {
 
 // MarshalText is String, for JSON and YAML.
 func (w Weight) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
+
+// UnmarshalText reads what MarshalText writes. Words of a later version inform.
+func (w *Weight) UnmarshalText(text []byte) error {
+	*w = Informs
+	for _, known := range []Weight{Warns, Required} {
+		if known.String() == string(text) {
+			*w = known
+		}
+	}
+	return nil
+}
 
 // Evidence is what an answer rests on.
 type Evidence struct {

@@ -14,6 +14,14 @@ var badness = map[Readiness]int{Ready: 0, Unclear: 1, NotReady: 2}
 
 func (r Readiness) worse(than Readiness) bool { return badness[r] > badness[than] }
 
+// Worst is the worse of the two: of several devices or hosts, that of all of them.
+func (r Readiness) Worst(of Readiness) Readiness {
+	if of.worse(r) {
+		return of
+	}
+	return r
+}
+
 // Report on a host.
 type Report struct {
 	Host         string    `json:"host"`

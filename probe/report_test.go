@@ -1,6 +1,10 @@
 package probe
 
-import "testing"
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+)
 
 func TestJudge(t *testing.T) {
 	check := func(w Weight, a Answer, why string) Check { return Check{Weight: w, Answer: a, Why: why} }
@@ -27,6 +31,36 @@ func TestJudge(t *testing.T) {
 			if got, why := Judge(host, device); got != c.want || why != c.why {
 				t.Errorf("%s, %d of the host: %s (%s), want %s (%s)", c.name, i, got, why, c.want, c.why)
 			}
+		}
+	}
+}
+
+// TestReportTravels: a report that another host writes as JSON is read as the same.
+func TestReportTravels(t *testing.T) {
+	sent := Report{Host: "db2", Layers: []Layer{{Name: "kernel"}}}
+	for _, a := range []Answer{Unknown, Yes, No} {
+		for _, w := range []Weight{Informs, Warns, Required} {
+			sent.Layers[0].Checks = append(sent.Layers[0].Checks, Check{ID: "x", Answer: a, Weight: w, Evidence: []Evidence{{"file", "value"}}})
+		}
+	}
+	sent.Conclude()
+	b, err := json.Marshal(sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Report
+	if err := json.Unmarshal(b, &got); err != nil || !reflect.DeepEqual(got, sent) {
+		t.Errorf("%+v, %v; want %+v", got, err, sent)
+	}
+	var c Check
+	if err := json.Unmarshal([]byte(`{"answer":"perhaps","weight":"decides"}`), &c); err != nil || c.Answer != Unknown || c.Weight != Informs {
+		t.Errorf("words of a later version: %+v, %v", c, err)
+	}
+	for _, c := range []struct{ a, b, want Readiness }{
+		{Ready, Ready, Ready}, {Ready, Unclear, Unclear}, {Unclear, Ready, Unclear}, {Unclear, NotReady, NotReady}, {NotReady, Ready, NotReady},
+	} {
+		if got := c.a.Worst(c.b); got != c.want {
+			t.Errorf("%s and %s: %s", c.a, c.b, got)
 		}
 	}
 }

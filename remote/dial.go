@@ -58,7 +58,7 @@ const (
 // Dial connects to a host. It asks nobody at first; if a key or password is missing and
 // opt.Terminal is there, it tries again and lets ssh ask. Errors are *Error, or ctx's.
 func Dial(ctx context.Context, dest string, opt Options) (*Conn, error) {
-	if err := checkDestination(dest); err != nil {
+	if err := CheckDestination(dest); err != nil {
 		return nil, err
 	}
 	program, err := ownProgram()

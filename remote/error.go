@@ -72,13 +72,16 @@ func lastLine(said string) string {
 	return plain(lines[len(lines)-1])
 }
 
-// plain makes what another host said fit for a terminal: control characters and line ends become
-// spaces.
-func plain(text string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
+// plain is Printable without what surrounds it.
+func plain(text string) string { return strings.TrimSpace(Printable(text)) }
+
+// Printable makes what another host said fit for a terminal: control characters, line ends among
+// them, and marks that turn the direction of text become spaces.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' {
 			return ' '
 		}
 		return r
-	}, text))
+	}, text)
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// checkDestination refuses what ssh would take for an option, or no host has for a name.
-func checkDestination(dest string) error {
+// CheckDestination refuses what ssh would take for an option, or no host has for a name.
+func CheckDestination(dest string) error {
 	switch {
 	case dest == "":
 		return errors.New("the name of a host is empty")

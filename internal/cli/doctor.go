@@ -23,6 +23,10 @@ says at the end, and holds against nobody.
 Marks: ✓ yes, ✗ no and crypto offload needs it, ! no and something is lost or at risk, - no and
 worth knowing, ? not known.
 
+With --host it runs on other hosts, by ssh with your own configuration: as root if the login is
+root's or may use sudo without a password, else with what the login sees. The same executable is
+found there or copied and removed again; nothing stays. A host that cannot be reached is UNKNOWN.
+
 Exit status: 0 if all devices are ready for crypto offload, 3 if one is not, 4 if that is not
 known of one, 2 for a wrong command line. A device that is ready still has to show that it
 encrypts: its SAs must be read back as offloaded, and its counters move.`
@@ -36,6 +40,7 @@ type doctor struct {
 	bundle  doctorBundle
 	stdin   io.Reader
 	stderr  io.Writer
+	hosts   hostFlags
 }
 
 // doctorView is the JSON of `espalier doctor`.
@@ -59,7 +64,8 @@ func newDoctorCommand() *cobra.Command {
   espalier doctor -o wide          # every answer with its evidence
   espalier doctor p4p1 -o json     # for programs; .ok, .devices[].readiness
   sudo espalier doctor p4p1 --trial                # by throwaway SAs, which it asks about
-  sudo espalier doctor --bundle /root/support.tar.gz`,
+  sudo espalier doctor --bundle /root/support.tar.gz
+  espalier doctor --host db1,db2                   # other hosts, by ssh, all at once`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return new(knownValues).of(xfrm.ValueInterface), cobra.ShellCompDirectiveNoFileComp
 		},
@@ -74,9 +80,15 @@ func newDoctorCommand() *cobra.Command {
 				d.as = formatWide
 			}
 			d.devices, d.stdin, d.stderr = args, cmd.InOrStdin(), cmd.ErrOrStderr()
+			if elsewhere, err := d.hosts.given(cmd); err != nil {
+				return err
+			} else if elsewhere {
+				return d.runOnHosts(cmd.Context(), cmd.OutOrStdout())
+			}
 			return d.run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
+	d.hosts.addHosts(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", "text", "text, wide, json or yaml")
 	f.BoolVarP(&verbose, "verbose", "v", false, "leave nothing out, as -o wide")

@@ -17,6 +17,7 @@ func Schemas() map[string][]any {
 		"espalier/doctor/v1":       {doctorView{}},
 		"espalier/status/v1":       {statusView{}, failure{}},
 		"espalier/explain/v1":      {explainView{}},
+		"espalier/doctor-hosts/v1": {doctorHostsView{}},
 		"espalier/xfrm-state/v1":   {stateList{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-policy/v1":  {policyList{}, defaultsView{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-monitor/v1": {eventView{}, dryRun{}, failure{}},

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -14,7 +15,7 @@ import (
 
 // remoteCommands are those that other hosts may be asked for. They run in the process that serves
 // the connection, and so end with it.
-var remoteCommands = []string{"xfrm"}
+var remoteCommands = []string{"doctor", "xfrm"}
 
 // remoteOperations are what this host does for others over ssh, by name.
 func remoteOperations() remote.Operations {
@@ -59,20 +60,45 @@ func connect(ctx context.Context, host string, opt remote.Options) (*remote.Conn
 
 // hostFlags say which hosts, and how ssh gets there.
 type hostFlags struct {
-	hosts  []string
+	names  []string
 	config string
 }
 
 // sshConfigVariable is instead of --ssh-config.
 const sshConfigVariable = "ESPALIER_SSH_CONFIG"
 
+// addHosts adds --host and what goes with it.
+func (h *hostFlags) addHosts(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&h.names, "host", nil, "other `HOSTS`, as ssh knows them, instead of this one (this one is .)")
+	h.addConfig(cmd)
+}
+
+// given reports whether other hosts are asked for.
+func (h *hostFlags) given(cmd *cobra.Command) (bool, error) {
+	if !cmd.Flags().Changed("host") {
+		return false, nil
+	}
+	if len(h.names) == 0 {
+		return true, usageError(errors.New("--host: the name of a host goes here"))
+	}
+	for _, name := range h.names {
+		if err := remote.CheckDestination(name); err != nil {
+			return true, usageError(fmt.Errorf("--host: %w", err))
+		}
+	}
+	return true, nil
+}
+
 func (h *hostFlags) addConfig(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&h.config, "ssh-config", os.Getenv(sshConfigVariable), "an ssh `FILE` instead of ~/.ssh/config (or "+sshConfigVariable+")")
+	cmd.Flags().StringVar(&h.config, "ssh-config", "", "an ssh configuration `FILE` instead of ~/.ssh/config ("+sshConfigVariable+")")
 }
 
 // options of connections; several may be made at the same time.
 func (h *hostFlags) options(root remote.Root, stderr io.Writer) remote.Options {
 	opt := remote.Options{Config: h.config, Root: root, Stderr: &syncWriter{w: stderr}}
+	if opt.Config == "" {
+		opt.Config = os.Getenv(sshConfigVariable)
+	}
 	if remote.HasTerminal() {
 		opt.Terminal = &sync.Mutex{}
 	}
@@ -91,8 +117,8 @@ func (s *syncWriter) Write(p []byte) (int, error) {
 	return s.w.Write(p)
 }
 
-// sshWords is an error about a host without the host's name before it.
-func sshWords(err error) string {
+// hostWords is an error about a host without the host's name before it.
+func hostWords(err error) string {
 	var e *remote.Error
 	if errors.As(err, &e) {
 		return string(e.Reason) + ": " + e.Detail

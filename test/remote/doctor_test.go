@@ -1,0 +1,86 @@
+package remote
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"espalier/probe"
+	"espalier/test/lab"
+)
+
+// TestDoctor asks hosts that answer, and some that do not, all at once.
+func TestDoctor(t *testing.T) {
+	r := newRig(t, "")
+	r.ssh.Host("db9", "HostName "+lab.B4.String(), "Port 2223")
+	doctor := func(args ...string) lab.Result {
+		return r.A.Espalier(append([]string{"doctor", "--ssh-config", r.ssh.Config}, args...)...)
+	}
+	got := doctor("--host", "db2,.", "--host", "db9")
+	lines := strings.Split(got.Stdout, "\n")
+	if !strings.HasPrefix(lines[0], "HOST  DEVICE  VERDICT") || got.Code != exitOfWorst(got.Stdout) || got.Stderr != "" {
+		t.Errorf("exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
+	}
+	for i, want := range []string{"db2 ", ". ", "db9 "} {
+		if !strings.HasPrefix(lines[1+i], want) {
+			t.Errorf("line %d is %q", 1+i, lines[1+i])
+		}
+	}
+	if !strings.Contains(got.Stdout, "UNKNOWN") || !strings.Contains(strings.Join(strings.Fields(got.Stdout), " "), "Connection refused") {
+		t.Errorf("%s", got.Stdout)
+	}
+	for _, line := range lines {
+		if len([]rune(line)) > 100 {
+			t.Errorf("too wide: %q", line)
+		}
+	}
+	r.server.MustBeClean(t)
+
+	got = doctor("--host", "db2", "--host", "db9", "-o", "json")
+	var view struct {
+		Schema string
+		OK     bool
+		Hosts  []struct {
+			Host, Error string
+			Readiness   probe.Readiness
+			Report      *probe.Report
+		}
+	}
+	if err := json.Unmarshal([]byte(got.Stdout), &view); err != nil {
+		t.Fatalf("%v\n%s", err, got.Stdout)
+	}
+	if view.Schema != "espalier/doctor-hosts/v1" || view.OK || len(view.Hosts) != 2 {
+		t.Fatalf("%+v", view)
+	}
+	if h := view.Hosts[0]; h.Host != "db2" || h.Error != "" || h.Report == nil || len(h.Report.Layers) == 0 || !h.Report.AsRoot {
+		t.Errorf("%+v", h)
+	}
+	if h := view.Hosts[1]; h.Host != "db9" || !strings.HasPrefix(h.Error, "unreachable: ") || h.Report != nil || h.Readiness != probe.Unclear {
+		t.Errorf("%+v", h)
+	}
+
+	got = doctor("--host", "db2", "-v")
+	if !strings.Contains(got.Stdout, "\n== db2\n") || !strings.Contains(got.Stdout, "─ ") {
+		t.Errorf("%s", got.Stdout)
+	}
+	if got = doctor("--host", "db9"); got.Code != 4 {
+		t.Errorf("exit %d\n%s", got.Code, got.Stdout)
+	}
+	if got = doctor("--host", "db2", "p9"); got.Code != 4 || !strings.Contains(got.Stdout, "p9") {
+		t.Errorf("a device that is not there: exit %d\n%s", got.Code, got.Stdout)
+	}
+	for _, bad := range []string{"", "-oProxyCommand=reboot", "db2 reboot"} {
+		if got = doctor("--host", bad); got.Code != 2 || !strings.Contains(got.Stderr, "host") {
+			t.Errorf("--host %q: exit %d\n%s", bad, got.Code, got.Stderr)
+		}
+	}
+	r.server.MustBeClean(t)
+}
+
+// exitOfWorst: what is not ready outweighs what is not known.
+func exitOfWorst(table string) int {
+	if strings.Contains(table, "NOT READY") {
+		return 3
+	}
+	return 4
+}
