@@ -17,6 +17,7 @@ import (
 // in the list.
 var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
+	"internal/cli": {"accept", "dataplane", "demo", "internal/bundle", "internal/usedkeys", "ipsec", "probe", "probe/trial", "remote", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
 
 	"ipsec":         {},
 	"internal/fd":   {},
@@ -45,6 +46,7 @@ var arrows = map[string][]string{
 	"probe/probetest":   {"probe", "probe/firewall"},
 	"probe/trial":       {"probe", "xfrm", "xfrm/client", "ipsec"},
 	"remote":            {},
+	"accept":            {"probe", "remote"},
 	"internal/usedkeys": {"ipsec"},
 	"internal/xfrmstat": {},
 	"internal/bundle":   {"probe"},

@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
+	"espalier/accept"
 	"espalier/demo"
 )
 
@@ -13,6 +14,7 @@ func Root() *cobra.Command { return newRootCommand() }
 // there are several, an object is one of them.
 func Schemas() map[string][]any {
 	return map[string][]any{
+		accept.Schema:              {accept.Report{}},
 		"espalier/demo/v1":         {demo.Report{}},
 		"espalier/doctor/v1":       {doctorView{}},
 		"espalier/status/v1":       {statusView{}, failure{}},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,16 +11,21 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"espalier/accept"
 	"espalier/remote"
 )
 
 // remoteCommands are those that other hosts may be asked for. They run in the process that serves
 // the connection, and so end with it.
-var remoteCommands = []string{"doctor", "xfrm"}
+var remoteCommands = []string{"doctor", "status", "xfrm"}
 
 // remoteOperations are what this host does for others over ssh, by name.
 func remoteOperations() remote.Operations {
-	ops := remote.Operations{}
+	ops := accept.Operations(func(ctx context.Context, name string, q remote.CommandQuestion) remote.CommandAnswer {
+		var stdout, stderr bytes.Buffer
+		code := Main(ctx, append([]string{name}, q.Arguments...), bytes.NewReader(q.Stdin), &stdout, &stderr)
+		return remote.CommandAnswer{Code: code, Stdout: stdout.Bytes(), Stderr: stderr.String()}
+	})
 	for _, name := range remoteCommands {
 		ops[name] = remote.Command(func(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			return Main(ctx, append([]string{name}, args...), stdin, stdout, stderr)

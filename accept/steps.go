@@ -1,0 +1,347 @@
+package accept
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"espalier/remote"
+)
+
+// sad are the options by which espalier xfrm and status find the SAD that was programmed.
+func (h *Host) sad() []string {
+	if h.engine == "" {
+		return nil
+	}
+	return []string{"--sad", h.engine}
+}
+
+// plainTraffic is the measure for what comes later, and shows that the addresses reach each other.
+func (r *run) plainTraffic(ctx context.Context, s *StepReport) error {
+	return r.transferBoth(ctx, s, r.Duration, nil)
+}
+
+// install adds SAs, those for receiving first, and then policies.
+func (r *run) install(ctx context.Context, s *StepReport) error {
+	if err := r.addGeneration(ctx, s); err != nil {
+		return err
+	}
+	for _, h := range r.hosts() {
+		add, remove := policies(h, r.peer(h), r.reqid)
+		if _, err := r.hold(ctx, h, "policies", add, remove); err != nil {
+			return err
+		}
+	}
+	s.fact("policies out and in on both hosts")
+	return nil
+}
+
+// addGeneration adds SAs with fresh keys on both hosts.
+func (r *run) addGeneration(ctx context.Context, s *StepReport) error {
+	g := newGeneration(r.A, r.B)
+	r.newest = g
+	for _, receives := range []bool{true, false} {
+		for _, h := range r.hosts() {
+			x, dir := g.of(h, receives), "out"
+			if receives {
+				dir = "in"
+			}
+			l, err := r.hold(ctx, h, fmt.Sprintf("SA %#08x %s", x.spi, dir), x.add(h, r.reqid), x.delete())
+			if err != nil {
+				return err
+			}
+			h.engine = l.batch.SAD
+			s.fact("host %s: SA %#08x %s: %s", h.label, x.spi, dir, strings.Join(l.batch.Offload, "; "))
+			for _, w := range l.batch.Warned {
+				s.fact("host %s: %s", h.label, w)
+			}
+		}
+	}
+	return nil
+}
+
+// hold remembers what is held, for releaseAll.
+func (r *run) hold(ctx context.Context, h *Host, what, add, remove string) (*lease, error) {
+	l, err := h.hold(ctx, what, add, remove)
+	if err == nil {
+		r.leases = append(r.leases, l)
+	}
+	return l, err
+}
+
+// releaseAll takes back what is held, the last first: policies before the SAs they need.
+func (r *run) releaseAll() error {
+	var errs []error
+	for len(r.leases) > 0 {
+		last := len(r.leases) - 1
+		errs = append(errs, r.release(r.leases[last]))
+	}
+	return errors.Join(errs...)
+}
+
+// traffic goes both ways at once, and both hosts say who encrypts it.
+func (r *run) traffic(ctx context.Context, s *StepReport) error {
+	return r.judged(ctx, s)
+}
+
+// rekey replaces the SAs while packets flow: receiving ones, sending ones, and the old ones go. Then
+// the new ones have to carry traffic.
+func (r *run) rekey(ctx context.Context, s *StepReport) error {
+	old := slices.Clone(r.leases)
+	err := r.transferBoth(ctx, s, r.Duration, func(ctx context.Context) error {
+		if err := r.addGeneration(ctx, s); err != nil {
+			return err
+		}
+		if err := sleep(ctx, r.Duration/4); err != nil { // what is under way still comes by the old ones
+			return err
+		}
+		for _, l := range old {
+			if !strings.HasPrefix(l.what, "SA ") {
+				continue
+			}
+			if err := r.release(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.judged(ctx, s)
+}
+
+// release takes one thing back.
+func (r *run) release(l *lease) error {
+	r.leases = slices.DeleteFunc(r.leases, func(other *lease) bool { return other == l })
+	err := l.release()
+	if l.problem != "" {
+		r.problems = append(r.problems, fmt.Errorf("host %s: take back %s: %s", l.host.label, l.what, l.problem))
+	}
+	return err
+}
+
+// downFor is how long a link stays down.
+const downFor = 2 * time.Second
+
+// keepsUp says why the host's device is not taken down; "" if it is.
+func (r *run) keepsUp(h *Host) string {
+	switch {
+	case r.KeepLinks:
+		return "links are to be left alone"
+	case h.link.Management && !r.AllowLinkDown:
+		return "the connection to this host comes in by it (--allow-link-down takes it down all the same)"
+	}
+	return ""
+}
+
+// flapLinks takes the device of one host after the other down and up. A kernel silently drops the
+// SAs that were offloaded to it; fresh ones then have to carry traffic.
+func (r *run) flapLinks(ctx context.Context, s *StepReport) error {
+	done := false
+	for _, h := range r.hosts() {
+		if why := r.keepsUp(h); why != "" {
+			s.fact("host %s: %s stays up: %s", h.label, h.Device, why)
+			continue
+		}
+		done = true
+		question := flapQuestion{Device: h.Device, For: downFor, Session: h.session(), Anyway: r.AllowLinkDown}
+		answer, err := remote.Call[flapAnswer](ctx, h.Conn, "accept-flap", question, nil)
+		if err != nil {
+			return err
+		}
+		if len(answer.Restored) > 0 {
+			s.fact("host %s: put back what went with the link: %s", h.label, strings.Join(answer.Restored, ", "))
+		}
+		var states struct {
+			States []struct{ Src, Dst string } `json:"states"`
+		}
+		if err := h.xfrm(ctx, "state", &states); err != nil {
+			return err
+		}
+		left := 0
+		for _, x := range states.States {
+			if r.between(x.Src, x.Dst) {
+				left++
+			}
+		}
+		s.fact("host %s: %d of 2 SAs are left after the link was down", h.label, left)
+	}
+	if !done {
+		s.Result = Skipped
+		return nil
+	}
+	if err := r.releaseAll(); err != nil {
+		return err
+	}
+	if err := r.install(ctx, s); err != nil {
+		return err
+	}
+	return r.judged(ctx, s)
+}
+
+// judged sends both ways at once while both hosts watch who encrypts.
+func (r *run) judged(ctx context.Context, s *StepReport) error {
+	watch := r.Duration / 2
+	return r.transferBoth(ctx, s, r.Duration, func(ctx context.Context) error {
+		if err := sleep(ctx, r.Duration/5); err != nil {
+			return err
+		}
+		var all sync.WaitGroup
+		errs := make([]error, 2)
+		results := make([]Judged, 2)
+		for i, h := range r.hosts() {
+			all.Go(func() { results[i], errs[i] = r.status(ctx, h, watch) })
+		}
+		all.Wait()
+		s.Verdicts = append(s.Verdicts, results...)
+		for _, j := range results {
+			for _, sa := range j.SAs {
+				s.fact("host %s: SA %s %s: %s: %s", j.Host, sa.SPI, sa.Direction, sa.Verdict, sa.Why)
+			}
+			for _, d := range j.Drops {
+				s.fact("host %s: dropped meanwhile: %s", j.Host, d)
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// status asks a host who encrypts the SAs of this run.
+func (r *run) status(ctx context.Context, h *Host, interval time.Duration) (j Judged, err error) {
+	j.Host = h.label
+	answer, err := h.Conn.Run(ctx, "status", append(h.sad(), "--interval", interval.String(), "-o", "json"), nil, nil)
+	if err != nil {
+		return j, err
+	}
+	type saView struct {
+		Direction, SPI, Verdict, Why string
+		Unchecked                    []string
+	}
+	var view struct {
+		Pairs []struct {
+			Out, In *saView
+		}
+		Drops []struct {
+			Reason, Counter string
+			Moved           uint64 `json:"in_interval"`
+		}
+	}
+	if err := json.Unmarshal(answer.Stdout, &view); err != nil {
+		return j, fmt.Errorf("host %s: status ended with %d: %s", h.label, answer.Code, strings.TrimSpace(answer.Stderr))
+	}
+	for _, p := range view.Pairs {
+		for _, v := range []*saView{p.Out, p.In} {
+			if v == nil || !r.ours(v.SPI) {
+				continue
+			}
+			j.SAs = append(j.SAs, JudgedSA{SPI: v.SPI, Direction: v.Direction, Verdict: v.Verdict, Why: v.Why, Unchecked: v.Unchecked})
+		}
+	}
+	for _, d := range view.Drops {
+		if d.Moved > 0 {
+			j.Drops = append(j.Drops, fmt.Sprintf("%d %s %s", d.Moved, d.Reason, d.Counter))
+		}
+	}
+	if len(j.SAs) != 2 {
+		return j, fmt.Errorf("host %s: status tells of %d SAs of this run, not of 2", h.label, len(j.SAs))
+	}
+	for _, sa := range j.SAs {
+		if sa.Verdict == "IDLE" {
+			return j, fmt.Errorf("host %s: SA %s (%s) carries nothing while traffic flows", h.label, sa.SPI, sa.Direction)
+		}
+	}
+	return j, nil
+}
+
+// ours reports whether an SPI is of the newest SAs.
+func (r *run) ours(text string) bool {
+	spi, err := strconv.ParseUint(text, 0, 32)
+	return err == nil && slices.ContainsFunc(r.newest.sas[:], func(x sa) bool { return x.spi == uint32(spi) })
+}
+
+// transferBoth sends by TCP in both directions at once for a while, at least until meanwhile is done.
+func (r *run) transferBoth(ctx context.Context, s *StepReport, length time.Duration, meanwhile func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	errs := make([]error, 3)
+	for i, from := range r.hosts() {
+		all.Go(func() {
+			t, err := r.transfer(ctx, from, r.peer(from), length)
+			if err != nil {
+				cancel()
+				errs[i] = fmt.Errorf("TCP from host %s to host %s: %w", from.label, r.peer(from).label, err)
+				return
+			}
+			s.transferred(from.label, r.peer(from).label, t)
+		})
+	}
+	if meanwhile != nil {
+		if errs[2] = meanwhile(ctx); errs[2] != nil {
+			cancel()
+		}
+	}
+	all.Wait()
+	return firstReason(errs)
+}
+
+// firstReason leaves out what was only cancelled because of another error.
+func firstReason(errs []error) error {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// transfer sends from one host to the other.
+func (r *run) transfer(ctx context.Context, from, to *Host, length time.Duration) (Transfer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	port := make(chan uint16, 1)
+	type end struct {
+		t   Transfer
+		err error
+	}
+	received := make(chan end, 1)
+	go func() {
+		t, err := remote.Call[Transfer](ctx, to.Conn, "accept-receive", receiveQuestion{At: to.Address, Port: r.Port, From: from.Address},
+			func(line string) {
+				if p, ok := portOf(line); ok {
+					port <- p
+				}
+			})
+		received <- end{t, err}
+	}()
+	select {
+	case p := <-port:
+		question := sendQuestion{From: from.Address, To: netip.AddrPortFrom(to.Address, p), For: length}
+		if _, err := remote.Call[Transfer](ctx, from.Conn, "accept-send", question, nil); err != nil {
+			cancel()
+			<-received
+			return Transfer{}, err
+		}
+		e := <-received
+		return e.t, e.err
+	case e := <-received:
+		return e.t, e.err
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
