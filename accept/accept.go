@@ -34,6 +34,8 @@ type Options struct {
 	Duration time.Duration
 	// Port is where TCP connections go; 0 is any.
 	Port uint16
+	// OwnTraffic sends TCP itself even if both hosts have iperf3.
+	OwnTraffic bool
 	// KeepLinks leaves the links up. AllowLinkDown takes one down even if the connection to its host
 	// comes in by it.
 	KeepLinks, AllowLinkDown bool
@@ -55,6 +57,7 @@ type step struct {
 type run struct {
 	Options
 	reqid    uint32
+	tool     string   // that measures, on both hosts: iperf3; "" is our own
 	leases   []*lease // what is held now, in the order it was added
 	newest   *generation
 	problems []error // of taking things back
@@ -84,6 +87,9 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 	r.report.Schema, r.report.Started = Schema, time.Now()
 	if err := r.look(ctx); err != nil {
 		return nil, err
+	}
+	if r.report.Traffic = r.tool; r.tool == "" {
+		r.report.Traffic = "espalier"
 	}
 	if err := opt.Confirm(r.plan()); err != nil {
 		return nil, err

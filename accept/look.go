@@ -19,7 +19,7 @@ func (r *run) look(ctx context.Context) error {
 	var all sync.WaitGroup
 	errs := make([]error, 2)
 	for i, h := range r.hosts() {
-		all.Go(func() { errs[i] = h.look(ctx) })
+		all.Go(func() { errs[i] = r.lookAt(ctx, h) })
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -33,11 +33,32 @@ func (r *run) look(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.chooseTool(ctx); err != nil {
+		return err
+	}
 	return r.notOverItself()
 }
 
-func (h *Host) look(ctx context.Context) (err error) {
-	if h.links, err = remote.Call[[]Link](ctx, h.Conn, "accept-links", h.session(), nil); err != nil {
+// chooseTool takes iperf3 if both hosts have it.
+func (r *run) chooseTool(ctx context.Context) error {
+	with := 0
+	for _, h := range r.hosts() {
+		found, err := remote.Call[[]string](ctx, h.Conn, "accept-tools", struct{}{}, nil)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(found, iperf3) {
+			with++
+		}
+	}
+	if with == 2 && !r.OwnTraffic {
+		r.tool = iperf3
+	}
+	return nil
+}
+
+func (r *run) lookAt(ctx context.Context, h *Host) (err error) {
+	if h.links, err = remote.Call[[]Link](ctx, h.Conn, "accept-links", r.session(h), nil); err != nil {
 		return err
 	}
 	if h.Conn.Hello().UID != 0 {
@@ -46,8 +67,14 @@ func (h *Host) look(ctx context.Context) (err error) {
 	return nil
 }
 
-func (h *Host) session() linksQuestion {
+// session is how the host sees the connection to it. The host that this runs on has none: it is seen
+// from the other end of the connection to its peer.
+func (r *run) session(h *Host) linksQuestion {
 	s := h.Conn.Session()
+	if !s.Client.IsValid() {
+		s = r.peer(h).Conn.Session()
+		s.Client, s.Server = s.Server, s.Client
+	}
 	return linksQuestion{Client: s.Client, Server: s.Server}
 }
 

@@ -6,6 +6,7 @@ import "espalier/remote"
 func Operations(run RunCommand) remote.Operations {
 	return remote.Operations{
 		"accept-links":   remote.JSON(links),
+		"accept-tools":   remote.JSON(tools),
 		"accept-hold":    hold(run),
 		"accept-receive": remote.JSON(receive),
 		"accept-send":    remote.JSON(send),

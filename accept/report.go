@@ -32,7 +32,8 @@ type Report struct {
 	OK      bool         `json:"ok"`      // no step failed
 	Verdict string       `json:"verdict"` // who encrypted: one word if both hosts say the same of all SAs, else "A: …, B: …"
 	Started time.Time    `json:"started"`
-	Hosts   []HostReport `json:"hosts"` // A, B
+	Traffic string       `json:"traffic"` // what sent it: iperf3, or espalier
+	Hosts   []HostReport `json:"hosts"`   // A, B
 	Steps   []StepReport `json:"steps"`
 }
 
@@ -69,7 +70,7 @@ type TransferReport struct {
 	To         string  `json:"to"`
 	Bytes      int64   `json:"bytes"`
 	Gbit       float64 `json:"gbit_per_second"`
-	LongestGap float64 `json:"longest_gap_seconds"` // without a byte
+	LongestGap float64 `json:"longest_gap_seconds,omitempty"` // without a byte; 0 is not known
 }
 
 // Judged is what espalier status says on one host about the SAs of the run.
@@ -98,7 +99,11 @@ func (s *StepReport) transferred(from, to string, t Transfer) {
 	s.mu.Lock()
 	s.Transfers = append(s.Transfers, TransferReport{from, to, t.Bytes, t.Gbit(), t.Longest.Seconds()})
 	s.mu.Unlock()
-	s.fact("TCP %s→%s: %.2f Gb/s, longest without a byte %s", from, to, t.Gbit(), t.Longest.Round(time.Millisecond))
+	text := fmt.Sprintf("TCP %s→%s: %.2f Gb/s", from, to, t.Gbit())
+	if t.Longest > 0 {
+		text += fmt.Sprintf(", longest without a byte %s", t.Longest.Round(time.Millisecond))
+	}
+	s.fact("%s", text)
 }
 
 // conclude fills in what is known of the hosts, judges all, and takes names out.

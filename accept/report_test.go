@@ -3,6 +3,7 @@ package accept
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"strings"
 	"sync"
@@ -121,6 +122,31 @@ func TestBetween(t *testing.T) {
 	} {
 		if got := r.between(pair[0], pair[1]); got != want {
 			t.Errorf("%v: %v", pair, got)
+		}
+	}
+}
+
+func TestParseIperf(t *testing.T) {
+	failed := errors.New("exit status 1")
+	for _, c := range []struct {
+		out   string
+		err   error
+		bytes int64
+		words string
+	}{
+		{`{"end":{"sum_sent":{"bytes":9},"sum_received":{"seconds":2.0,"bytes":500000000,"bits_per_second":2e9}}}`, nil, 500000000, ""},
+		{`{"error":"unable to connect to server: Connection refused"}`, failed, 0, "Connection refused"},
+		{`{"end":{}}`, nil, 0, "nothing arrived"},
+		{``, failed, 0, "exit status 1"},
+		{`{"end":{"sum_received":{"seconds":2.0,"bytes":1}}}`, failed, 0, "exit status 1"},
+	} {
+		got, err := parseIperf([]byte(c.out), c.err)
+		if c.words != "" {
+			if err == nil || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("%s: %v", c.out, err)
+			}
+		} else if err != nil || got.Bytes != c.bytes || got.Gbit() != 2 {
+			t.Errorf("%s: %+v %v", c.out, got, err)
 		}
 	}
 }

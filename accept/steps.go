@@ -152,7 +152,7 @@ func (r *run) flapLinks(ctx context.Context, s *StepReport) error {
 			continue
 		}
 		done = true
-		question := flapQuestion{Device: h.Device, For: downFor, Session: h.session(), Anyway: r.AllowLinkDown}
+		question := flapQuestion{Device: h.Device, For: downFor, Session: r.session(h), Anyway: r.AllowLinkDown}
 		answer, err := remote.Call[flapAnswer](ctx, h.Conn, "accept-flap", question, nil)
 		if err != nil {
 			return err
@@ -314,7 +314,7 @@ func (r *run) transfer(ctx context.Context, from, to *Host, length time.Duration
 	}
 	received := make(chan end, 1)
 	go func() {
-		t, err := remote.Call[Transfer](ctx, to.Conn, "accept-receive", receiveQuestion{At: to.Address, Port: r.Port, From: from.Address},
+		t, err := remote.Call[Transfer](ctx, to.Conn, "accept-receive", receiveQuestion{At: to.Address, Port: r.Port, From: from.Address, Tool: r.tool},
 			func(line string) {
 				if p, ok := portOf(line); ok {
 					port <- p
@@ -324,13 +324,17 @@ func (r *run) transfer(ctx context.Context, from, to *Host, length time.Duration
 	}()
 	select {
 	case p := <-port:
-		question := sendQuestion{From: from.Address, To: netip.AddrPortFrom(to.Address, p), For: length}
-		if _, err := remote.Call[Transfer](ctx, from.Conn, "accept-send", question, nil); err != nil {
+		question := sendQuestion{From: from.Address, To: netip.AddrPortFrom(to.Address, p), For: length, Tool: r.tool}
+		sent, err := remote.Call[Transfer](ctx, from.Conn, "accept-send", question, nil)
+		if err != nil {
 			cancel()
 			<-received
 			return Transfer{}, err
 		}
 		e := <-received
+		if r.tool != "" {
+			e.t = sent // as the receiver told it
+		}
 		return e.t, e.err
 	case e := <-received:
 		return e.t, e.err

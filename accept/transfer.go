@@ -20,6 +20,7 @@ type receiveQuestion struct {
 	At   netip.Addr `json:"at"`
 	Port uint16     `json:"port"` // 0 is any
 	From netip.Addr `json:"from"` // others are not let in
+	Tool string     `json:"tool"` // iperf3; "" is espalier's own
 }
 
 // sendQuestion asks for bytes to be sent for a while.
@@ -27,13 +28,14 @@ type sendQuestion struct {
 	From netip.Addr     `json:"from"`
 	To   netip.AddrPort `json:"to"`
 	For  time.Duration  `json:"for"`
+	Tool string         `json:"tool"`
 }
 
 // Transfer is what one end of a TCP connection saw.
 type Transfer struct {
 	Bytes   int64         `json:"bytes"`
 	Took    time.Duration `json:"took"`    // nanoseconds
-	Longest time.Duration `json:"longest"` // without a byte arriving; nanoseconds
+	Longest time.Duration `json:"longest"` // without a byte arriving; nanoseconds; 0 is not known
 }
 
 // Gbit is the throughput in Gb/s.
@@ -52,6 +54,9 @@ const (
 
 // receive takes one connection and reads it to its end. It says the port it listens on.
 func receive(ctx context.Context, q receiveQuestion, say remote.Progress) (t Transfer, err error) {
+	if q.Tool == iperf3 {
+		return receiveByIperf(ctx, q, say)
+	}
 	l, err := net.Listen("tcp", netip.AddrPortFrom(q.At, q.Port).String())
 	if err != nil {
 		return t, err
@@ -110,6 +115,9 @@ func drain(c net.Conn) (t Transfer, err error) {
 // send connects and sends for the time asked for. When ctx ends before, that is the end, and no
 // error: who asks may not know beforehand how long it will take.
 func send(ctx context.Context, q sendQuestion, _ remote.Progress) (t Transfer, err error) {
+	if q.Tool == iperf3 {
+		return sendByIperf(ctx, q)
+	}
 	d := net.Dialer{Timeout: connectPatience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(q.From, 0))}
 	c, err := d.DialContext(ctx, "tcp", q.To.String())
 	if err != nil {

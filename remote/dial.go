@@ -76,6 +76,22 @@ func Dial(ctx context.Context, dest string, opt Options) (*Conn, error) {
 	return dial(ctx, dest, opt, program, true)
 }
 
+// Child connects to a process of its own on this host: what it holds is undone even if this process
+// is killed. See [Local] for one that needs no process.
+func Child(ctx context.Context, host string, opt Options) (*Conn, error) {
+	program, err := ownProgram()
+	if err != nil {
+		return nil, err
+	}
+	defer program.Close()
+	opt.SSH, opt.Root = "/proc/self/exe", AsLogin
+	d := &dialing{dest: host, opt: opt, program: program, nonce: newNonce()}
+	return d.connect(ctx, []string{AgentCommand, d.nonce}, func(ctx context.Context) (Hello, Session, error) {
+		hello, err := d.greet(ctx, true)
+		return hello, Session{}, err
+	})
+}
+
 // dialing is a connection that is being made.
 type dialing struct {
 	dest    string
@@ -90,13 +106,17 @@ type dialing struct {
 
 func dial(ctx context.Context, dest string, opt Options, program *program, prompts bool) (*Conn, error) {
 	d := &dialing{dest: dest, opt: opt, program: program, nonce: newNonce(), prompts: prompts}
+	return d.connect(ctx, sshArguments(dest, bootstrapCommand(d.nonce, opt.Root), opt, prompts), d.bootstrap)
+}
+
+// connect starts a process, goes with it as far as espalier's hello, and hands it to a Conn.
+func (d *dialing) connect(ctx context.Context, args []string, meet func(context.Context) (Hello, Session, error)) (*Conn, error) {
 	var err error
-	args := sshArguments(dest, bootstrapCommand(d.nonce, opt.Root), opt, prompts)
-	if d.ssh, err = startSSH(opt, args, prompts, &relay{host: dest}); err != nil {
-		return nil, &Error{dest, Misused, err.Error()}
+	if d.ssh, err = startSSH(d.opt, args, d.prompts, &relay{host: d.dest}); err != nil {
+		return nil, &Error{d.dest, Misused, err.Error()}
 	}
 	d.out = bufio.NewReaderSize(d.ssh.stdout, 32<<10)
-	hello, session, err := d.bootstrap(ctx)
+	hello, session, err := meet(ctx)
 	if err != nil {
 		d.ssh.finish(2 * time.Second)
 		if ctx.Err() != nil {
@@ -104,17 +124,16 @@ func dial(ctx context.Context, dest string, opt Options, program *program, promp
 		}
 		return nil, d.explain(err)
 	}
-	to := opt.Stderr
+	to := d.opt.Stderr
 	if to == nil {
 		to = io.Discard
 	}
 	d.ssh.stderr.open(to)
-	p := opt.pace
+	p := d.opt.pace
 	if p == (pace{}) {
 		p = usualPace
 	}
-	ssh := d.ssh
-	return newConn(dest, hello, session, d.out, ssh.stdin, func() { ssh.stdin.Close() }, d.finish, p), nil
+	return newConn(d.dest, hello, session, d.out, d.ssh.stdin, func() { d.ssh.stdin.Close() }, d.finish, p), nil
 }
 
 // bootstrap goes from the login's shell to espalier's hello.
@@ -140,6 +159,17 @@ func (d *dialing) bootstrap(ctx context.Context) (hello Hello, session Session, 
 	if err != nil {
 		return hello, session, err
 	}
+	if hello, err = d.greet(ctx, same); err != nil {
+		return hello, session, d.notStarted(f, err)
+	}
+	if d.opt.Root == RootRequired && hello.UID != 0 {
+		return hello, session, &Error{d.dest, NotRoot, fmt.Sprintf("espalier runs there as user %d", hello.UID)}
+	}
+	return hello, session, nil
+}
+
+// greet exchanges hellos with espalier; same tells whether it must be this very executable.
+func (d *dialing) greet(ctx context.Context, same bool) (hello Hello, err error) {
 	err = d.step(ctx, startPatience, "espalier was started there, and", func() (err error) {
 		if _, _, err = d.await(agentWord); err != nil {
 			return err
@@ -149,16 +179,10 @@ func (d *dialing) bootstrap(ctx context.Context) (hello Hello, session Session, 
 		}
 		return writeHello(d.ssh.stdin, Hello{Version: Version()})
 	})
-	if err != nil {
-		return hello, session, d.notStarted(f, err)
+	if err == nil && (same && hello.Hash != d.program.hash || hello.Version != Version()) {
+		err = &Error{d.dest, Unsuited, fmt.Sprintf("espalier there is %s, here it is %s", plain(hello.Version), Version())}
 	}
-	if same && hello.Hash != d.program.hash || hello.Version != Version() {
-		return hello, session, &Error{d.dest, Unsuited, fmt.Sprintf("espalier there is %s, here it is %s", plain(hello.Version), Version())}
-	}
-	if d.opt.Root == RootRequired && hello.UID != 0 {
-		return hello, session, &Error{d.dest, NotRoot, fmt.Sprintf("espalier runs there as user %d", hello.UID)}
-	}
-	return hello, session, nil
+	return hello, err
 }
 
 // step bounds a part of the way; what says who did not answer.

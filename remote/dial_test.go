@@ -73,6 +73,7 @@ func fakeSSH(t *testing.T, shell, before string) Options {
 }
 
 func within(t *testing.T) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 	t.Cleanup(cancel)
 	return ctx
@@ -289,6 +290,22 @@ func TestTerminal(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
+	// Two at a time would both be there.
+	asks := filepath.Join(t.TempDir(), "asks")
+	opt = fakeSSH(t, "sh", locked+"\nmkdir "+asks+` || { echo "somebody else is being asked" >&2; exit 255; }; sleep 0.3; rmdir `+asks)
+	opt.Terminal = &sync.Mutex{}
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			c, err := Dial(within(t), "db2", opt)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Close()
+		})
+	}
+	all.Wait()
 	opt = fakeSSH(t, "sh", `echo "ssh: connect to host db2 port 22: Connection refused" >&2; echo . >>`+filepath.Join(t.TempDir(), "tries")+`; exit 255`)
 	opt.Terminal = failingLocker{t}
 	_, err = Dial(within(t), "db2", opt)
@@ -421,6 +438,22 @@ func TestCutWhileCopying(t *testing.T) {
 	_, err := Dial(within(t), "db2", opt)
 	mustFail(t, err, Misused, "")
 	mustBeGone(t, filepath.Join(dir, "place"))
+}
+
+// TestChild: a process of this executable on this host, which ends with the connection.
+func TestChild(t *testing.T) {
+	c, err := Child(within(t), ".", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := Call[where](within(t), c, "where", struct{}{}, nil)
+	if self, _ := os.Executable(); err != nil || w.PID == os.Getpid() || w.Path != self {
+		t.Errorf("%+v, %v", w, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	mustEnd(t, w.PID)
 }
 
 // TestUnresponsive: who connects and then says nothing is given up.

@@ -21,7 +21,7 @@ import (
 
 const acceptLong = `Try the NICs of two hosts end to end, and write down what came of it in a report to send to others.
 
-It runs the doctor on both hosts, measures TCP between them, adds SAs and policies in the shape of
+It runs the doctor on both hosts, measures TCP between them (by iperf3 if both have it), adds SAs and policies in the shape of
 the vendor's commands with fresh keys, sends traffic and asks both hosts who encrypts it, replaces
 the keys under traffic, takes the links down and up, and looks after each step. Everything is
 taken back at the end, whatever happens; also if the connection breaks or this program is killed.
@@ -99,6 +99,7 @@ func newAcceptCommand() *cobra.Command {
 	f.StringVar(&r.addresses[1], "address-b", "", "`ADDRESS` of HOST-B")
 	f.DurationVar(&r.Duration, "duration", 5*time.Second, "how long each transfer takes")
 	f.Uint16Var(&r.Port, "port", 0, "the TCP `PORT` of transfers, for firewalls (default: any)")
+	f.BoolVar(&r.OwnTraffic, "own-traffic", false, "do not use iperf3 even if both hosts have it")
 	f.BoolVar(&r.KeepLinks, "keep-links", false, "take no link down")
 	f.BoolVar(&r.AllowLinkDown, "allow-link-down", false, "take a link down even if the host is reached by it")
 	f.BoolVarP(&r.yes, "yes", "y", false, "do not ask")
@@ -121,7 +122,11 @@ func (r *acceptRun) run(cmd *cobra.Command, args []string) error {
 	opt := r.hosts.options(remote.RootRequired, stderr)
 	var err error
 	for i, h := range []*accept.Host{r.A, r.B} {
-		if h.Conn, err = connect(ctx, args[i], opt); err != nil {
+		reach := remote.Dial
+		if isHere(args[i]) {
+			reach = remote.Child // this process may be killed, and what it holds must go all the same
+		}
+		if h.Conn, err = reach(ctx, args[i], opt); err != nil {
 			return err
 		}
 		defer h.Conn.Close() // what the run held was taken back before

@@ -3,6 +3,7 @@ package remote
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -54,7 +55,7 @@ func newAcceptance(t *testing.T) *acceptance {
 
 // command is `espalier accept db1 db2` on the third host.
 func (a *acceptance) command(args ...string) []string {
-	return append([]string{"accept", "db1", "db2", "--ssh-config", a.ssh.Config, "--duration", "2s", "--report", filepath.Join(a.dir, "report.md")}, args...)
+	return append([]string{"accept", "db1", "db2", "--own-traffic", "--ssh-config", a.ssh.Config, "--duration", "2s", "--report", filepath.Join(a.dir, "report.md")}, args...)
 }
 
 // mustBeAsBefore looks for anything that was left on the hosts.
@@ -121,6 +122,28 @@ func TestAccept(t *testing.T) {
 		}
 	}
 	t.Logf("%s", r.Stdout)
+}
+
+// TestAcceptIperf measures by the program that people know.
+func TestAcceptIperf(t *testing.T) {
+	lab.Tools(t, "iperf3")
+	a := newAcceptance(t)
+	r := a.from.Espalier(a.command("--yes", "--own-traffic=false", "--keep-links", "-o", "json")...)
+	var report accept.Report
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil || r.Code != 0 || !report.OK || report.Traffic != "iperf3" {
+		t.Fatalf("exit %d, %v\n%s%s", r.Code, err, r.Stdout, r.Stderr)
+	}
+	for _, s := range report.Steps {
+		for _, x := range s.Transfers {
+			if x.Bytes == 0 || x.Gbit <= 0 {
+				t.Errorf("%s: %+v", s.Name, x)
+			}
+		}
+	}
+	if len(report.Steps[1].Transfers) != 2 {
+		t.Errorf("%+v", report.Steps[1])
+	}
+	a.mustBeAsBefore(t)
 }
 
 // TestAcceptRefuses what is not its to touch, and what nobody has agreed to.
@@ -191,6 +214,34 @@ func TestAcceptOverTheLink(t *testing.T) {
 	}
 }
 
+// TestAcceptHere is run on one of the two hosts, which is reached without ssh. It reaches the other by
+// the link that is tried: that one stays up. It is killed, and run again.
+func TestAcceptHere(t *testing.T) {
+	a := newAcceptance(t)
+	a.A.Must("ip", "route", "add", "10.9.1.0/30", "via", lab.B4.String())
+	args := a.command("--yes")
+	args[1] = "."
+	cmd := exec.Command(lab.Binary(t), args...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), "ESPALIER_STATE_DIR="+a.dir, "GORACE=atexit_sleep_ms=0")
+	if err := a.A.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	said := killAt(t, cmd, out, "traffic, and who", syscall.SIGKILL)
+	if !strings.Contains(said, "p4p1 on host A stays up") || !strings.Contains(said, "p4p1 on host B stays up") {
+		t.Errorf("%s", said)
+	}
+	a.mustBeAsBefore(t)
+	if r := a.A.Espalier(args...); r.Code != 0 {
+		t.Errorf("exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	a.mustBeAsBefore(t)
+}
+
 // TestAcceptInterrupted: whenever it ends, and however, the hosts are as they were.
 func TestAcceptInterrupted(t *testing.T) {
 	a := newAcceptance(t)
@@ -212,26 +263,35 @@ func TestAcceptInterrupted(t *testing.T) {
 			if err := a.from.Start(cmd); err != nil {
 				t.Fatal(err)
 			}
-			var said strings.Builder
-			found := false
-			buffer := make([]byte, 4096)
-			for {
-				n, err := out.Read(buffer)
-				said.Write(buffer[:n])
-				if !found && strings.Contains(said.String(), "[#] "+c.at) {
-					found = true
-					time.Sleep(300 * time.Millisecond) // into the step
-					cmd.Process.Signal(c.how)
-				}
-				if err != nil {
-					break
-				}
-			}
-			err = cmd.Wait()
-			if code := cmd.ProcessState.ExitCode(); !found || c.how == syscall.SIGINT && code != 130 {
-				t.Errorf("%v, exit %d\n%s", err, code, &said)
+			said := killAt(t, cmd, out, c.at, c.how)
+			if code := cmd.ProcessState.ExitCode(); c.how == syscall.SIGINT && code != 130 {
+				t.Errorf("exit %d\n%s", code, said)
 			}
 			a.mustBeAsBefore(t)
 		})
 	}
+}
+
+// killAt sends the program a signal once it has begun a step, and waits for its end.
+func killAt(t *testing.T, cmd *exec.Cmd, out io.Reader, step string, how os.Signal) (said string) {
+	t.Helper()
+	found := false
+	buffer := make([]byte, 4096)
+	for {
+		n, err := out.Read(buffer)
+		said += string(buffer[:n])
+		if !found && strings.Contains(said, "[#] "+step) {
+			found = true
+			time.Sleep(300 * time.Millisecond) // into the step
+			cmd.Process.Signal(how)
+		}
+		if err != nil {
+			break
+		}
+	}
+	cmd.Wait()
+	if !found {
+		t.Errorf("it did not come to %s:\n%s", step, said)
+	}
+	return said
 }
