@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"espalier/accept"
 	"espalier/remote"
@@ -189,24 +187,13 @@ func (r *acceptRun) confirm(ctx context.Context, in io.Reader, out io.Writer, wh
 	if r.yes {
 		return nil
 	}
-	if f, ok := in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+	if !isTerminal(in) {
 		return usageError(errors.New("nobody is there to be asked: say --yes if this is what you want"))
 	}
-	fmt.Fprint(out, "Go on? [y/N] ")
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(in).ReadString('\n')
-		answer <- strings.ToLower(strings.TrimSpace(line))
-	}()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case line := <-answer:
-		if line != "y" && line != "yes" {
-			return errors.New("nothing was done")
-		}
-		return nil
+	if yes, err := goOn(ctx, in, out); err != nil || yes {
+		return err
 	}
+	return errors.New("nothing was done")
 }
 
 func writeReportFile(path string, report *accept.Report) error {

@@ -69,6 +69,14 @@ func (t *doctorTrial) confirm(ctx context.Context, in io.Reader, out io.Writer, 
 	if t.yes {
 		return nil
 	}
+	if yes, err := goOn(ctx, in, out); err != nil || yes {
+		return err
+	}
+	return errDeclined
+}
+
+// goOn asks whoever is at the terminal.
+func goOn(ctx context.Context, in io.Reader, out io.Writer) (yes bool, err error) {
 	fmt.Fprint(out, "Go on? [y/N] ")
 	answer := make(chan string, 1)
 	go func() { // which ends with the process, if nobody answers
@@ -77,13 +85,10 @@ func (t *doctorTrial) confirm(ctx context.Context, in io.Reader, out io.Writer, 
 	}()
 	select {
 	case line := <-answer:
-		switch strings.ToLower(strings.TrimSpace(line)) {
-		case "y", "yes":
-			return nil
-		}
-		return errDeclined
+		word := strings.ToLower(strings.TrimSpace(line))
+		return word == "y" || word == "yes", nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 
