@@ -20,6 +20,9 @@ func (l *ledger) judge(into []Judgement) {
 		switch {
 		case n.moved == 0 && common.Reason != Uncounted:
 			into[n.index] = idle()
+		case common.Reason == Balanced && n.byCPU > l.late(n.sa):
+			into[n.index] = Judgement{Verdict: Mixed, Reason: Partly,
+				Why: fmt.Sprintf("%s; the kernel's own ESP did %s of %s of this SA", l.counted(), digits(n.byCPU), packets(n.moved))}
 		case common.Reason == SomeOfThem:
 			into[n.index] = l.share(&n)
 		default:
@@ -66,7 +69,6 @@ func (l *ledger) weigh() Judgement {
 	d, allowance := l.device, l.allowance()
 	j := Judgement{Verdict: Unknown}
 	out := l.direction == ipsec.Outbound
-	cpu, watched := l.byCPU()
 	done := l.done.high
 	if out { // what it dropped it had been given, too
 		done += l.dropped.high
@@ -74,11 +76,8 @@ func (l *ledger) weigh() Judgement {
 	switch missing := l.sent - min(done, l.sent); {
 	case l.done.high == 0 && out && missing <= allowance:
 		j.Reason, j.Why = Dropped, fmt.Sprintf("%s dropped all of %s", d.Name, packets(l.sent))
-	case l.done.high == 0 && watched && cpu.low+allowance >= l.sent && cpu.high <= l.sent+allowance:
-		return Judgement{Verdict: Software, Reason: KernelESP,
-			Why: fmt.Sprintf("%s counted none of %s: the kernel's own ESP did them", d.Name, packets(l.sent))}
-	case l.done.high == 0 && watched && cpu.high+allowance < l.sent:
-		j.Reason, j.Why = Nobody, fmt.Sprintf("%s counted none of %s, and the kernel's own ESP did %s of them", d.Name, packets(l.sent), cpu)
+	case l.done.high == 0 && l.watched:
+		j.Reason, j.Why = Nobody, fmt.Sprintf("%s counted none of %s, and the kernel's own ESP was not seen to do them", d.Name, packets(l.sent))
 		j.Unchecked = []string{"whether packets leave in clear: `espalier verify` tells"}
 	case l.done.high == 0:
 		j.Reason, j.Why = StoodStill, fmt.Sprintf("%s counted none of %s: the kernel did them (IPv4 options, larger than the MTU), or nobody", d.Name, packets(l.sent))
@@ -93,16 +92,14 @@ func (l *ledger) weigh() Judgement {
 		j.Reason, j.Why = Coarse, fmt.Sprintf("%s, and its SAs had %s: too much passed while they were read; a longer --interval helps", l.counted(), digits(l.sent))
 	case l.trust == Stranger:
 		j.Reason, j.Why = Strange, fmt.Sprintf("%s, as many as its SAs had; but nobody has looked yet at what counters of %s are worth", l.counted(), orNone(d.Driver))
-	case watched && cpu.low > allowance && cpu.low+allowance >= l.sent:
-		j.Reason, j.Why = Contradicted, fmt.Sprintf("%s, but the kernel's own ESP did %s, too", l.counted(), cpu)
 	default:
-		return l.balanced(watched)
+		return l.balanced()
 	}
 	return j
 }
 
 // balanced is the judgement of books that balance.
-func (l *ledger) balanced(cpuCounted bool) Judgement {
+func (l *ledger) balanced() Judgement {
 	j := Judgement{Verdict: Hardware, Reason: Balanced, Why: l.counted()}
 	switch {
 	case l.done == span{l.sent, l.sent} && len(l.through) == 1:
@@ -116,7 +113,7 @@ func (l *ledger) balanced(cpuCounted bool) Judgement {
 		j.Why += fmt.Sprintf("; it dropped %s", digits(l.dropped.high))
 	}
 	j.Unchecked = []string{"whether the NIC's counters are true: `espalier verify` asks the peer"}
-	if !cpuCounted {
+	if !l.watched {
 		j.Unchecked = append(j.Unchecked, "whether the kernel's own ESP was at work besides: --probe")
 	}
 	for _, n := range l.through {
@@ -137,7 +134,7 @@ func (l *ledger) balanced(cpuCounted bool) Judgement {
 // can have done of this SA's, however it did the others'.
 func (l *ledger) share(n *entry) Judgement {
 	allowance := l.allowance()
-	others := l.sent - n.moved
+	others := l.sent - (n.moved - n.byCPU)
 	least := l.done.low - min(others, l.done.low)
 	most := min(n.moved, l.done.high)
 	if least > allowance && n.moved-most > allowance && l.trust != Stranger {
@@ -148,25 +145,6 @@ func (l *ledger) share(n *entry) Judgement {
 	return Judgement{Verdict: Unknown, Reason: SomeOfThem,
 		Why:       fmt.Sprintf("%s of %s of its SAs; which is not known", l.counted(), digits(l.sent)),
 		Unchecked: []string{"who did the others: `espalier verify` tells, or --probe"}}
-}
-
-// byCPU is how many packets of these SAs the kernel's own ESP did, if that was counted: of all that
-// it did in this direction, those that were not certainly, or not possibly, others'.
-func (l *ledger) byCPU() (n span, counted bool) {
-	readings, d := l.books.e.CPU, l.direction
-	if readings == nil {
-		return n, false
-	}
-	var all [4]uint64
-	for i := range all {
-		all[i] = readings[i].Encrypted
-		if d == ipsec.Inbound {
-			all[i] = readings[i].Decrypted
-		}
-	}
-	n = growth(all)
-	certain, others := l.books.certain[d], l.books.certain[d]+l.books.possible[d]-l.sent
-	return span{n.low - min(others, n.low), n.high - min(certain, n.high)}, true
 }
 
 // counted says what the device did: "p4p1 encrypted 5,977 packets".

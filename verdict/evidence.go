@@ -16,9 +16,6 @@ type Evidence struct {
 	Gone []Gone
 	// Devices are those that SAs are offloaded to, or that their packets leave by.
 	Devices []Device
-	// CPU are readings of what the kernel's own ESP does, taken with the Readings of devices; nil if
-	// nobody counted it.
-	CPU *[4]CPU
 }
 
 // Engine is a SAD and those who carry its SAs out.
@@ -40,7 +37,13 @@ type SA struct {
 	// Route is the ifindex of the device that packets to the SA's destination leave by, of an
 	// offloaded outbound SA; 0 if it is not known.
 	Route int
+	// CPU is how many of its packets the kernel's own ESP encrypted or decrypted in the interval; nil if
+	// nobody counted that.
+	CPU *Range
 }
+
+// Range is a number that is known to be between two.
+type Range struct{ Low, High uint64 }
 
 // SAOf is an SA as an engine gives it back, and its counters as they were at the beginning.
 func SAOf(sa *ipsec.SA, before *ipsec.Counters) SA {
@@ -124,12 +127,6 @@ type Tally struct {
 	Dropped uint64 // packets of SAs that the NIC dropped (ipsec_tx_drop_pkts, ipsec_rx_drop_pkts)
 	Link    uint64 // packets of any kind that the link carried
 	Lost    uint64 // packets of any kind that were lost before the link: dropped in a queue, or by the driver
-}
-
-// CPU is how many packets the kernel's own ESP has encrypted and decrypted, of all SAs of the machine
-// in all network namespaces, since counting began.
-type CPU struct {
-	Encrypted, Decrypted uint64
 }
 
 // device finds a device by its ifindex.

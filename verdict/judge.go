@@ -9,20 +9,23 @@ import (
 // Judge judges each SA, in the order of Evidence.SAs.
 func Judge(e Evidence) []Judgement {
 	judgements := make([]Judgement, len(e.SAs))
-	b := books{e: &e, of: map[ledgerID]*ledger{}}
+	of := map[ledgerID]*ledger{}
+	var inOrder []*ledger
 	for i := range e.SAs {
 		sa := &e.SAs[i]
 		j, done := alone(&e, sa)
 		if done {
 			judgements[i] = j
-			if j.Verdict == Software {
-				b.byCPU(sa)
-			}
 			continue
 		}
-		b.ledger(sa).enter(sa, i)
+		id := ledgerID{sa.Offload.Interface, sa.Offload.Direction}
+		if of[id] == nil {
+			of[id] = newLedger(&e, id)
+			inOrder = append(inOrder, of[id])
+		}
+		of[id].enter(sa, i)
 	}
-	for _, l := range b.inOrder {
+	for _, l := range inOrder {
 		l.judge(judgements)
 	}
 	return judgements
@@ -75,6 +78,15 @@ func (sa *SA) Moved() uint64 {
 		return count + refused
 	}
 	return max(numbers, count+refused)
+}
+
+// worked is how many packets somebody had to encrypt or decrypt: those that are replayed are mostly
+// refused before they are decrypted by the CPU, but not by a NIC.
+func (sa *SA) worked() uint64 {
+	if sa.direction() == ipsec.Inbound {
+		return sa.After.Packets - sa.Before.Packets
+	}
+	return sa.Moved()
 }
 
 // direction is that of the offload, if there is one: a state of Linux need not have another.

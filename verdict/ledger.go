@@ -13,41 +13,10 @@ type ledgerID struct {
 	direction ipsec.Direction
 }
 
-// books are the ledgers of all devices and directions.
-type books struct {
-	e       *Evidence
-	of      map[ledgerID]*ledger
-	inOrder []*ledger
-	// Packets that the CPU has encrypted or decrypted for certain, and others that it may have, for
-	// an SA without a direction or because its NIC did not.
-	certain, possible [3]uint64 // by ipsec.Direction
-}
-
-// ledger finds or opens that of an SA.
-func (b *books) ledger(sa *SA) *ledger {
-	id := ledgerID{sa.Offload.Interface, sa.Offload.Direction}
-	if b.of[id] == nil {
-		b.of[id] = newLedger(b, id)
-		b.inOrder = append(b.inOrder, b.of[id])
-	}
-	return b.of[id]
-}
-
-// byCPU notes an SA whose packets the CPU encrypts or decrypts.
-func (b *books) byCPU(sa *SA) {
-	switch sa.direction() {
-	case ipsec.Inbound, ipsec.Outbound:
-		b.certain[sa.direction()] += sa.Moved()
-	default:
-		b.possible[ipsec.Inbound] += sa.Moved()
-		b.possible[ipsec.Outbound] += sa.Moved()
-	}
-}
-
 // ledger sets what a device has counted against what its SAs have.
 type ledger struct {
 	ledgerID
-	books  *books
+	e      *Evidence
 	device *Device // nil: nothing is known of it
 	trust  Trust
 
@@ -56,7 +25,8 @@ type ledger struct {
 
 	past    []entry // SAs whose packets are shown to have gone past the NIC
 	through []entry // all others
-	sent    uint64  // packets of those
+	sent    uint64  // packets of those, but for what the CPU was seen to do
+	watched bool    // the CPU was watched
 	// unsteady: SAs came or went, so that what the SAs have sent is not known to the last packet.
 	unsteady bool
 }
@@ -66,6 +36,7 @@ type entry struct {
 	sa     *SA
 	index  int // in Evidence.SAs
 	moved  uint64
+	byCPU  uint64 // of those, what the kernel's own ESP was seen to do
 	reason Reason // of SOFTWARE, for one that went past
 	why    string
 }
@@ -80,9 +51,9 @@ func (s span) String() string {
 	return digits(s.low) + "–" + digits(s.high)
 }
 
-func newLedger(b *books, id ledgerID) *ledger {
-	l := &ledger{ledgerID: id, books: b, device: b.e.device(id.ifindex)}
-	for _, g := range b.e.Gone {
+func newLedger(e *Evidence, id ledgerID) *ledger {
+	l := &ledger{ledgerID: id, e: e, device: e.device(id.ifindex)}
+	for _, g := range e.Gone {
 		l.unsteady = l.unsteady || g == Gone{id.ifindex, id.direction}
 	}
 	if d := l.device; d != nil {
@@ -126,12 +97,14 @@ func (l *ledger) enter(sa *SA, index int) {
 	n := entry{sa: sa, index: index, moved: sa.Moved()}
 	if n.reason, n.why = l.wentPast(sa); n.reason != "" {
 		l.past = append(l.past, n)
-		l.books.byCPU(sa)
 		return
 	}
+	if sa.CPU != nil {
+		l.watched = true
+		n.byCPU = min(sa.CPU.Low, n.moved)
+	}
 	l.through = append(l.through, n)
-	l.sent += n.moved
-	l.books.possible[l.direction] += n.moved
+	l.sent += n.moved - n.byCPU
 	l.unsteady = l.unsteady || sa.Changed && n.moved > 0
 }
 
@@ -145,6 +118,8 @@ func (l *ledger) wentPast(sa *SA) (Reason, string) {
 	}
 	out := l.direction == ipsec.Outbound
 	switch {
+	case sa.CPU != nil && sa.CPU.Low > 0 && sa.CPU.Low+l.late(sa) >= sa.worked():
+		return KernelESP, fmt.Sprintf("offloaded to %s, but the kernel's own ESP did %s", d.Name, packets(sa.worked()))
 	case out && sa.Route != 0 && sa.Route != d.Index:
 		return RoutedElsewhere, fmt.Sprintf("offloaded to %s, but its packets leave by %s", d.Name, l.routeName(sa.Route))
 	case out && d.ESP[0] == FeatureOff && d.ESP[1] == FeatureOff:
@@ -161,7 +136,7 @@ func (l *ledger) wentPast(sa *SA) (Reason, string) {
 
 // routeName is the device that packets leave by, and what it has to do with the SA's.
 func (l *ledger) routeName(index int) string {
-	via := l.books.e.device(index)
+	via := l.e.device(index)
 	switch {
 	case via == nil:
 		return fmt.Sprintf("interface %d", index)
@@ -188,5 +163,12 @@ func (l *ledger) allowance() uint64 {
 			delay = refreshed
 		}
 	}
-	return uint64(float64(l.sent) * delay.Seconds() / max(l.books.e.Interval, time.Millisecond).Seconds())
+	return l.within(l.sent, delay)
+}
+
+// late is how many packets of one SA may have been under way.
+func (l *ledger) late(sa *SA) uint64 { return l.within(sa.Moved(), underWay) }
+
+func (l *ledger) within(n uint64, delay time.Duration) uint64 {
+	return uint64(float64(n) * delay.Seconds() / max(l.e.Interval, time.Millisecond).Seconds())
 }

@@ -32,6 +32,10 @@ func drawEvidence(t *rapid.T) Evidence {
 			sa.Offload = ipsec.Offload{Mode: mode, Interface: rapid.IntRange(1, 3).Draw(t, "device"), Direction: direction}
 		}
 		n := small.Draw(t, "moved")
+		if rapid.IntRange(0, 4).Draw(t, "watched") == 0 {
+			least := rapid.Uint64Range(0, n).Draw(t, "by the CPU")
+			sa.CPU = &Range{least, least + rapid.Uint64Range(0, 2).Draw(t, "or more")}
+		}
 		sa.After = Counts{Sequence: n, Packets: n, Bytes: n}
 		if direction == ipsec.Inbound {
 			sa.After.Replayed = rapid.Uint64Range(0, 3).Draw(t, "replayed")
@@ -61,6 +65,9 @@ func sentThrough(e *Evidence, device int, d ipsec.Direction, past []Judgement) (
 		sa := &e.SAs[i]
 		if sa.Offload.Mode != ipsec.NoOffload && sa.Offload.Interface == device && sa.Offload.Direction == d && (past == nil || past[i].Verdict != Software) {
 			n += sa.Moved()
+			if past != nil && sa.CPU != nil {
+				n -= min(sa.CPU.Low, sa.Moved())
+			}
 		}
 	}
 	return n
@@ -92,6 +99,9 @@ func TestHardwareNeedsBalancedBooks(t *testing.T) {
 					return d.Readings[r].Received
 				}
 				return d.Readings[r].Sent
+			}
+			if sa.CPU != nil && sa.CPU.Low > sa.Moved()/10+uint64(float64(sa.Moved())*0.01/e.Interval.Seconds()) {
+				t.Fatalf("HARDWARE, and the CPU did %d of %d", sa.CPU.Low, sa.Moved())
 			}
 			done, dropped := tally(3).ESP, tally(3).Dropped
 			if sa.Offload.Direction == ipsec.Inbound {

@@ -46,22 +46,21 @@ const (
 	NoPacket Reason = "no-packet"
 
 	// UNKNOWN
-	Replaced     Reason = "replaced"       // the SA's counters went backwards
-	Integrity    Reason = "integrity"      // every packet failed the integrity check
-	NotAsked     Reason = "not-asked"      // the device could not be asked
-	NoCounters   Reason = "no-counters"    // the driver does not count what the device encrypts
-	NoCarrier    Reason = "no-carrier"     // the device's link is down: what is sent is lost
-	Dropped      Reason = "dropped"        // the NIC dropped every packet
-	Lost         Reason = "lost"           // packets were lost in a queue, which may be those that are missing
-	StoodStill   Reason = "stood-still"    // the NIC's counters did, and nothing tells who encrypted
-	Nobody       Reason = "nobody"         // neither the NIC nor the kernel was seen to encrypt
-	Surplus      Reason = "surplus"        // the NIC counts more than its SAs have sent
-	CameOrWent   Reason = "came-or-went"   // SAs were added or deleted meanwhile
-	Coarse       Reason = "coarse"         // too much passed while the counters were read
-	SomeOfThem   Reason = "some-of-them"   // the NIC has encrypted some of the packets of several SAs
-	Strange      Reason = "strange-driver" // a driver that nobody has looked at yet
-	Contradicted Reason = "contradicted"   // NIC and kernel both claim to have encrypted
-	Uncounted    Reason = "uncounted"      // the NIC has counted packets, but this kernel does not tell of which SA
+	Replaced   Reason = "replaced"       // the SA's counters went backwards
+	Integrity  Reason = "integrity"      // every packet failed the integrity check
+	NotAsked   Reason = "not-asked"      // the device could not be asked
+	NoCounters Reason = "no-counters"    // the driver does not count what the device encrypts
+	NoCarrier  Reason = "no-carrier"     // the device's link is down: what is sent is lost
+	Dropped    Reason = "dropped"        // the NIC dropped every packet
+	Lost       Reason = "lost"           // packets were lost in a queue, which may be those that are missing
+	StoodStill Reason = "stood-still"    // the NIC's counters did, and nothing tells who encrypted
+	Nobody     Reason = "nobody"         // neither the NIC nor the kernel was seen to encrypt
+	Surplus    Reason = "surplus"        // the NIC counts more than its SAs have sent
+	CameOrWent Reason = "came-or-went"   // SAs were added or deleted meanwhile
+	Coarse     Reason = "coarse"         // too much passed while the counters were read
+	SomeOfThem Reason = "some-of-them"   // the NIC has encrypted some of the packets of several SAs
+	Strange    Reason = "strange-driver" // a driver that nobody has looked at yet
+	Uncounted  Reason = "uncounted"      // the NIC has counted packets, but this kernel does not tell of which SA
 )
 
 // MaySettle reports whether packets that were under way when the counters were read would explain

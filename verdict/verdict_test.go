@@ -76,10 +76,8 @@ func (e *Evidence) dropped(n, lost uint64) {
 	}
 }
 
-// byCPU has the kernel's own ESP do packets.
-func (e *Evidence) byCPU(encrypted, decrypted uint64) {
-	e.CPU = &[4]CPU{{}, {}, {encrypted, decrypted}, {encrypted, decrypted}}
-}
+// byCPU has the kernel's own ESP do packets of the first SA.
+func (e *Evidence) byCPU(n uint64) { e.SAs[0].CPU = &Range{n, n} }
 
 func quiet() *Evidence { // as scene, before anything is sent
 	e := scene()
@@ -178,17 +176,16 @@ func TestJudge(t *testing.T) {
 			e := quiet()
 			e.send(0, 100)
 			e.linkOnly(100)
-			e.byCPU(100, 0)
+			e.byCPU(100)
 			return e
-		}, Software, KernelESP, "the kernel's own ESP did them"},
-		{"received: none by the NIC, all by the kernel, and those of a software SA", func() *Evidence {
+		}, Software, KernelESP, "the kernel's own ESP did 100 packets"},
+		{"received: none by the NIC, all by the kernel but those refused before", func() *Evidence {
 			e := quiet()
 			e.SAs[0] = crypto(ipsec.Inbound)
 			e.receive(0, 100)
-			e.SAs = append(e.SAs, software(ipsec.Inbound))
-			e.receive(1, 30)
+			e.SAs[0].After.Replayed = 10
 			e.linkOnly(130)
-			e.byCPU(0, 130)
+			e.byCPU(100)
 			return e
 		}, Software, KernelESP, ""},
 
@@ -250,16 +247,9 @@ func TestJudge(t *testing.T) {
 			e := quiet()
 			e.send(0, 100)
 			e.linkOnly(100)
-			e.byCPU(3, 0)
+			e.byCPU(3)
 			return e
-		}, Unknown, Nobody, "did 3 of them"},
-		{"counters stand still, and the kernel did many, whose is not known", func() *Evidence {
-			e := quiet()
-			e.send(0, 100)
-			e.linkOnly(100)
-			e.byCPU(300, 0)
-			return e
-		}, Unknown, StoodStill, ""},
+		}, Unknown, Nobody, "counted none of 97 packets"},
 		{"the NIC counts too many", func() *Evidence { e := scene(); e.encrypt(50); return e }, Unknown, Surplus, "150 packets, but its SAs had only 100"},
 		{"the NIC counts too many, and an SA went", func() *Evidence {
 			e := scene()
@@ -290,7 +280,25 @@ func TestJudge(t *testing.T) {
 			return e
 		}, Unknown, SomeOfThem, "which is not known"},
 		{"a driver nobody knows", func() *Evidence { e := scene(); e.Devices[0].Driver = "acme"; return e }, Unknown, Strange, "acme"},
-		{"NIC and kernel both did it", func() *Evidence { e := scene(); e.byCPU(100, 0); return e }, Unknown, Contradicted, "too"},
+		{"NIC and kernel both did it", func() *Evidence { e := scene(); e.byCPU(100); return e }, Unknown, Surplus, "yet p4p1 encrypted 100"},
+		{"each did its part", func() *Evidence {
+			e := quiet()
+			e.send(0, 100)
+			e.encrypt(60)
+			e.linkOnly(40)
+			e.byCPU(40)
+			return e
+		}, Mixed, Partly, "the kernel's own ESP did 40 of 100"},
+		{"of two, one was seen to be the kernel's", func() *Evidence {
+			e := quiet()
+			e.send(0, 100)
+			e.SAs = append(e.SAs, crypto(ipsec.Outbound))
+			e.send(1, 70)
+			e.SAs[1].CPU = &Range{70, 70}
+			e.byCPU(0)
+			e.encrypt(100)
+			return e
+		}, Hardware, Balanced, ""},
 		{"packet offload on a kernel that does not count", func() *Evidence {
 			e := quiet()
 			e.SAs[0].Offload.Mode = ipsec.PacketOffload

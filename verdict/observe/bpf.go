@@ -2,6 +2,7 @@ package observe
 
 import (
 	"encoding/binary"
+	"fmt"
 	"runtime"
 	"unsafe"
 
@@ -12,32 +13,34 @@ import (
 const (
 	bpfMapCreate = 0
 	bpfMapLookup = 1
+	bpfMapDelete = 3
+	bpfMapNext   = 4
 	bpfProgLoad  = 5
 
-	bpfArray  = 2 // BPF_MAP_TYPE_ARRAY
-	bpfKprobe = 2 // BPF_PROG_TYPE_KPROBE
+	bpfHash        = 1 // BPF_MAP_TYPE_HASH
+	bpfPerCPUArray = 6 // BPF_MAP_TYPE_PERCPU_ARRAY
+	bpfKprobe      = 2 // BPF_PROG_TYPE_KPROBE
 )
 
-// mapCreate, mapLookup and progLoad begin union bpf_attr. The kernel takes the rest for zero.
+// mapCreate, mapElement and progLoad begin union bpf_attr. The kernel takes the rest for zero.
 type mapCreate struct {
 	kind, keySize, valueSize, entries uint32
 }
 
-type mapLookup struct {
-	fd         uint32
-	_          uint32
+type mapElement struct {
+	fd, _      uint32
 	key, value unsafe.Pointer
-	flags      uint64
+	_          uint64 // flags
 }
 
 type progLoad struct {
-	kind, count    uint32
-	code, license  unsafe.Pointer
-	logLevel, size uint32
-	log            unsafe.Pointer
+	kind, count   uint32
+	code, license unsafe.Pointer
+	_             [2]uint32 // of the verifier's log
+	_             unsafe.Pointer
 }
 
-func bpf[T mapCreate | mapLookup | progLoad](command uintptr, attr T) (fd int, err error) {
+func bpf[T mapCreate | mapElement | progLoad](command uintptr, attr T) (fd int, err error) {
 	n, _, errno := unix.Syscall(unix.SYS_BPF, command, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(&attr)
 	if errno != 0 {
@@ -54,33 +57,91 @@ type instruction struct {
 	imm      int32
 }
 
-// addOne loads a program that adds one to a slot of the counts, whatever called it.
-func (c *espCount) addOne(slot uint32) (fd int, err error) {
-	const (
-		r0, r1, r2, r10 = 0, 1, 2, 10
-		pseudoMapFD     = 1
-		lookupElem      = 1 // BPF_FUNC_map_lookup_elem
-	)
-	code := encode([]instruction{
-		{0x62, r10, 0, -4, int32(slot)},             // *(u32 *)(r10 - 4) = slot
-		{0xbf, r2, r10, 0, 0},                       // r2 = r10
-		{0x07, r2, 0, 0, -4},                        // r2 += -4
-		{0x18, r1, pseudoMapFD, 0, int32(c.counts)}, // r1 = counts
-		{},                          // (its upper half)
-		{0x85, 0, 0, 0, lookupElem}, // r0 = lookup(r1, r2)
-		{0x15, r0, 0, 2, 0},         // if r0 == 0 go on behind the next two
-		{0xb7, r1, 0, 0, 1},         // r1 = 1
-		{0xdb, r0, r1, 0, 0},        // lock *(u64 *)r0 += r1
-		{0xb7, r0, 0, 0, 0},         // r0 = 0
-		{0x95, 0, 0, 0, 0},          // exit
-	})
-	license := []byte("Apache-2.0\x00")
-	fd, err = bpf(bpfProgLoad, progLoad{kind: bpfKprobe, count: uint32(len(code) / 8),
-		code: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&license[0])})
+// firstArgument is where struct pt_regs has that of a function, in bytes.
+var firstArgument = map[string]int16{"amd64": 112 /* di */, "arm64": 0 /* regs[0] */}
+
+// load makes the maps and loads the program.
+func (c *espCount) load() (program int, err error) {
+	argument, known := firstArgument[runtime.GOARCH]
+	if !known {
+		return 0, fmt.Errorf("not on %s", runtime.GOARCH)
+	}
+	if c.counts, err = c.keep(bpf(bpfMapCreate, mapCreate{kind: bpfHash, keySize: 8, valueSize: 8 + headSize, entries: watchedStates})); err != nil {
+		return 0, fmt.Errorf("make a BPF map: %w", err)
+	}
+	if c.scratch, err = c.keep(bpf(bpfMapCreate, mapCreate{kind: bpfPerCPUArray, keySize: 4, valueSize: 8 + headSize, entries: 1})); err != nil {
+		return 0, fmt.Errorf("make a BPF map: %w", err)
+	}
+	code := encode(c.addOne(argument))
+	// The kernel lets only such programs read its memory that may be used under the GPL. This one, which
+	// is all in addOne, may: under it or the MIT license.
+	license := []byte("Dual MIT/GPL\x00")
+	program, err = c.keep(bpf(bpfProgLoad, progLoad{kind: bpfKprobe, count: uint32(len(code) / 8),
+		code: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&license[0])}))
+	if err != nil {
+		return 0, fmt.Errorf("load a BPF program: %w", err)
+	}
+	return program, nil
+}
+
+// keep closes a descriptor with the count.
+func (c *espCount) keep(fd int, err error) (int, error) {
 	if err == nil {
 		c.fds = append(c.fds, fd)
 	}
 	return fd, err
+}
+
+// addOne is the program: it adds one to the count of the state that the function was called with, and
+// begins one with what the state begins with if there is none.
+//
+// SPDX-License-Identifier: Apache-2.0 OR MIT OR GPL-2.0-only
+func (c *espCount) addOne(argument int16) []instruction {
+	const (
+		r0, r1, r2, r3, r4, r7, r8, r10 = 0, 1, 2, 3, 4, 7, 8, 10
+
+		pseudoMapFD = 1
+		lookup      = 1   // BPF_FUNC_map_lookup_elem
+		update      = 2   // BPF_FUNC_map_update_elem
+		probeRead   = 113 // BPF_FUNC_probe_read_kernel
+		noExist     = 1   // BPF_NOEXIST
+	)
+	return []instruction{
+		{0x79, r7, r1, argument, 0},                 //  0 r7 = the state
+		{0x7b, r10, r7, -8, 0},                      //  1 *(u64 *)(r10 - 8) = r7
+		{0x18, r1, pseudoMapFD, 0, int32(c.counts)}, //  2 r1 = counts
+		{},                      //  3
+		{0xbf, r2, r10, 0, 0},   //  4 r2 = r10
+		{0x07, r2, 0, 0, -8},    //  5 r2 -= 8
+		{0x85, 0, 0, 0, lookup}, //  6 r0 = lookup(r1, r2)
+		{0x15, r0, 0, 3, 0},     //  7 if r0 == 0 goto 11
+		{0xb7, r1, 0, 0, 1},     //  8 r1 = 1
+		{0xdb, r0, r1, 0, 0},    //  9 lock *(u64 *)r0 += r1
+		{0x05, 0, 0, 21, 0},     // 10 goto 32
+		{0x62, r10, 0, -12, 0},  // 11 *(u32 *)(r10 - 12) = 0
+		{0x18, r1, pseudoMapFD, 0, int32(c.scratch)}, // 12 r1 = scratch
+		{},                                          // 13
+		{0xbf, r2, r10, 0, 0},                       // 14 r2 = r10
+		{0x07, r2, 0, 0, -12},                       // 15 r2 -= 12
+		{0x85, 0, 0, 0, lookup},                     // 16 r0 = lookup(r1, r2)
+		{0x15, r0, 0, 14, 0},                        // 17 if r0 == 0 goto 32
+		{0xbf, r8, r0, 0, 0},                        // 18 r8 = r0
+		{0x7a, r8, 0, 0, 1},                         // 19 *(u64 *)r8 = 1
+		{0xbf, r1, r8, 0, 0},                        // 20 r1 = r8
+		{0x07, r1, 0, 0, 8},                         // 21 r1 += 8
+		{0xb7, r2, 0, 0, headSize},                  // 22 r2 = headSize
+		{0xbf, r3, r7, 0, 0},                        // 23 r3 = r7
+		{0x85, 0, 0, 0, probeRead},                  // 24 probe_read_kernel(r1, r2, r3)
+		{0x18, r1, pseudoMapFD, 0, int32(c.counts)}, // 25 r1 = counts
+		{},                        // 26
+		{0xbf, r2, r10, 0, 0},     // 27 r2 = r10
+		{0x07, r2, 0, 0, -8},      // 28 r2 -= 8
+		{0xbf, r3, r8, 0, 0},      // 29 r3 = r8
+		{0xb7, r4, 0, 0, noExist}, // 30 r4 = only if there is none: another CPU may have been faster
+		{0x85, 0, 0, 0, update},   // 31 update(r1, r2, r3, r4)
+		{0xb7, r0, 0, 0, 0},       // 32 r0 = 0
+		{0x95, 0, 0, 0, 0},        // 33 exit
+	}
 }
 
 func encode(program []instruction) (code []byte) {

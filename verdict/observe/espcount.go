@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,33 +13,43 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"espalier/verdict"
+	"espalier/xfrm"
 )
 
-// The kernel's own ESP encrypts a packet in one of the first two functions and decrypts it in one of
-// the others, whatever has led it there (net/ipv4/esp4.c, net/ipv6/esp6.c). A packet that a NIC does
-// the cryptography of comes by none of them.
-var (
-	encrypting = []string{"esp_output_tail", "esp6_output_tail"}
-	decrypting = []string{"esp_input", "esp6_input"}
+// ciphering are the functions in which the kernel's own ESP encrypts a packet or decrypts one,
+// whatever has led it there (net/ipv4/esp4.c, net/ipv6/esp6.c). Their first argument is the state. A
+// packet that a NIC does the cryptography of comes by none of them.
+var ciphering = []string{"esp_output_tail", "esp6_output_tail", "esp_input", "esp6_input"}
+
+const (
+	// watchedStates is how many states can be counted apart.
+	watchedStates = 4096
+	// headSize is how much is kept of a struct xfrm_state, in bytes: it has its struct xfrm_id in there.
+	headSize = 512
 )
 
-// espCount counts calls of functions of the kernel: a kprobe on each, with a BPF program that adds one.
-// All of it goes with the process. A nil count reads as zero.
+// espCount counts how often functions of the kernel are called for each state: a kprobe on each
+// function, with a BPF program that adds one. All of it goes with the process. A nil count has counted
+// nothing.
+//
+// States are told apart by where they are in memory. To tell which one that is, the program keeps the
+// beginning of each, in which its destination, SPI and protocol stand side by side (struct xfrm_id,
+// linux/xfrm.h), wherever a kernel has them.
 type espCount struct {
-	counts int   // a BPF array: encrypted, decrypted
-	fds    []int // all descriptors
+	counts  int // a BPF map: place of a state → calls, and its beginning
+	scratch int // a BPF map: room to put one together
+	fds     []int
 }
 
-// CountCPU also counts the packets that the kernel's own ESP encrypts and decrypts, in all of the
-// machine. It puts kprobes on up to four functions of the kernel until the observer is closed, and
-// takes CAP_BPF and CAP_PERFMON, or root.
+// CountCPU also counts the packets of each SA that the kernel's own ESP encrypts and decrypts. It puts
+// kprobes on up to four functions of the kernel until the observer is closed, and takes CAP_BPF and
+// CAP_PERFMON, or root.
 func (o *Observer) CountCPU() (err error) {
-	o.cpu, err = newESPCount(encrypting, decrypting)
+	o.cpu, err = newESPCount(ciphering)
 	return err
 }
 
-func newESPCount(encrypting, decrypting []string) (c *espCount, err error) {
+func newESPCount(functions []string) (c *espCount, err error) {
 	kprobe, err := kprobeType()
 	if err != nil {
 		return nil, err
@@ -46,22 +57,17 @@ func newESPCount(encrypting, decrypting []string) (c *espCount, err error) {
 	c = new(espCount)
 	defer func() {
 		if err != nil {
+			err = fmt.Errorf("count the kernel's own ESP: %w", err)
 			c.close()
 		}
 	}()
-	if c.counts, err = bpf(bpfMapCreate, mapCreate{kind: bpfArray, keySize: 4, valueSize: 8, entries: 2}); err != nil {
-		return nil, fmt.Errorf("count the kernel's own ESP: make a BPF map: %w", err)
+	program, err := c.load()
+	if err != nil {
+		return nil, err
 	}
-	c.fds = append(c.fds, c.counts)
-	for slot, functions := range [][]string{encrypting, decrypting} {
-		program, err := c.addOne(uint32(slot))
-		if err != nil {
-			return nil, fmt.Errorf("count the kernel's own ESP: load a BPF program: %w", err)
-		}
-		for _, f := range functions {
-			if err := c.attach(kprobe, f, program); err != nil {
-				return nil, fmt.Errorf("count the kernel's own ESP: probe %s: %w", f, err)
-			}
+	for _, f := range functions {
+		if err := c.attach(kprobe, f, program); err != nil {
+			return nil, fmt.Errorf("probe %s: %w", f, err)
 		}
 	}
 	return c, nil
@@ -107,20 +113,72 @@ func (c *espCount) attach(kprobe uint32, function string, program int) error {
 	return unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0)
 }
 
-func (c *espCount) read() (n verdict.CPU) {
-	if c != nil {
-		n.Encrypted, n.Decrypted = c.slot(0), c.slot(1)
-	}
-	return n
+// espCalls are calls by where the state is in memory.
+type espCalls map[uint64]stateCalls
+
+type stateCalls struct {
+	calls uint64
+	head  []byte
 }
 
-func (c *espCount) slot(slot uint32) (n uint64) {
-	bpf(bpfMapLookup, mapLookup{fd: uint32(c.counts), key: unsafe.Pointer(&slot), value: unsafe.Pointer(&n)})
-	return n
+// read is nil if nothing is counted, or there were too many states to count.
+func (c *espCount) read() espCalls {
+	if c == nil {
+		return nil
+	}
+	all := espCalls{}
+	var place uint64
+	key := unsafe.Pointer(nil) // the first
+	for {
+		var next uint64
+		if _, err := bpf(bpfMapNext, mapElement{fd: uint32(c.counts), key: key, value: unsafe.Pointer(&next)}); err != nil {
+			break
+		}
+		place, key = next, unsafe.Pointer(&place)
+		value := make([]byte, 8+headSize)
+		if _, err := bpf(bpfMapLookup, mapElement{fd: uint32(c.counts), key: key, value: unsafe.Pointer(&value[0])}); err == nil {
+			all[place] = stateCalls{binary.NativeEndian.Uint64(value), value[8:]}
+		}
+		if len(all) >= watchedStates {
+			return nil
+		}
+	}
+	return all
+}
+
+// reset forgets all states: one that is deleted may leave its place to another.
+func (c *espCount) reset() {
+	for place := range c.read() {
+		bpf(bpfMapDelete, mapElement{fd: uint32(c.counts), key: unsafe.Pointer(&place)})
+	}
 }
 
 func (c *espCount) close() {
 	for _, fd := range c.fds {
 		unix.Close(fd)
 	}
+}
+
+// xfrmID is what struct xfrm_id has of a state: destination, SPI and protocol.
+type xfrmID [21]byte
+
+func xfrmIDOf(s *xfrm.State) (id xfrmID) {
+	copy(id[:], s.Dst.AsSlice())
+	binary.BigEndian.PutUint32(id[16:], uint32(s.SPI))
+	id[20] = s.Proto
+	return id
+}
+
+// of finds out by which states the calls were.
+func (calls espCalls) of(states map[xfrmID]bool) map[xfrmID]uint64 {
+	all := make(map[xfrmID]uint64, len(calls))
+	for _, c := range calls {
+		for at := 0; at+len(xfrmID{}) <= len(c.head); at += 4 {
+			if id := xfrmID(c.head[at : at+len(xfrmID{})]); states[id] {
+				all[id] += c.calls
+				break
+			}
+		}
+	}
+	return all
 }

@@ -25,7 +25,6 @@ type facts struct {
 	routes   map[destination]int        // ifindex that packets to it leave by
 	via      map[int]port               // devices that are in routes only
 	policies []*xfrm.Policy
-	cpu      bool                // the kernel's own ESP was counted
 	local    map[netip.Addr]bool // this host's addresses; nil: not known
 }
 
@@ -50,7 +49,7 @@ func offloadedOut(s *xfrm.State) bool {
 
 // facts asks what there is time for while the interval runs.
 func (o *Observer) facts(r *reading) *facts {
-	f := &facts{cpu: o.cpu != nil, features: map[int][2]verdict.Feature{}, routes: map[destination]int{}, via: map[int]port{}}
+	f := &facts{features: map[int][2]verdict.Feature{}, routes: map[destination]int{}, via: map[int]port{}}
 	for index, p := range r.ports[0] {
 		f.features[index] = [2]verdict.Feature{o.feature(p.real)}
 	}

@@ -60,13 +60,11 @@ func compare(before, after *reading, f *facts, userspace bool) *Observation {
 	}
 	o.Matching = pair.Match(o.States, o.Policies, local)
 	o.Evidence = verdict.Evidence{Interval: o.Took, Devices: devices(before, after, f)}
-	if f.cpu {
-		o.Evidence.CPU = &[4]verdict.CPU{before.cpu[0], before.cpu[1], after.cpu[0], after.cpu[1]}
-	}
 	if userspace {
 		o.Evidence.Engine = verdict.Userspace
 	}
 	o.addSAs(before, f)
+	o.addCPU([4]espCalls{before.cpu[0], before.cpu[1], after.cpu[0], after.cpu[1]})
 	o.Judgements = verdict.Judge(o.Evidence)
 	o.addDrops(before.drops, after.drops)
 	return o
@@ -98,6 +96,27 @@ func (o *Observation) addSAs(before *reading, f *facts) {
 		if _, gone := old[identityOf(s)]; gone && s.Offload != nil {
 			offload := offloadOf(s)
 			o.Evidence.Gone = append(o.Evidence.Gone, verdict.Gone{Device: offload.Interface, Direction: offload.Direction})
+		}
+	}
+}
+
+// addCPU adds what the kernel's own ESP did of each SA, if that was counted.
+func (o *Observation) addCPU(readings [4]espCalls) {
+	ids := make(map[xfrmID]bool, len(o.States))
+	for _, s := range o.States {
+		ids[xfrmIDOf(s)] = true
+	}
+	var calls [4]map[xfrmID]uint64
+	for i, r := range readings {
+		if r == nil {
+			return
+		}
+		calls[i] = r.of(ids)
+	}
+	for i, s := range o.States {
+		id := xfrmIDOf(s)
+		o.Evidence.SAs[i].CPU = &verdict.Range{
+			Low: calls[2][id] - min(calls[1][id], calls[2][id]), High: calls[3][id] - min(calls[0][id], calls[3][id]),
 		}
 	}
 }

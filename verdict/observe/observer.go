@@ -65,6 +65,9 @@ const (
 
 // During observes what happens while f runs. An error of f ends it.
 func (o *Observer) During(ctx context.Context, f func(context.Context) error) (*Observation, error) {
+	if o.cpu != nil {
+		o.cpu.reset()
+	}
 	before, err := o.read(ctx, nil)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ type reading struct {
 	at     time.Time
 	states []*xfrm.State
 	ports  [2]map[int]port // by ifindex
-	cpu    [2]verdict.CPU
+	cpu    [2]espCalls
 	drops  []ipsec.DropCount
 }
 

@@ -1,0 +1,61 @@
+package observe
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/xfrm"
+)
+
+// The kernel takes the program: all that can be tried where it has no kprobes, or no ESP.
+func TestLoadProgram(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	c := new(espCount)
+	defer c.close()
+	_, err := c.load()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if calls := c.read(); calls == nil || len(calls) != 0 {
+		t.Errorf("a new count has %v", calls)
+	}
+	c.reset()
+}
+
+// A state is known by what stands side by side in it, wherever that is.
+func TestCallsOfStates(t *testing.T) {
+	v4 := &xfrm.State{Dst: netip.MustParseAddr("192.168.1.65"), SPI: 0x28f39549, Proto: 50}
+	v6 := &xfrm.State{Dst: netip.MustParseAddr("fd00::65"), SPI: 0x28f39549, Proto: 50}
+	ids := map[xfrmID]bool{xfrmIDOf(v4): true, xfrmIDOf(v6): true}
+	head := func(s *xfrm.State, at int) []byte {
+		b := make([]byte, headSize)
+		for i := range b {
+			b[i] = byte(i)
+		}
+		id := xfrmIDOf(s)
+		copy(b[at:], id[:])
+		return b
+	}
+	stranger := &xfrm.State{Dst: v4.Dst, SPI: 0x28f39548, Proto: 50}
+	calls := espCalls{
+		1: {3, head(v4, 88)}, 2: {4, head(v4, 120)}, // the same in another network namespace
+		3: {5, head(v6, headSize-24)}, 4: {6, head(stranger, 88)}, 5: {7, nil},
+	}
+	got := calls.of(ids)
+	if len(got) != 2 || got[xfrmIDOf(v4)] != 7 || got[xfrmIDOf(v6)] != 5 {
+		t.Errorf("%v", got)
+	}
+	var none *espCount
+	if none.read() != nil {
+		t.Error("nobody has counted")
+	}
+}
