@@ -8,17 +8,18 @@ import (
 	"espalier/xfrm/pair"
 )
 
+func aboutState(s *xfrm.State) string { return "SA " + s.ID().String() }
+
 func (c *check) state(i int) {
 	s := c.states[i]
-	about := "SA " + s.ID().String()
 	if s.IsLarval() {
-		c.add(Finding{ID: Larval, Severity: Note, About: about, States: []int{i},
+		c.add(Finding{ID: Larval, Severity: Note, About: aboutState(s), States: []int{i},
 			Text: "holds a place for an SA that is being negotiated", Fix: "see whether the key exchange runs"})
 		return
 	}
 	d := c.m.Directions[i]
 	if len(c.m.Serves[i]) == 0 && !c.nearby[i] {
-		f := Finding{ID: SAWithoutPolicy, Severity: Warning, About: about, States: []int{i}}
+		f := Finding{ID: SAWithoutPolicy, Severity: Warning, About: aboutState(s), States: []int{i}}
 		switch {
 		case d == ipsec.Outbound:
 			f.Text = fmt.Sprintf("no out policy asks for its reqid %s: nothing is sent through it", reqid(s.Reqid))
@@ -36,7 +37,7 @@ func (c *check) state(i int) {
 		c.add(f)
 	}
 	if d == ipsec.Inbound && s.ReplayWindow == 0 {
-		c.add(Finding{ID: NoReplayWindow, Severity: Warning, About: about, States: []int{i},
+		c.add(Finding{ID: NoReplayWindow, Severity: Warning, About: aboutState(s), States: []int{i},
 			Text: "replay-window 0: a packet that is sent again is accepted again",
 			Fix:  "add it with replay-window 64"})
 	}
@@ -52,6 +53,6 @@ func (c *check) pair(p pair.Pair) {
 	if p.Out >= 0 && p.In >= 0 || c.states[i].IsLarval() || c.m.Directions[i] == ipsec.AnyDirection || c.whole[relationOf(c.states[i])] {
 		return
 	}
-	c.add(Finding{ID: OneSided, Severity: Warning, About: "SA " + c.states[i].ID().String(), States: []int{i},
+	c.add(Finding{ID: OneSided, Severity: Warning, About: aboutState(c.states[i]), States: []int{i},
 		Text: "there is no SA " + missing, Fix: "add the SA of the other direction"})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -145,6 +146,7 @@ func (r *statusRun) run(ctx context.Context) error {
 	if r.watch {
 		return r.watching(ctx, choice, engine, observer)
 	}
+	debug.SetGCPercent(lavishGC) // what is read is all in use until the end
 	v, err := r.look(ctx, choice, engine, observer)
 	if err != nil {
 		return err

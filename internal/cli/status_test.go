@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math"
 	"net/netip"
 	"os"
@@ -218,5 +219,37 @@ func TestFrame(t *testing.T) {
 	}
 	if got := frame(text, 4); strings.Count(got, "\n") != 3 || !strings.HasSuffix(got, "4"+clearLine+clearBelow) {
 		t.Errorf("%q", got)
+	}
+}
+
+// BenchmarkStatus is what ten thousand SAs and as many policies cost behind the reading of them.
+func BenchmarkStatus(b *testing.B) {
+	here := netip.MustParseAddr("10.0.0.1")
+	o := &observe.Observation{Took: time.Second}
+	aead := &xfrm.AEAD{Name: xfrm.AEADName, KeyBits: 288, ICVBits: 128}
+	for i := range 5000 {
+		peer := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		for _, d := range []xfrm.StateDir{xfrm.StateDirOut, xfrm.StateDirIn} {
+			src, dst, dir, flags := here, peer, xfrm.PolicyOut, xfrm.OffloadFlag(0)
+			if d == xfrm.StateDirIn {
+				src, dst, dir, flags = peer, here, xfrm.PolicyIn, xfrm.OffloadInbound
+			}
+			o.States = append(o.States, &xfrm.State{Src: src, Dst: dst, Proto: 50, SPI: ipsec.SPI(1000 + i), Reqid: uint32(i), AEAD: aead, Dir: d,
+				ReplayWindow: 64, Limits: xfrm.NoLimits, Offload: &xfrm.Offload{Ifindex: 2, Flags: flags}, Replay: &xfrm.ReplayState{}})
+			sel := ipsec.Selector{Src: netip.PrefixFrom(src, 32), Dst: netip.PrefixFrom(dst, 32)}
+			o.Policies = append(o.Policies, &xfrm.Policy{Sel: xfrm.Selector{Selector: sel}, Dir: dir, Tmpls: []xfrm.Tmpl{{Proto: 50, Reqid: uint32(i)}}})
+			o.Evidence.SAs = append(o.Evidence.SAs, verdict.SA{})
+		}
+	}
+	for b.Loop() {
+		o.Matching = pair.Match(o.States, o.Policies, nil)
+		o.Judgements = verdict.Judge(o.Evidence)
+		v := newStatusView(o, noon, named)
+		if len(v.Findings) > 0 {
+			b.Fatal(v.Findings[0])
+		}
+		if err := writeStatus(io.Discard, screen{width: 100}, v); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

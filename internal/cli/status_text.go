@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -92,7 +94,7 @@ func (t *statusText) pair(p *pairView) {
 		rows = append(rows, saRow(sa))
 	}
 	for _, row := range pad(rows) {
-		t.b.WriteString("  " + strings.TrimRight(row, " ") + "\n")
+		t.b.WriteString("  " + row + "\n")
 	}
 	for _, sa := range p.sas() {
 		if line := forecast(sa); line != "" {
@@ -319,19 +321,28 @@ func (t *statusText) unchecked(v *statusView) {
 }
 
 // pad sets columns below each other.
-func pad(rows [][]string) []string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, r := range rows {
-		fmt.Fprintln(w, strings.Join(r, "\t"))
+func pad(rows [][]string) (lines []string) {
+	for _, row := range rows {
+		var line strings.Builder
+		for i, cell := range row {
+			widest := 0
+			for _, r := range rows {
+				widest = max(widest, columns(r[i]))
+			}
+			line.WriteString(cell)
+			if widest > 0 {
+				line.WriteString(strings.Repeat(" ", widest-columns(cell)+2))
+			}
+		}
+		lines = append(lines, strings.TrimRight(line.String(), " "))
 	}
-	w.Flush()
-	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	return lines
 }
 
 // writeWide writes one line for each SA.
 func writeWide(w io.Writer, v *statusView) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	b := bufio.NewWriter(w)
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "VERDICT\tDIR\tSPI\tSRC\tDST\tMODE\tREQID\tOFFLOAD\tAGE\tPACKETS\tBYTES\tRATE\tSEQUENCE\tENDS\tDROPPED\tREASON")
 	for i := range v.Pairs {
 		for _, sa := range v.Pairs[i].sas() {
@@ -350,5 +361,5 @@ func writeWide(w io.Writer, v *statusView) error {
 				sa.Replayed+sa.Late+sa.Forged, sa.Reason)
 		}
 	}
-	return t.Flush()
+	return errors.Join(t.Flush(), b.Flush())
 }
