@@ -264,6 +264,13 @@ func TestJudge(t *testing.T) {
 			e.Gone = []Gone{{nic, ipsec.Outbound}}
 			return e
 		}, Unknown, CameOrWent, ""},
+		{"an SA was added, with numbers that were another's before", func() *Evidence {
+			e := scene()
+			e.SAs = append(e.SAs, crypto(ipsec.Outbound))
+			e.SAs[1].Changed, e.SAs[1].Before, e.SAs[1].After = true, Counts{}, Counts{Sequence: 500, Packets: 50}
+			e.encrypt(50)
+			return e
+		}, Unknown, CameOrWent, "150"},
 		{"routed elsewhere, and yet counted", func() *Evidence { e := scene(); e.SAs[0].Route = other; return e }, Unknown, Surplus, "yet p4p1 encrypted 100"},
 		{"much passed while the counters were read", func() *Evidence {
 			e := quiet()
