@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math"
 	"net/netip"
@@ -22,7 +23,7 @@ import (
 // noon is when the tests look.
 var noon = time.Unix(1_800_000_000, 0)
 
-func named(int) string { return "p4p1" }
+func named(index int) string { return fmt.Sprintf("p4p%d", index-1) }
 
 // observed is an observation of a second: a pair in hardware on a NIC that somebody trusts, with limits
 // near and packets dropped, an SA for sending that is alone, in software, and a policy that nothing serves.
@@ -70,6 +71,7 @@ func observed() *observe.Observation {
 	}
 	o.Evidence.Devices = []verdict.Device{d}
 	o.Evidence.Interval = o.Took
+	o.Evidence.Gone = []verdict.Gone{{Device: 9, Direction: ipsec.Outbound}, {Device: 9, Direction: ipsec.Inbound}}
 	o.Judgements = verdict.Judge(o.Evidence)
 	o.Drops = []observe.Drop{
 		{DropCount: ipsec.DropCount{Reason: "XfrmInTmplMismatch", Counter: "XfrmInTmplMismatch", Packets: 17}, Moved: 3},

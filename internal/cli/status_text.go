@@ -26,6 +26,7 @@ func writeStatus(w io.Writer, s screen, v *statusView) error {
 	for i := range v.Pairs {
 		t.pair(&v.Pairs[i])
 	}
+	t.gone(v.Gone)
 	t.findings(v.Findings)
 	t.drops(v)
 	t.unchecked(v)
@@ -246,6 +247,17 @@ func (t *statusText) why(p *pairView) {
 			}
 		}
 		t.line(7, "%s%s", lead, sa.Why)
+	}
+}
+
+func (t *statusText) gone(gone []goneView) {
+	for _, g := range gone {
+		why := ""
+		if !g.Up {
+			why = ": the kernel deletes them with their link, without an event; add them again when it is back"
+		}
+		t.b.WriteByte('\n')
+		t.line(0, "%s to %s went meanwhile%s", plural(g.SAs, "SA")+" offloaded", g.Device, why)
 	}
 }
 

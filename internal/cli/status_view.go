@@ -26,6 +26,7 @@ type statusView struct {
 	Verdict  verdict.Verdict `json:"verdict"` // on all SAs shown
 	Pairs    []pairView      `json:"pairs"`
 	Devices  []nicView       `json:"devices"`
+	Gone     []goneView      `json:"gone,omitempty"` // offloaded SAs that went in the interval
 	Findings []lint.Finding  `json:"findings"`
 	Drops    []moveView      `json:"drops"` // reasons that occurred
 	Policies int             `json:"policies"`
@@ -95,6 +96,13 @@ type nicView struct {
 	Decrypted *uint64       `json:"decrypted,omitempty"`
 }
 
+// goneView are offloaded SAs of a device that went in the interval.
+type goneView struct {
+	Device string `json:"dev"`
+	SAs    int    `json:"sas"`
+	Up     bool   `json:"up"` // false: the kernel deletes them with their link, without an event
+}
+
 // moveView is a reason for which packets were dropped.
 type moveView struct {
 	Reason  string   `json:"reason"`
@@ -134,6 +142,7 @@ func newStatusView(o *observe.Observation, now time.Time, device func(int) strin
 			v.Devices = append(v.Devices, nicViewOf(d))
 		}
 	}
+	v.gone(o, device)
 	for _, d := range o.Drops {
 		if d.Packets == 0 {
 			continue
@@ -149,6 +158,19 @@ func newStatusView(o *observe.Observation, now time.Time, device func(int) strin
 	}
 	v.judge()
 	return v
+}
+
+func (v *statusView) gone(o *observe.Observation, device func(int) string) {
+	for _, g := range o.Evidence.Gone {
+		name := device(g.Device)
+		i := slices.IndexFunc(v.Gone, func(v goneView) bool { return v.Device == name })
+		if i < 0 {
+			i = len(v.Gone)
+			v.Gone = append(v.Gone, goneView{Device: name})
+		}
+		v.Gone[i].SAs++
+		v.Gone[i].Up = slices.ContainsFunc(o.Evidence.Devices, func(d verdict.Device) bool { return d.Index == g.Device && d.Up })
+	}
 }
 
 // judge is over all pairs that are shown.

@@ -73,11 +73,9 @@ func (o *Observer) facts(r *reading) *facts {
 }
 
 // late asks what belongs to the end of the interval.
-func (o *Observer) late(ctx context.Context, f *facts) error {
+func (o *Observer) late(ctx context.Context, f *facts, r *reading) error {
 	for index, features := range f.features {
-		if p, there := o.port(index); there {
-			features[1] = o.feature(p.real)
-		}
+		features[1] = o.feature(r.ports[1][index].real)
 		f.features[index] = features
 	}
 	for p, err := range o.sad.Policies(ctx) {

@@ -80,7 +80,7 @@ func (o *Observer) During(ctx context.Context, f func(context.Context) error) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := o.late(ctx, facts); err != nil {
+	if err := o.late(ctx, facts, after); err != nil {
 		return nil, err
 	}
 	for range rests {
