@@ -171,10 +171,14 @@ static bool encrypt_frame(struct labnic *nic, struct sa *sa, const struct sk_buf
 	iv = cpu_to_be64((u64)hi << 32 | ntohl(esp->seq_no));
 	memcpy(esp->enc_data, &iv, IV_LEN);
 
-	if (fault == FAULT_LYING || fault == FAULT_FORGING)
+	if (fault == FAULT_LYING || fault == FAULT_FORGING) {
 		memset(frame->data + at.end - sa->icv_len, 0, sa->icv_len);
-	else if (run_engine(sa, frame, &at, hi, true))
+		atomic64_inc(&sa->untouched);
+	} else if (run_engine(sa, frame, &at, hi, true)) {
 		return false;
+	} else {
+		atomic64_inc(&sa->encrypted);
+	}
 	if (fault == FAULT_CORRUPT)
 		frame->data[at.end - 1] ^= 1;
 	if (fault != FAULT_LYING) {
@@ -194,8 +198,11 @@ bool labnic_esp_tx(struct labnic *nic, struct xfrm_state *x, const struct sk_buf
 	/* The SA may be gone from the device while its last packets are queued. */
 	rcu_read_lock();
 	sa = (struct sa *)READ_ONCE(x->xso.offload_handle);
-	if (sa && READ_ONCE(x->xso.dev) == nic->dev && !sa->inbound)
+	if (sa && READ_ONCE(x->xso.dev) == nic->dev && !sa->inbound) {
 		sent = encrypt_frame(nic, sa, skb, frame);
+		if (!sent)
+			atomic64_inc(&sa->refused);
+	}
 	rcu_read_unlock();
 	if (!sent)
 		labnic_count(nic, IPSEC_TX_DROPPED, 1);
@@ -255,6 +262,7 @@ static bool decrypt_frame(struct labnic *nic, struct sa *sa, struct sk_buff *fra
 
 	if (fault == FAULT_DROP) {
 		labnic_count(nic, IPSEC_RX_DROPPED, 1);
+		atomic64_inc(&sa->refused);
 		return false;
 	}
 	xo = attach_state(frame, sa->x);
@@ -267,6 +275,9 @@ static bool decrypt_frame(struct labnic *nic, struct sa *sa, struct sk_buff *fra
 		if (sa->esn)
 			hi = rx_seq_hi(sa, ntohl(esp->seq_no));
 		err = run_engine(sa, frame, at, hi, false);
+		atomic64_inc(err ? &sa->refused : &sa->encrypted);
+	} else {
+		atomic64_inc(&sa->untouched);
 	}
 	xo->flags = CRYPTO_DONE;
 	if (!err)

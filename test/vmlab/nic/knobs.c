@@ -95,3 +95,11 @@ MODULE_PARM_DESC(max_sas, "SAs the table holds, both directions together");
 struct knob knob_link = { .value = { 1, 1 }, .max = 1, .changed = labnic_update_carriers };
 module_param_cb(link, &knob_ops, &knob_link, 0644);
 MODULE_PARM_DESC(link, "0: no carrier, the cable is out");
+
+struct knob knob_counters = { .value = { 1, 1 }, .max = 1 };
+module_param_cb(counters, &knob_ops, &knob_counters, 0644);
+MODULE_PARM_DESC(counters, "0: no statistics for ethtool -S");
+
+struct knob knob_switchable = { .max = 1, .changed = labnic_update_features };
+module_param_cb(switchable, &knob_ops, &knob_switchable, 0644);
+MODULE_PARM_DESC(switchable, "1: esp-hw-offload can be switched; 0: it is on and fixed");

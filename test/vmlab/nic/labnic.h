@@ -60,7 +60,7 @@ struct knob {
 	void (*changed)(void);
 };
 
-extern struct knob knob_fault, knob_strict, knob_esn, knob_max_sas, knob_link;
+extern struct knob knob_fault, knob_strict, knob_esn, knob_max_sas, knob_link, knob_counters, knob_switchable;
 
 static inline int knob_value(const struct knob *k, const struct labnic *nic)
 {
@@ -68,12 +68,19 @@ static inline int knob_value(const struct knob *k, const struct labnic *nic)
 }
 
 /* main.c */
+extern struct labnic *labnic_ports[LABNIC_PORTS];	/* guarded by RTNL */
+
 void labnic_update_carriers(void);
+void labnic_update_features(void);
 
 /* wire.c */
 void labnic_wire_tap(const struct sk_buff *frame);
 int labnic_wire_start(void);
 void labnic_wire_stop(void);
+
+/* truth.c */
+void labnic_truth_start(void);
+void labnic_truth_stop(void);
 
 /* esp.c: a frame is one whole Ethernet frame, linear and ours alone. */
 struct xfrm_state *labnic_esp_state(const struct sk_buff *skb);
@@ -98,7 +105,13 @@ struct sa {
 	u16 family;
 	__be32 spi;
 	xfrm_address_t daddr;
+
+	/* What was really done with its packets, whatever the fault has others count. */
+	atomic64_t encrypted;		/* or decrypted, and found authentic */
+	atomic64_t untouched;		/* passed on as they came */
+	atomic64_t refused;		/* dropped, or not authentic */
 };
+
 
 void labnic_sa_init(struct labnic *nic);
 int labnic_sa_start(void);

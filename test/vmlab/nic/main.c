@@ -16,7 +16,7 @@ static char *names[LABNIC_PORTS] = { "nic0", "nic1" };
 module_param_array(names, charp, NULL, 0444);
 MODULE_PARM_DESC(names, "names of the two devices");
 
-static struct labnic *ports[LABNIC_PORTS];	/* guarded by RTNL */
+struct labnic *labnic_ports[LABNIC_PORTS];	/* guarded by RTNL */
 
 static bool receive(struct labnic *nic, struct sk_buff *frame)
 {
@@ -89,15 +89,16 @@ static void update_carriers(void)
 
 	ASSERT_RTNL();
 	for (i = 0; i < LABNIC_PORTS; i++)
-		if (!ports[i] || !knob_value(&knob_link, ports[i]) || !netif_running(ports[i]->dev))
+		if (!labnic_ports[i] || !knob_value(&knob_link, labnic_ports[i]) ||
+		    !netif_running(labnic_ports[i]->dev))
 			up = false;
 	for (i = 0; i < LABNIC_PORTS; i++) {
-		if (!ports[i])
+		if (!labnic_ports[i])
 			continue;
 		if (up)
-			netif_carrier_on(ports[i]->dev);
+			netif_carrier_on(labnic_ports[i]->dev);
 		else
-			netif_carrier_off(ports[i]->dev);
+			netif_carrier_off(labnic_ports[i]->dev);
 	}
 }
 
@@ -105,6 +106,29 @@ void labnic_update_carriers(void)
 {
 	rtnl_lock();
 	update_carriers();
+	rtnl_unlock();
+}
+
+/* What the device does for ESP. */
+static const netdev_features_t esp_features = NETIF_F_HW_ESP | NETIF_F_HW_ESP_TX_CSUM;
+
+/* Can be switched, and is on until it is; or is on for good. */
+void labnic_update_features(void)
+{
+	struct net_device *dev;
+	int i;
+
+	rtnl_lock();
+	for (i = 0; i < LABNIC_PORTS; i++) {
+		if (!labnic_ports[i])
+			continue;
+		dev = labnic_ports[i]->dev;
+		dev->hw_features |= esp_features;
+		dev->wanted_features |= esp_features;
+		netdev_update_features(dev);
+		if (!knob_value(&knob_switchable, labnic_ports[i]))
+			dev->hw_features &= ~esp_features;
+	}
 	rtnl_unlock();
 }
 
@@ -153,7 +177,9 @@ static const struct {
 
 static int labnic_sset_count(struct net_device *dev, int sset)
 {
-	return sset == ETH_SS_STATS ? ARRAY_SIZE(ethtool_counters) : -EOPNOTSUPP;
+	if (sset != ETH_SS_STATS || !knob_value(&knob_counters, netdev_priv(dev)))
+		return -EOPNOTSUPP;
+	return ARRAY_SIZE(ethtool_counters);
 }
 
 static void labnic_strings(struct net_device *dev, u32 sset, u8 *data)
@@ -190,17 +216,16 @@ static const struct ethtool_ops labnic_ethtool_ops = {
 
 static void labnic_setup(struct net_device *dev)
 {
-	const netdev_features_t esp = NETIF_F_HW_ESP | NETIF_F_HW_ESP_TX_CSUM;
 	const netdev_features_t switchable = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_GSO_ESP;
 
 	ether_setup(dev);
 	dev->netdev_ops = &labnic_ops;
 	dev->ethtool_ops = &labnic_ethtool_ops;
 	dev->max_mtu = LABNIC_MAX_MTU;
-	dev->features |= switchable | esp;
+	dev->features |= switchable | esp_features;
 	dev->hw_features |= switchable;
 	/* Packets of an offloaded SA are marked as encapsulated and see only these. */
-	dev->hw_enc_features |= switchable | esp;
+	dev->hw_enc_features |= switchable | esp_features;
 	eth_hw_addr_random(dev);
 }
 
@@ -212,15 +237,15 @@ static void destroy_ports(void)
 
 	rtnl_lock();
 	for (i = 0; i < LABNIC_PORTS; i++) {
-		if (!ports[i])
+		if (!labnic_ports[i])
 			continue;
-		devs[i] = ports[i]->dev;
+		devs[i] = labnic_ports[i]->dev;
 		if (devs[i]->reg_state == NETREG_REGISTERED)
 			unregister_netdevice_queue(devs[i], &gone);
 	}
 	/* Together: each end is closed before the other end can go away. */
 	unregister_netdevice_many(&gone);
-	memset(ports, 0, sizeof(ports));
+	memset(labnic_ports, 0, sizeof(labnic_ports));
 	rtnl_unlock();
 	for (i = 0; i < LABNIC_PORTS; i++)
 		if (devs[i])
@@ -239,16 +264,16 @@ static int create_ports(void)
 			err = -ENOMEM;
 			goto out;
 		}
-		ports[i] = netdev_priv(dev);
-		ports[i]->dev = dev;
-		ports[i]->port = i;
-		labnic_sa_init(ports[i]);
+		labnic_ports[i] = netdev_priv(dev);
+		labnic_ports[i]->dev = dev;
+		labnic_ports[i]->port = i;
+		labnic_sa_init(labnic_ports[i]);
 	}
 	for (i = 0; i < LABNIC_PORTS; i++)
-		ports[i]->peer = ports[!i];
+		labnic_ports[i]->peer = labnic_ports[!i];
 	for (i = 0; i < LABNIC_PORTS && !err; i++) {
-		netif_carrier_off(ports[i]->dev);
-		err = register_netdevice(ports[i]->dev);
+		netif_carrier_off(labnic_ports[i]->dev);
+		err = register_netdevice(labnic_ports[i]->dev);
 	}
 out:
 	rtnl_unlock();
@@ -269,6 +294,8 @@ static int __init labnic_start(void)
 	err = create_ports();
 	if (err)
 		goto no_ports;
+	labnic_update_features();	/* as the parameter says by now */
+	labnic_truth_start();
 	return 0;
 
 no_ports:
@@ -280,6 +307,7 @@ no_wire:
 
 static void __exit labnic_exit(void)
 {
+	labnic_truth_stop();
 	destroy_ports();
 	labnic_wire_stop();
 	labnic_sa_stop();
