@@ -18,6 +18,7 @@ import (
 var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
 	"internal/cli": {"accept", "dataplane", "demo", "internal/bundle", "internal/usedkeys", "ipsec", "probe", "probe/trial", "remote", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
+	"internal/cli": {"dataplane", "demo", "internal/inet", "internal/usedkeys", "internal/xfrmstat", "ipsec", "lint", "probe", "remote", "verdict", "verdict/observe", "verdict/verify", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/pair", "xfrm/server"},
 
 	"ipsec":         {},
 	"internal/fd":   {},
@@ -31,6 +32,7 @@ var arrows = map[string][]string{
 	"verdict":     {"ipsec"},
 	"lint":        {"xfrm", "xfrm/pair", "ipsec"},
 
+	"verdict/verify":  {"esp", "internal/inet", "internal/wire", "ipsec", "verdict", "verdict/observe", "xfrm"},
 	"verdict/observe": {"verdict", "xfrm", "xfrm/pair", "ipsec"},
 
 	"aesgcm":     {},

@@ -64,7 +64,7 @@ userspace device where it cannot.`,
 		return usageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
 	root.AddCommand(
-		status, newExplainCommand(), newDoctorCommand(), newAcceptCommand(),
+		status, newVerifyCommand(), newExplainCommand(), newDoctorCommand(), newAcceptCommand(),
 		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(),
 		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(),
 	)

@@ -25,5 +25,6 @@ func Schemas() map[string][]any {
 		"espalier/xfrm-monitor/v1": {eventView{}, dryRun{}, failure{}},
 		"espalier/xfrm-drops/v1":   {dropsView{}},
 		"espalier/xfrm/v1":         {failure{}},
+		"espalier/verify/v1":       {verifyView{}},
 	}
 }

@@ -31,6 +31,7 @@ func remoteOperations() remote.Operations {
 			return Main(ctx, append([]string{name}, args...), stdin, stdout, stderr)
 		})
 	}
+	ops[verifyReceipt] = remote.JSON(answerReceipt)
 	return ops
 }
 
