@@ -8,7 +8,20 @@ import (
 	"testing"
 )
 
-const preamble = `# What kernels answer
+// Doc is a file that runs in the VM lab write: what cases came to, by kernel.
+type Doc struct {
+	File     string
+	Preamble string // before the tables
+	Case     string // what stands above the cases
+}
+
+// Compatibility is what kernels answer.
+var Compatibility = Doc{"../../docs/compatibility.md", compatibilityPreamble, "case"}
+
+// Verdicts is what espalier status says, beside the truth.
+var Verdicts = Doc{"../../docs/verdict.md", verdictPreamble, "scenario"}
+
+const compatibilityPreamble = `# What kernels answer
 
 Each cell is what a kernel of Debian's came to in the VM lab (test/vmlab), written by the run
 itself: ` + "`VMLAB_WRITE_DOCS=1 go test ./test/vmlab/`" + `. Software means that the kernel encrypts, whatever
@@ -17,15 +30,28 @@ TCP each way while the SAs are exchanged for new ones, packets of 11 sizes up to
 takes; and packets sent a second time are refused at both ends.
 `
 
-// CheckDocs compares the outcomes of a run with what a file says of this kernel's series, or
+const verdictPreamble = `# Who encrypts: the truth, and what status says of it
+
+Scenarios of the VM lab (test/vmlab), written by the run itself: ` + "`VMLAB_WRITE_DOCS=1 go test ./test/vmlab/`" + `.
+In each cell stands, before the arrow, who really encrypts (or, of an SA for receiving, decrypts), and
+behind it the verdict of ` + "`espalier status`" + `. The truth comes from what the verdict has no part in: the notes
+that the lab's driver keeps of its engine's work for each SA, the cable behind the NIC, and the kernel's
+counters of SAs. The lab's driver is called trusted hardware, but for the release, which knows better.
+
+No host can tell by itself that a NIC forges its counters, and status says so beside the verdict. That is what
+` + "`espalier verify`" + ` is for: it asks the peer, or a tap on the wire, and each of these must fail it.
+`
+
+// Check compares the outcomes of a run with what the file says of this kernel's series, or
 // writes them there if VMLAB_WRITE_DOCS is 1. A series that the file does not know is let be.
-func CheckDocs(t *testing.T, file string, k Kernel, outcomes []Outcome) {
+func (d Doc) Check(t *testing.T, k Kernel, outcomes []Outcome) {
 	t.Helper()
+	file := d.File
 	old, err := os.ReadFile(file)
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	var c compatibility
+	c := compatibility{doc: d}
 	c.read(string(old))
 	write := os.Getenv("VMLAB_WRITE_DOCS") == "1"
 	if !write && !slices.Contains(c.kernels, k.Series()) {
@@ -47,6 +73,7 @@ func CheckDocs(t *testing.T, file string, k Kernel, outcomes []Outcome) {
 
 // compatibility is the content of the file: cases by kernel, in sections.
 type compatibility struct {
+	doc     Doc
 	kernels []string
 	cases   []row
 }
@@ -88,12 +115,12 @@ func (c *compatibility) put(kernel string, o Outcome) {
 
 func (c *compatibility) text() string {
 	var b strings.Builder
-	b.WriteString(preamble)
+	b.WriteString(c.doc.Preamble)
 	section := ""
 	for _, r := range c.cases {
 		if r.section != section {
 			section = r.section
-			fmt.Fprintf(&b, "\n## %s\n\n| case | %s |\n|%s\n", section, strings.Join(c.kernels, " | "), strings.Repeat(" --- |", 1+len(c.kernels)))
+			fmt.Fprintf(&b, "\n## %s\n\n| %s | %s |\n|%s\n", section, c.doc.Case, strings.Join(c.kernels, " | "), strings.Repeat(" --- |", 1+len(c.kernels)))
 		}
 		fmt.Fprintf(&b, "| %s |", r.name)
 		for _, k := range c.kernels {
@@ -121,7 +148,7 @@ func (c *compatibility) read(text string) {
 			continue
 		}
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
-		if cells[0] == "case" {
+		if cells[0] == c.doc.Case {
 			kernels = cells[1:]
 			continue
 		}

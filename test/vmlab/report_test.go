@@ -54,11 +54,11 @@ func TestParse(t *testing.T) {
 }
 
 func TestCompatibility(t *testing.T) {
-	var c compatibility
+	c := compatibility{doc: Compatibility}
 	c.set("6.12", []Outcome{{"S", "a", "yes"}, {"S", "b", "yes"}, {"T", "c", "no"}})
 	c.set("6.1", []Outcome{{"S", "a", "no"}, {"T", "d", "no"}, {"S", "e", "no"}})
 	c.set("6.12", []Outcome{{"S", "a", "refused: why"}, {"T", "c", "no"}})
-	want := preamble + `
+	want := compatibilityPreamble + `
 ## S
 
 | case | 6.1 | 6.12 |
@@ -76,7 +76,7 @@ func TestCompatibility(t *testing.T) {
 	if got := c.text(); got != want {
 		t.Errorf("written:\n%s\nwant:\n%s", got, want)
 	}
-	var again compatibility
+	again := compatibility{doc: Compatibility}
 	again.read(want)
 	if got := again.text(); got != want {
 		t.Errorf("read and written:\n%s\nwant:\n%s", got, want)

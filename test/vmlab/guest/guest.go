@@ -30,6 +30,10 @@ const (
 	OutcomeMark = "vmlab: outcome"
 )
 
+// VerdictSection begins the sections of docs/verdict.md; all others are those of
+// docs/compatibility.md.
+const VerdictSection = "Who encrypts, "
+
 // Tell has the host note what a case came to in this kernel. result holds nothing that differs
 // from run to run.
 func Tell(section, name, result string) {

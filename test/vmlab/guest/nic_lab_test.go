@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -56,6 +57,20 @@ func (l *nicLab) introduce(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// neighbourOn tells h, of whose devices it is behind one, of an address of another host's device.
+func (l *nicLab) neighbourOn(t *testing.T, h *lab.Host, device string, addr netip.Addr, other *lab.Host, theirs string) {
+	t.Helper()
+	var mac net.HardwareAddr
+	inside(t, other, func() error {
+		link, err := netlink.LinkByName(theirs)
+		if err == nil {
+			mac = link.Attrs().HardwareAddr
+		}
+		return err
+	})
+	h.Must("ip", "neighbour", "replace", addr.String(), "lladdr", mac.String(), "dev", device)
 }
 
 // program installs SAs and policies on both hosts.

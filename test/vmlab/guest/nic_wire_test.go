@@ -31,11 +31,22 @@ func watchCable(t *testing.T) *capture {
 	if err != nil {
 		t.Fatalf("wire0: %v", err)
 	}
+	return watchDevice(t, link.Attrs().Name, func(do func() error) error { return do() })
+}
+
+// watchDevice begins a capture on a device, in the network namespace where in runs things.
+func watchDevice(t *testing.T, device string, in func(func() error) error) *capture {
+	t.Helper()
 	c := new(capture)
+	var err error
 	if c.writer, err = wire.NewPcapWriter(&c.saved); err != nil {
 		t.Fatal(err)
 	}
-	if c.watcher, err = wire.Watch(link.Attrs().Name, lab.Classifier(), c.writer); err != nil {
+	err = in(func() (err error) {
+		c.watcher, err = wire.Watch(device, lab.Classifier(), c.writer)
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
