@@ -19,8 +19,10 @@ var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
 	"internal/cli": {"accept", "dataplane", "demo", "internal/bundle", "internal/usedkeys", "ipsec", "probe", "probe/trial", "remote", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
 	"internal/cli": {"dataplane", "demo", "internal/inet", "internal/usedkeys", "internal/xfrmstat", "ipsec", "lint", "probe", "remote", "verdict", "verdict/observe", "verdict/verify", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/pair", "xfrm/server"},
+	"internal/cli": {"config", "dataplane", "demo", "internal/usedkeys", "ipsec", "probe", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
 
 	"ipsec":         {},
+	"config":        {"ipsec"},
 	"internal/fd":   {},
 	"internal/inet": {},
 
@@ -64,6 +66,7 @@ var arrows = map[string][]string{
 // standard library and the modules named. Packages not listed are free to choose.
 var outside = map[string][]string{
 	"ipsec":         {},
+	"config":        {"go.yaml.in/yaml/v4"},
 	"internal/inet": {"golang.org/x/sys"},
 	"verdict":       {},
 	"lint":          {},

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"fmt"
+	"time"
+)
+
+// Defaults of what is not said.
+const (
+	defaultKeySize     = 256
+	defaultPort        = 4500 // RFC 3948 §2.1
+	defaultSoft        = Percent(80)
+	defaultAtMostShare = Percent(50)
+	defaultEvery       = Duration(8 * time.Hour)
+)
+
+// checker makes of what was written what is meant, and finds what cannot be meant.
+type checker struct {
+	file     *File
+	places   places
+	problems Problems
+	entries  int // of all pairs
+}
+
+// problem tells of a setting of what p is the place of.
+func (c *checker) problem(p place, setting, what, instead string) {
+	c.problems = append(c.problems, ProblemAt(c.file.Name, p.of(setting), what, instead))
+}
+
+func (c *checker) resolve() {
+	f := c.file
+	f.Defaults = nil // they are in the tunnels
+	if _, given := c.places["tunnels"]; given && len(f.Tunnels) == 0 {
+		c.problem(place{c.places, ""}, "tunnels", "there are no tunnels", "see espalier config example")
+	}
+	for i := range f.Tunnels {
+		t := &f.Tunnels[i]
+		t.place = place{c.places, fmt.Sprintf("tunnels[%d]", i)}
+		for j := range t.Hosts {
+			t.Hosts[j].place = place{c.places, fmt.Sprintf("%s.hosts[%d]", t.place.path, j)}
+		}
+	}
+	c.names()
+	c.sameHosts()
+	for i := range f.Tunnels {
+		t := &f.Tunnels[i]
+		c.hosts(t)
+		t.fillIn()
+		c.subnets(t)
+		c.traffic(t)
+		c.limits(t)
+		c.impossible(t)
+		c.pairs(t)
+	}
+	c.requestIDs()
+	c.overlaps()
+}
+
+// fillIn puts the defaults of espalier where nothing was said.
+func (t *Tunnel) fillIn() {
+	if t.Mode == "" {
+		t.Mode = Transport
+		if t.hasSubnets() {
+			t.Mode = TunnelMode
+		}
+	}
+	if t.Encap.Type == "" {
+		t.Encap.Type = NoEncap
+	}
+	if t.Encap.Type == UDPEncap && t.Encap.Port == 0 {
+		t.Encap.Port = defaultPort
+	}
+	orElse(&t.ESN, Auto)
+	orElse(&t.Engine, AnyEngine)
+	orElse(&t.Offload, AutoOffload)
+	orElse(&t.KeySize, defaultKeySize)
+	for i := range t.Hosts {
+		orElse(&t.Hosts[i].Sudo, Auto)
+	}
+	t.Lifetime.fillIn()
+	if t.Rotate.Every == 0 {
+		t.Rotate.Every = defaultEvery
+		if soft := t.Lifetime.Soft.Time; soft > 0 && soft < defaultEvery {
+			t.Rotate.Every = soft
+		}
+	}
+	if t.Rotate.Every != Never {
+		orElse(&t.Rotate.AtMostShare, defaultAtMostShare)
+	}
+}
+
+// fillIn makes the soft limits numbers.
+func (l *Lifetime) fillIn() {
+	share := l.Soft.Share
+	l.Soft.Share = 0
+	orElse(&share, defaultSoft)
+	orElse(&l.Soft.Time, Duration(share.of(uint64(l.Time.std()/time.Second)))*Duration(time.Second))
+	orElse(&l.Soft.Bytes, Bytes(share.of(uint64(l.Bytes))))
+	orElse(&l.Soft.Packets, share.of(l.Packets))
+}
+
+func orElse[T comparable](v *T, otherwise T) {
+	var zero T
+	if *v == zero {
+		*v = otherwise
+	}
+}
+
+func (t *Tunnel) hasSubnets() bool {
+	for _, h := range t.Hosts {
+		if len(h.Subnets) > 0 {
+			return true
+		}
+	}
+	return false
+}
