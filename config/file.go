@@ -13,7 +13,7 @@ type File struct {
 	Defaults *Settings `yaml:"defaults,omitempty"`
 	// The tunnels. Of two whose traffic overlaps the narrower one wins; where neither lies within
 	// the other, the file is refused.
-	Tunnels []Tunnel `yaml:"tunnels"`
+	Tunnels []Tunnel `yaml:"tunnels" jsonschema:"minItems=1"`
 
 	Name  string    `yaml:"-"` // of the file, for messages
 	Notes []Problem `yaml:"-"` // what is not wrong, but may surprise
@@ -26,7 +26,7 @@ type Tunnel struct {
 	// is what the tunnel is known by when it is applied again: change it, and it is another tunnel.
 	Name string `yaml:"name"`
 	// The hosts: two, or more for a full mesh.
-	Hosts []Host `yaml:"hosts"`
+	Hosts []Host `yaml:"hosts" jsonschema:"minItems=2,maxItems=64"`
 
 	Settings `yaml:",inline"`
 

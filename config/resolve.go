@@ -95,7 +95,7 @@ func (l *Lifetime) fillIn() {
 	l.Soft.Share = 0
 	orElse(&share, defaultSoft)
 	orElse(&l.Soft.Time, Duration(share.of(uint64(l.Time.std()/time.Second)))*Duration(time.Second))
-	orElse(&l.Soft.Bytes, Bytes(share.of(uint64(l.Bytes))))
+	orElse(&l.Soft.Bytes, Bytes(share.of(uint64(l.Bytes)))&^(leastBytes-1)) // whole MiB read better
 	orElse(&l.Soft.Packets, share.of(l.Packets))
 }
 

@@ -68,6 +68,9 @@ func (d Duration) String() string {
 		of   time.Duration
 		name string
 	}{{day, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if u.of == day && (rest < 2*day || rest%day != 0) {
+			continue // 24h and 36h say more
+		}
 		if n := rest / u.of; n > 0 {
 			fmt.Fprintf(&b, "%d%s", n, u.name)
 			rest -= n * u.of

@@ -17,9 +17,6 @@ import (
 // in the list.
 var arrows = map[string][]string{
 	"cmd/espalier": {"internal/cli"},
-	"internal/cli": {"accept", "dataplane", "demo", "internal/bundle", "internal/usedkeys", "ipsec", "probe", "probe/trial", "remote", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
-	"internal/cli": {"dataplane", "demo", "internal/inet", "internal/usedkeys", "internal/xfrmstat", "ipsec", "lint", "probe", "remote", "verdict", "verdict/observe", "verdict/verify", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/pair", "xfrm/server"},
-	"internal/cli": {"config", "dataplane", "demo", "internal/usedkeys", "ipsec", "probe", "verdict", "xfrm", "xfrm/client", "xfrm/outage", "xfrm/server"},
 
 	"ipsec":         {},
 	"config":        {"ipsec"},

@@ -65,7 +65,7 @@ userspace device where it cannot.`,
 	})
 	root.AddCommand(
 		status, newVerifyCommand(), newExplainCommand(), newDoctorCommand(), newAcceptCommand(),
-		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(),
+		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newConfigCommand(),
 		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(),
 	)
 	return root

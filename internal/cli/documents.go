@@ -26,5 +26,6 @@ func Schemas() map[string][]any {
 		"espalier/xfrm-drops/v1":   {dropsView{}},
 		"espalier/xfrm/v1":         {failure{}},
 		"espalier/verify/v1":       {verifyView{}},
+		"espalier/config/v1":       {configView{}},
 	}
 }

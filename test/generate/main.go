@@ -1,5 +1,5 @@
 // Command generate writes the documentation that follows from the code: JSON Schemas of what
-// `-o json` prints to docs/schema, man pages to docs/man, docs/compatibility-with-ip.md,
+// `-o json` prints and of the file of tunnels to docs/schema, man pages to docs/man, docs/compatibility-with-ip.md,
 // docs/xfrm-stat.md and docs/nics.md. Run it at the top of the repository:
 //
 //	go run ./test/generate
@@ -60,7 +60,7 @@ func schemas() error {
 			return err
 		}
 	}
-	return nil
+	return fileSchema(dir)
 }
 
 // textual is the schema of types that write themselves as text, as encoding/json lets them.
