@@ -18,7 +18,7 @@ func (c *checker) names() {
 	first := map[string]*Tunnel{}
 	for i := range c.file.Tunnels {
 		t := &c.file.Tunnels[i]
-		if _, given := c.places[t.place.path+".name"]; !given {
+		if !c.given(t.place, "name") {
 			continue
 		}
 		if before := first[t.Name]; before != nil {
@@ -81,7 +81,7 @@ func (c *checker) sameHosts() {
 
 // hosts checks those of a tunnel, one by one and beside each other.
 func (c *checker) hosts(t *Tunnel) {
-	if _, given := c.places[t.place.path+".hosts"]; given && len(t.Hosts) < 2 {
+	if len(t.Hosts) < 2 && c.given(t.place, "hosts") {
 		c.problem(t.place, "hosts", fmt.Sprintf("a tunnel with %d hosts", len(t.Hosts)), "give it two, or more for a mesh")
 	}
 	if len(t.Hosts) > mostHosts {
@@ -109,7 +109,7 @@ func (c *checker) hosts(t *Tunnel) {
 }
 
 func (c *checker) device(h *Host) {
-	_, given := c.places[h.place.path+".dev"]
+	_, given := c.places[join(h.place.path, "dev")]
 	switch {
 	case h.Dev == "" && !given:
 		if h.Address.IsValid() {
@@ -130,7 +130,7 @@ func (c *checker) ssh(h *Host) {
 		return
 	}
 	s := h.SSH
-	if _, given := c.places[h.place.path+".ssh.to"]; given || s.To != "" {
+	if s.To != "" || c.given(h.place, "ssh.to") || c.given(h.place, "ssh") {
 		user, _, hasUser := strings.Cut(strings.TrimPrefix(s.To, "ssh://"), "@")
 		switch {
 		case hasUser && strings.Contains(user, ":"):

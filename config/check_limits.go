@@ -24,30 +24,27 @@ func (c *checker) limits(t *Tunnel) {
 	}
 	l := t.Lifetime
 	limits := []struct {
-		name             string
-		soft, hard       uint64
-		softText, text   string
-		least            uint64
-		leastText, never string
+		name              string
+		soft, hard, least uint64
+		softText, text    string
+		leastText         string
 	}{
-		{"time", uint64(l.Soft.Time), uint64(l.Time), l.Soft.Time.String(), l.Time.String(), uint64(leastTime), leastTime.String(), ""},
-		{"bytes", uint64(l.Soft.Bytes), uint64(l.Bytes), l.Soft.Bytes.String(), l.Bytes.String(), uint64(leastBytes), leastBytes.String(), ""},
-		{"packets", l.Soft.Packets, l.Packets, fmt.Sprint(l.Soft.Packets), fmt.Sprint(l.Packets), leastPackets, fmt.Sprint(leastPackets), ""},
+		{"time", uint64(l.Soft.Time), uint64(l.Time), uint64(leastTime), l.Soft.Time.String(), l.Time.String(), leastTime.String()},
+		{"bytes", uint64(l.Soft.Bytes), uint64(l.Bytes), uint64(leastBytes), l.Soft.Bytes.String(), l.Bytes.String(), leastBytes.String()},
+		{"packets", l.Soft.Packets, l.Packets, leastPackets, fmt.Sprint(l.Soft.Packets), fmt.Sprint(l.Packets), fmt.Sprint(leastPackets)},
 	}
 	for _, limit := range limits {
 		hardAt, softAt := "lifetime."+limit.name, "lifetime.soft."+limit.name
-		_, hardGiven := c.places[join(t.place.path, hardAt)]
-		_, softGiven := c.places[join(t.place.path, softAt)]
 		switch {
 		case limit.name == "time" && l.Time == Never:
 			c.problem(t.place, hardAt, "a lifetime that never ends is none", "leave it out")
 		case limit.name == "time" && l.Soft.Time == Never:
 			c.problem(t.place, softAt, "a soft limit that is never reached is none", "leave it out")
-		case hardGiven && limit.hard == 0 && !c.failed(t.place, hardAt):
+		case limit.hard == 0 && c.given(t.place, hardAt):
 			c.problem(t.place, hardAt, "a limit of 0 is reached from the start", "leave it out for no limit")
 		case limit.hard > 0 && limit.hard < limit.least:
 			c.problem(t.place, hardAt, fmt.Sprintf("a lifetime of %s: rotation would never end", limit.text), fmt.Sprintf("write %s or more", limit.leastText))
-		case softGiven && limit.hard == 0 && limit.soft > 0:
+		case limit.hard == 0 && limit.soft > 0:
 			c.problem(t.place, softAt, fmt.Sprintf("a soft limit of %s without a hard one", limit.name), fmt.Sprintf("add %s to lifetime, or leave it out", limit.name))
 		case limit.hard > 0 && limit.soft >= limit.hard:
 			c.problem(t.place, softAt, fmt.Sprintf("the soft limit of %s, %s, is not below the hard one, %s", limit.name, limit.softText, limit.text), "write less, or leave it out for 80%")
@@ -55,7 +52,7 @@ func (c *checker) limits(t *Tunnel) {
 	}
 	r := t.Rotate
 	switch {
-	case r.Every != Never && r.Every < leastTime:
+	case r.Every != Never && r.Every < leastTime && c.given(t.place, "rotate"):
 		c.problem(t.place, "rotate.every", fmt.Sprintf("rotating every %s", r.Every), "write 1m or more")
 	case r.Every != Never && l.Time > 0 && r.Every >= l.Time:
 		c.problem(t.place, "rotate.every", fmt.Sprintf("SAs end after %s, before they are rotated after %s", l.Time, r.Every), "write less than the lifetime, or leave it out")
@@ -63,15 +60,4 @@ func (c *checker) limits(t *Tunnel) {
 	if r.AtMostShare > mostShare {
 		c.problem(t.place, "rotate.at-most-share", fmt.Sprintf("at most %s of the sequence numbers leaves no time to rotate", r.AtMostShare), fmt.Sprintf("write %s or less", mostShare))
 	}
-}
-
-// failed reports whether a problem has been told of exactly this setting.
-func (c *checker) failed(p place, setting string) bool {
-	at := p.of(setting)
-	for _, told := range c.problems {
-		if told.Line == at.Line && told.Column == at.Column {
-			return true
-		}
-	}
-	return false
 }

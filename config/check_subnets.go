@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // subnets checks the networks behind the hosts of a tunnel, each, and beside one another.
@@ -16,7 +17,7 @@ func (c *checker) subnets(t *Tunnel) {
 	for i := range t.Hosts {
 		h := &t.Hosts[i]
 		if len(h.Subnets) == 0 {
-			if h.Address.IsValid() {
+			if _, written := c.places[join(h.place.path, "subnets")]; h.Address.IsValid() && !written {
 				c.problem(h.place, "address", fmt.Sprintf("host %s has no subnets, and others of the tunnel have", h.Address),
 					fmt.Sprintf("add subnets: [%s/%d] for the host alone", h.Address, h.Address.BitLen()))
 			}
@@ -48,14 +49,17 @@ func (c *checker) nested(h *Host) {
 
 // between checks the subnets of two hosts. Where routes choose the traffic, they may overlap.
 func (c *checker) between(t *Tunnel, a, b *Host) {
+	if len(a.Subnets) == 0 || len(b.Subnets) == 0 {
+		return // told
+	}
+	if invalid := func(s netip.Prefix) bool { return !s.IsValid() }; slices.ContainsFunc(a.Subnets, invalid) || slices.ContainsFunc(b.Subnets, invalid) {
+		return
+	}
 	families := map[bool]int{} // of a, b: bits 1 and 2, by Is4
 	for i, s := range b.Subnets {
-		if !s.IsValid() {
-			continue
-		}
 		families[s.Addr().Is4()] |= 2
 		for _, other := range a.Subnets {
-			if other.IsValid() && s.Overlaps(other) && t.IfID == 0 {
+			if s.Overlaps(other) && t.IfID == 0 {
 				c.problem(b.place, fmt.Sprintf("subnets[%d]", i), fmt.Sprintf("subnet %s of %s overlaps %s of %s", s, b.Address, other, a.Address),
 					"give each network to one host; with if_id they may overlap, for routes choose")
 				break
@@ -63,9 +67,7 @@ func (c *checker) between(t *Tunnel, a, b *Host) {
 		}
 	}
 	for _, s := range a.Subnets {
-		if s.IsValid() {
-			families[s.Addr().Is4()] |= 1
-		}
+		families[s.Addr().Is4()] |= 1
 	}
 	for is4, of := range families {
 		if of == 3 {
@@ -83,7 +85,7 @@ func (c *checker) between(t *Tunnel, a, b *Host) {
 	}
 	for _, h := range []*Host{a, b} {
 		for i, s := range h.Subnets {
-			if t.IfID == 0 && a.Address.IsValid() && b.Address.IsValid() && s.IsValid() && s.Contains(a.Address) && s.Contains(b.Address) {
+			if t.IfID == 0 && a.Address.IsValid() && b.Address.IsValid() && s.Contains(a.Address) && s.Contains(b.Address) {
 				c.problem(h.place, fmt.Sprintf("subnets[%d]", i), fmt.Sprintf("subnet %s contains both hosts, %s and %s", s, a.Address, b.Address),
 					"leave them out of it, by smaller subnets; or write no subnets, and hosts are protected themselves")
 			}

@@ -20,19 +20,31 @@ func (c *checker) traffic(t *Tunnel) {
 		if len(list.of) > mostTraffics {
 			c.problem(t.place, list.name, fmt.Sprintf("%s has %d entries", list.name, len(list.of)), fmt.Sprintf("write up to %d; ports: [80, 443] puts several in one", mostTraffics))
 		}
+		read := make([]bool, len(list.of)) // the others have been told of
+		for i := range list.of {
+			read[i] = c.given(t.place, fmt.Sprintf("%s[%d]", list.name, i))
+		}
 		for i, tr := range list.of {
 			setting := fmt.Sprintf("%s[%d]", list.name, i)
 			c.oneTraffic(t, setting, tr)
 			for j, other := range list.of {
-				if i != j && covers(other, tr) && (i > j || !covers(tr, other)) {
-					c.problem(t.place, setting, fmt.Sprintf("%s is part of %s in the same list", tr, other), "leave it out")
-					break
+				if i == j || !read[i] || !read[j] || !covers(other, tr) || i < j && covers(tr, other) {
+					continue
 				}
+				what := fmt.Sprintf("%s is part of %s in the same list", tr, other)
+				if covers(tr, other) {
+					what = fmt.Sprintf("%s is there twice", tr)
+				}
+				c.problem(t.place, setting, what, "leave it out")
+				break
 			}
 		}
 	}
 	for i, b := range t.Bypass {
 		setting := fmt.Sprintf("bypass[%d]", i)
+		if !c.given(t.place, setting) {
+			continue
+		}
 		protected := t.Selectors
 		if len(protected) == 0 {
 			protected = []Traffic{{}}

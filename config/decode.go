@@ -13,7 +13,7 @@ import (
 )
 
 // mostNodes bounds what a file may grow to by its aliases.
-const mostNodes = 500_000
+const mostNodes = 300_000
 
 // decoder fills the types of a File from YAML, and goes on after whatever is wrong.
 type decoder struct {
@@ -51,7 +51,11 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && n.Style == 0 {
-		d.problem(n, what+" has no value", "write "+wanted(v.Type())+", or leave the line out")
+		instead := "write " + wanted(v.Type()) + ", or leave the line out"
+		if path == "" {
+			instead = "see espalier config example"
+		}
+		d.problem(n, what+" has no value", instead)
 		return
 	}
 	if v.Kind() == reflect.Pointer {
@@ -148,9 +152,9 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string) {
 		}
 		d.value(n.Content[i+1], v.FieldByIndex(setting.index), join(path, key.Value))
 	}
-	for _, name := range known.names() {
-		if known[name].needed && first[name] == nil {
-			d.problem(n, fmt.Sprintf("%s has no %s", nameOf(v.Type()), name), "add "+name+": "+wanted(v.Type().FieldByIndex(known[name].index).Type))
+	for name, setting := range known {
+		if setting.needed && first[name] == nil {
+			d.problem(n, fmt.Sprintf("%s has no %s", nameOf(v.Type()), name), "add "+name+": "+wanted(v.Type().FieldByIndex(setting.index).Type))
 		}
 	}
 	if v.Type() != reflect.TypeFor[Tunnel]() || d.defaults == nil {
@@ -169,7 +173,11 @@ func otherSetting(word string, known []string) string {
 	if other, ok := otherWords[strings.ToLower(word)]; ok {
 		return other
 	}
-	return didYouMean(word, known, "write one of "+strings.Join(known, ", ")+", or leave it out")
+	otherwise := "write one of " + strings.Join(known, ", ") + ", or leave it out"
+	if len(known) > 6 {
+		otherwise = "leave it out; espalier config example full has all there are"
+	}
+	return didYouMean(word, known, otherwise)
 }
 
 // places are where in the file values stand, by their paths: "tunnels[0].hosts[1].dev".

@@ -38,16 +38,15 @@ func (s settings) names() []string {
 
 // nameOf is what a person calls a mapping of type t.
 func nameOf(t reflect.Type) string {
-	if t == reflect.TypeFor[SSH]() {
-		return "ssh"
-	}
-	if t == reflect.TypeFor[Settings]() {
-		return "defaults"
-	}
-	if t == reflect.TypeFor[File]() {
+	switch t {
+	case reflect.TypeFor[File]():
 		return "the file"
+	case reflect.TypeFor[Settings]():
+		return "defaults"
+	case reflect.TypeFor[Tunnel](), reflect.TypeFor[Host]():
+		return "a " + strings.ToLower(t.Name())
 	}
-	return "a " + strings.ToLower(t.Name())
+	return strings.ToLower(t.Name())
 }
 
 // kindOf is what a person calls what is written.
@@ -78,7 +77,10 @@ func wanted(t reflect.Type) string {
 	case reflect.Slice:
 		return "a list, [" + strings.TrimPrefix(wanted(t.Elem()), "a ") + ", …]"
 	case reflect.Struct:
-		return "settings: " + strings.Join(fieldsOf(t).names(), ", ")
+		if names := fieldsOf(t).names(); len(names) <= 6 {
+			return "settings: " + strings.Join(names, ", ")
+		}
+		return "settings, each as NAME: VALUE; see espalier config example full"
 	case reflect.Uint16:
 		return "a number to 65535"
 	case reflect.Uint32:

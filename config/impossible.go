@@ -28,7 +28,9 @@ var impossible = []struct {
 		"offload", "with engine userspace no NIC encrypts, and offload requires one", "write engine: kernel, or offload: auto",
 	},
 	{
-		func(t *Tunnel) bool { return t.Engine == Userspace && t.KernelOnly() != "" },
+		func(t *Tunnel) bool {
+			return t.Engine == Userspace && (t.Mark != Mark{} || t.OutputMark != Mark{} || t.IfID != 0)
+		},
 		"engine", "the userspace engine knows neither marks nor if_id", "write engine: kernel, or leave them out",
 	},
 	{

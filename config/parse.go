@@ -14,7 +14,7 @@ import (
 )
 
 // MaxSize is the largest file that is read, in bytes: some ten thousand tunnels.
-const MaxSize = 4 << 20
+const MaxSize = 2 << 20
 
 // deepest nesting of YAML: the types need 7.
 const deepest = 16

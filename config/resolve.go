@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -27,10 +28,16 @@ func (c *checker) problem(p place, setting, what, instead string) {
 	c.problems = append(c.problems, ProblemAt(c.file.Name, p.of(setting), what, instead))
 }
 
+// given reports whether a setting is there, and could be read.
+func (c *checker) given(p place, setting string) bool {
+	at, ok := p.in[join(p.path, setting)]
+	return ok && !slices.ContainsFunc(c.problems, func(told Problem) bool { return told.Line == at.Line && told.Column == at.Column })
+}
+
 func (c *checker) resolve() {
 	f := c.file
 	f.Defaults = nil // they are in the tunnels
-	if _, given := c.places["tunnels"]; given && len(f.Tunnels) == 0 {
+	if c.given(place{c.places, ""}, "tunnels") && len(f.Tunnels) == 0 {
 		c.problem(place{c.places, ""}, "tunnels", "there are no tunnels", "see espalier config example")
 	}
 	for i := range f.Tunnels {
@@ -94,8 +101,14 @@ func (l *Lifetime) fillIn() {
 	share := l.Soft.Share
 	l.Soft.Share = 0
 	orElse(&share, defaultSoft)
-	orElse(&l.Soft.Time, Duration(share.of(uint64(l.Time.std()/time.Second)))*Duration(time.Second))
-	orElse(&l.Soft.Bytes, Bytes(share.of(uint64(l.Bytes)))&^(leastBytes-1)) // whole MiB read better
+	if l.Time > 0 {
+		orElse(&l.Soft.Time, max(Duration(share.of(uint64(l.Time)/1e9))*Duration(time.Second), Duration(time.Second)))
+	}
+	bytes := Bytes(share.of(uint64(l.Bytes)))
+	if bytes > 100*leastBytes {
+		bytes &^= leastBytes - 1 // whole MiB read better
+	}
+	orElse(&l.Soft.Bytes, bytes)
 	orElse(&l.Soft.Packets, share.of(l.Packets))
 }
 

@@ -17,7 +17,7 @@ var otherWords = map[string]string{
 	"proto": "write protocol", "sport": "write ports, and at for which host has them", "dport": "write ports, and at for which host has them",
 	"port":          "write ports, a list",
 	"replay-window": "write window", "replay_window": "write window", "keysize": "write key-size", "encapsulation": "write encap",
-	"ifid": "write if_id", "if-id": "write if_id", "rekey": "write rotate", "lifetimes": "write lifetime", "limit": "write lifetime",
+	"ifid": "write if_id", "if-id": "write if_id", "rekey": "write rotate", "rotation": "write rotate", "lifetimes": "write lifetime", "limit": "write lifetime",
 	"soft": "write it in lifetime", "every": "write it in rotate", "policies": "write selectors", "clear": "write bypass",
 	"priority": "leave it out: the narrower traffic comes first", "spi": "leave it out: SPIs are chosen when SAs are installed",
 	"reqid": "leave it out: it follows from the tunnel's name and its hosts", "key": noSecrets, "keys": noSecrets, "psk": noSecrets,
