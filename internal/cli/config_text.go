@@ -26,7 +26,7 @@ func describeTunnel(b *strings.Builder, t *config.Tunnel) {
 	if len(t.Hosts) == 2 {
 		fold(b, t.Name+": ", []string{describeHost(&t.Hosts[0]), "↔ " + describeHost(&t.Hosts[1])}, " ")
 		if len(t.Hosts[0].Subnets) > 0 {
-			fold(b, indent, []string{strings.Join(texts(t.Hosts[0].Subnets), ", "), "↔ " + strings.Join(texts(t.Hosts[1].Subnets), ", ")}, " ")
+			fold(b, hanging, []string{strings.Join(texts(t.Hosts[0].Subnets), ", "), "↔ " + strings.Join(texts(t.Hosts[1].Subnets), ", ")}, " ")
 		}
 	} else {
 		fmt.Fprintf(b, "%s: mesh of %d hosts, %s\n", t.Name, len(t.Hosts), plural(len(t.Pairs), "pair"))
@@ -35,23 +35,23 @@ func describeTunnel(b *strings.Builder, t *config.Tunnel) {
 			if len(t.Hosts[i].Subnets) > 0 {
 				line += " for " + strings.Join(texts(t.Hosts[i].Subnets), ", ")
 			}
-			b.WriteString(indent + line + "\n")
+			b.WriteString(hanging + line + "\n")
 		}
 	}
-	fold(b, indent, describeSettings(t), ", ")
+	fold(b, hanging, describeSettings(t), ", ")
 	if len(t.Selectors) > 0 {
-		fold(b, indent+"protects ", texts(t.Selectors), ", ")
+		fold(b, hanging+"protects ", texts(t.Selectors), ", ")
 	}
 	if len(t.Bypass) > 0 {
-		fold(b, indent+"in clear ", texts(t.Bypass), ", ")
+		fold(b, hanging+"in clear ", texts(t.Bypass), ", ")
 	}
 	if limits := describeLimits(t); len(limits) > 0 {
-		fold(b, indent+"SAs end after ", limits, ", ")
+		fold(b, hanging+"SAs end after ", limits, ", ")
 	}
 	if t.Rotate.Every == config.Never {
-		b.WriteString(indent + "never rotated\n")
+		b.WriteString(hanging + "never rotated\n")
 	} else {
-		fmt.Fprintf(b, "%srotated every %s, or at %s of the sequence numbers\n", indent, t.Rotate.Every, t.Rotate.AtMostShare)
+		fmt.Fprintf(b, "%srotated every %s, or at %s of the sequence numbers\n", hanging, t.Rotate.Every, t.Rotate.AtMostShare)
 	}
 }
 
@@ -105,7 +105,7 @@ func describeLimits(t *config.Tunnel) (limits []string) {
 }
 
 const (
-	indent    = "    "
+	hanging   = "    "
 	lineWidth = 96
 )
 
@@ -116,7 +116,7 @@ func fold(b *strings.Builder, start string, parts []string, between string) {
 		if i > 0 {
 			if utf8.RuneCountInString(line+between+part) > lineWidth {
 				b.WriteString(line + strings.TrimRight(between, " ") + "\n")
-				line = indent + indent
+				line = hanging + hanging
 			} else {
 				line += between
 			}
@@ -124,11 +124,4 @@ func fold(b *strings.Builder, start string, parts []string, between string) {
 		line += part
 	}
 	b.WriteString(line + "\n")
-}
-
-func plural(n int, of string) string {
-	if n != 1 {
-		of += "s"
-	}
-	return fmt.Sprintf("%d %s", n, of)
 }

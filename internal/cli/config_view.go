@@ -25,25 +25,25 @@ type configFileView struct {
 }
 
 type tunnelView struct {
-	Name       string       `json:"name"`
-	Mode       string       `json:"mode"`
-	Hosts      []hostView   `json:"hosts"`
-	Selectors  []string     `json:"selectors"` // empty: all traffic
-	Bypass     []string     `json:"bypass"`
-	Encap      string       `json:"encap"` // none or udp
-	Port       uint16       `json:"port,omitempty"`
-	ESN        string       `json:"esn"`
-	Window     uint32       `json:"window"` // packets; 0: auto
-	KeyBits    uint16       `json:"key_bits"`
-	Limits     limitsOfView `json:"limits"`
-	Rotate     rotateView   `json:"rotate"`
-	Mark       string       `json:"mark,omitempty"`
-	OutputMark string       `json:"output_mark,omitempty"`
-	IfID       uint32       `json:"if_id,omitempty"`
-	Engine     string       `json:"engine"`
-	Offload    string       `json:"offload"`
-	SAs        string       `json:"sas"`
-	Pairs      []pairView   `json:"pairs"`
+	Name       string         `json:"name"`
+	Mode       string         `json:"mode"`
+	Hosts      []hostView     `json:"hosts"`
+	Selectors  []string       `json:"selectors"` // empty: all traffic
+	Bypass     []string       `json:"bypass"`
+	Encap      string         `json:"encap"` // none or udp
+	Port       uint16         `json:"port,omitempty"`
+	ESN        string         `json:"esn"`
+	Window     uint32         `json:"window"` // packets; 0: auto
+	KeyBits    uint16         `json:"key_bits"`
+	Limits     limitsOfView   `json:"limits"`
+	Rotate     rotateView     `json:"rotate"`
+	Mark       string         `json:"mark,omitempty"`
+	OutputMark string         `json:"output_mark,omitempty"`
+	IfID       uint32         `json:"if_id,omitempty"`
+	Engine     string         `json:"engine"`
+	Offload    string         `json:"offload"`
+	SAs        string         `json:"sas"`
+	Pairs      []meshPairView `json:"pairs"`
 }
 
 type hostView struct {
@@ -70,8 +70,8 @@ type rotateView struct {
 	AtMostSharePercent uint8  `json:"at_most_share_percent,omitempty"` // of the sequence numbers
 }
 
-// pairView is seen from a to b; the other direction is its mirror image.
-type pairView struct {
+// meshPairView is seen from a to b; the other direction is its mirror image.
+type meshPairView struct {
 	A      string      `json:"a"`
 	B      string      `json:"b"`
 	Lanes  []laneView  `json:"lanes"`
@@ -142,7 +142,7 @@ func viewTunnel(t *config.Tunnel) tunnelView {
 		view.Hosts = append(view.Hosts, host)
 	}
 	for _, p := range t.Pairs {
-		pair := pairView{A: p.A.Address.String(), B: p.B.Address.String(), Bypass: viewEntries(p.Bypass)}
+		pair := meshPairView{A: p.A.Address.String(), B: p.B.Address.String(), Bypass: viewEntries(p.Bypass)}
 		for _, l := range p.Lanes {
 			pair.Lanes = append(pair.Lanes, laneView{l.RequestID, viewEntries(l.Protect)})
 		}

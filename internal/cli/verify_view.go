@@ -139,32 +139,14 @@ func (v *verifyView) write(w io.Writer) error {
 	}
 	b.WriteString("\n")
 	for _, why := range v.Why {
-		fmt.Fprintf(&b, "  %s\n", indent(why))
+		fmt.Fprintf(&b, "  %s\n", hang(why))
 	}
 	if v.Result != verdict.Proven {
-		fmt.Fprintf(&b, "  %s\n", indent(fmt.Sprintf("here: %s, %s", v.Here.Verdict, v.Here.Why)))
+		fmt.Fprintf(&b, "  %s\n", hang(fmt.Sprintf("here: %s, %s", v.Here.Verdict, v.Here.Why)))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// indent breaks a line of words so that it fits, with the rest below its beginning.
-func indent(text string) string {
-	const width = 92
-	var b strings.Builder
-	column := 0
-	for i, word := range strings.Fields(text) {
-		switch {
-		case i == 0:
-		case column+1+len(word) > width:
-			b.WriteString("\n    ")
-			column = 2
-		default:
-			b.WriteString(" ")
-			column++
-		}
-		b.WriteString(word)
-		column += len(word)
-	}
-	return b.String()
-}
+// hang breaks a line between words where it gets too long, with the rest below its beginning.
+func hang(text string) string { return strings.Join(wrap(text, 92), "\n    ") }

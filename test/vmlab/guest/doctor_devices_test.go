@@ -22,7 +22,9 @@ func examine(t *testing.T, h *lab.Host, device string) examined {
 	var report struct {
 		Devices []struct {
 			Readiness, Reason string
-			Layers            []struct{ Checks []struct{ ID, Answer, Why string } }
+			Layers            []struct {
+				Checks []struct{ ID, Answer, Why string }
+			}
 		}
 	}
 	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil || len(report.Devices) != 1 {
