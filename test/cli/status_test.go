@@ -97,6 +97,22 @@ func TestStatusOfDevice(t *testing.T) {
 	}
 }
 
+// Watching goes on until it is interrupted, which is no failure, and writes one object a line.
+func TestStatusWatch(t *testing.T) {
+	lab.Tools(t, "timeout")
+	h := lab.New(t, "p4p1").A
+	h.StartDevice()
+	r := h.Command("timeout", "--preserve-status", "-s", "INT", "5", lab.Binary(t), "status", "--sad", "unix:"+h.Socket, "--watch", "--interval", "50ms", "-o", "json")
+	if r.Code != 0 || strings.Count(r.Stdout, "\n") < 2 || strings.Contains(r.Stdout, "\x1b") {
+		t.Errorf("exit %d: %.2000q %s", r.Code, r.Stdout, r.Stderr)
+	}
+	for line := range strings.Lines(r.Stdout) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not an object: %q", line)
+		}
+	}
+}
+
 // What goes wrong is told: an SA that is gone, a window that is closed, and what was dropped for it.
 func TestStatusFindings(t *testing.T) {
 	lab.Tools(t, "ping")
