@@ -75,7 +75,7 @@ func sentThrough(e *Evidence, device int, d ipsec.Direction, past []Judgement) (
 
 // Never HARDWARE, unless a trusted driver's device was read back for the SA, its counters account for
 // every packet of its SAs in that direction but those that were under way or dropped by it, and all of the
-// SAs in the same books are HARDWARE or idle.
+// SAs in the same books are HARDWARE or idle, or were seen to be the CPU's in part or altogether.
 func TestHardwareNeedsBalancedBooks(t *testing.T) {
 	reached := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -111,7 +111,8 @@ func TestHardwareNeedsBalancedBooks(t *testing.T) {
 			underWay := uint64(float64(sum) * 1.01 / e.Interval.Seconds()) // of packet offload, which is the most
 			for k := range e.SAs {
 				o := &e.SAs[k]
-				if o.Offload == sa.Offload && all[k].Verdict != Hardware && all[k].Verdict != Idle && all[k].Verdict != Software {
+				seen := all[k].Verdict == Mixed && o.CPU != nil // what the CPU did of it is out of the books
+				if o.Offload == sa.Offload && all[k].Verdict != Hardware && all[k].Verdict != Idle && all[k].Verdict != Software && !seen {
 					t.Fatalf("one of the books is HARDWARE, one %+v", all[k])
 				}
 			}
