@@ -13,7 +13,7 @@ type feature struct {
 // and enterprise kernels took some of them over (XFRMA_SA_PCPU is in 6.12.y, packet offload in RHEL
 // 9.4's 5.14), so that a version alone proves only what is there, not what is missing.
 var features = []feature{
-	{"kernel.crypto-offload", "crypto offload", version{4, 11}, "xfrm_dev_state_add", "offload is refused or ignored"},
+	{"kernel.crypto-offload", "crypto offload", version{4, 12}, "xfrm_dev_state_add", "offload is refused or ignored"},
 	{"kernel.packet-offload", "packet offload", version{6, 2}, "xfrm_dev_policy_add", "SAs with it are refused, policies with it accepted and not offloaded"},
 	{"kernel.sa-direction", "SA direction", version{6, 10}, "", "the direction of an SA is ignored"},
 	{"kernel.nat-keepalive", "NAT keepalives", version{6, 11}, "xfrm_nat_keepalive_init", "someone else has to send them"},

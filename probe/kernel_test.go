@@ -259,6 +259,8 @@ func TestFeatures(t *testing.T) {
 		release, kallsyms, id string
 		want                  Answer
 	}{
+		{"4.11.12", "0 T ip_rcv\n", "kernel.crypto-offload", No},
+		{"4.12.0", "", "kernel.crypto-offload", Yes},
 		{"6.12.0", "", "kernel.packet-offload", Yes},
 		{"6.2.0-rc1", "", "kernel.packet-offload", Yes},
 		{"6.1.0-56-amd64", "0 T ip_rcv\n", "kernel.packet-offload", No},

@@ -105,7 +105,7 @@ func TestDoctorSeveral(t *testing.T) {
 	r.Conclude()
 	got := text(t, r, false)
 	for _, want := range []string{
-		"p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC\np4p2: crypto offload READY\n\ndb1,",
+		"p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC\np4p2: crypto offload READY, with one warning\n\ndb1,",
 		"├─ p4p1\n│  ├─ ✗ kernel\n", "├─ p4p2\n│  └─ ✓ NIC  ConnectX-6 Dx\n", "└─ ✓ CPU",
 	} {
 		if !strings.Contains(got, want) {
@@ -115,7 +115,7 @@ func TestDoctorSeveral(t *testing.T) {
 	r.Devices, r.AsRoot = nil, true
 	r.Conclude()
 	got = text(t, r, false)
-	if !strings.HasPrefix(got, "db1: crypto offload READY\n") || !strings.Contains(got, "not seen, although root: ") {
+	if !strings.HasPrefix(got, "db1: crypto offload READY, with one warning\n") || !strings.Contains(got, "not seen, although root: ") {
 		t.Error(got)
 	}
 }
@@ -205,6 +205,7 @@ func TestDoctorHosts(t *testing.T) {
 		first string // line
 	}{
 		{[]string{"distro/ubuntu-24.04", "nic/connectx-7"}, 0, "p4p1: crypto offload READY"},
+		{[]string{"distro/ubuntu-24.04", "nic/connectx-7", "trap/nft-drop-esp", "trap/charon"}, 0, "p4p1: crypto offload READY, with "},
 		{[]string{"distro/debian-13", "nic/connectx-7"}, 3, "p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC"},
 		{[]string{"distro/ubuntu-24.04", "nic/connectx-7", "kernel/not-root", secret}, 4, "p4p1: crypto offload UNKNOWN: whether the kernel has XFRM_OFFLOAD is not known:"},
 		{[]string{"distro/ubuntu-24.04", "nic/virtio"}, 3, "db1: crypto offload NOT READY: no NIC that could offload ESP"},
@@ -241,4 +242,21 @@ func runDoctor(t *testing.T, as format, parts ...string) (code int, out string) 
 	var b bytes.Buffer
 	d := doctor{as: as, system: func() probe.System { return probetest.Load(t, append([]string{"base"}, parts...)...) }}
 	return exitCode(d.run(context.Background(), &b)), b.String()
+}
+
+// TestNarrowScreen: however narrow, no line is longer than the terminal, unless it is one word.
+func TestNarrowScreen(t *testing.T) {
+	r := sample()
+	for _, width := range []int{40, 50, 60, 80, 120} {
+		var b strings.Builder
+		screen{width: width}.write(&b, reportTree(r, true), "")
+		for line := range strings.Lines(b.String()) {
+			if n := columns(strings.TrimRight(line, "\n")); n > width && strings.Contains(strings.TrimLeft(line, "│├└─ ✓✗!?-"), " ") {
+				t.Errorf("%d columns of %d: %s", n, width, line)
+			}
+		}
+		if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), "kernel built without") {
+			t.Errorf("%d columns: a text is missing:\n%s", width, b.String())
+		}
+	}
 }

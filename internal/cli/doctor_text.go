@@ -40,25 +40,42 @@ type verdictOf struct {
 	name      string
 	readiness probe.Readiness
 	reason    string
+	warnings  int // answers of no to what is not required
 }
 
 func verdicts(r probe.Report) []verdictOf {
 	if len(r.Devices) == 0 {
-		return []verdictOf{{cmp.Or(r.Host, "this host"), r.Readiness, r.Reason}}
+		return []verdictOf{{cmp.Or(r.Host, "this host"), r.Readiness, r.Reason, warnings(r.Layers)}}
 	}
 	var all []verdictOf
 	for _, d := range r.Devices {
-		all = append(all, verdictOf{d.Name, d.Readiness, d.Reason})
+		all = append(all, verdictOf{d.Name, d.Readiness, d.Reason, warnings(r.Layers) + warnings(d.Layers)})
 	}
 	return all
+}
+
+func warnings(layers []probe.Layer) (n int) {
+	for _, l := range layers {
+		for _, c := range l.Checks {
+			if c.Weight == probe.Warns && c.Answer == probe.No {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // text is "p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC", in lines.
 func (v verdictOf) text(s screen) string {
 	colour := map[probe.Readiness]string{probe.Ready: green, probe.NotReady: red, probe.Unclear: yellow}[v.readiness]
 	sentence := v.name + ": crypto offload " + string(v.readiness)
-	if v.reason != "" {
+	switch {
+	case v.reason != "":
 		sentence += ": " + v.reason
+	case v.warnings == 1:
+		sentence += ", with one warning"
+	case v.warnings > 1:
+		sentence += fmt.Sprintf(", with %d warnings", v.warnings)
 	}
 	wrapped := strings.Join(wrap(sentence, s.width-2), "\n  ") + "\n"
 	return strings.Replace(wrapped, string(v.readiness), s.paint(bold+";"+colour, string(v.readiness)), 1)

@@ -24,7 +24,7 @@ func newScreen(w io.Writer) screen {
 		return s
 	}
 	if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
-		s.width = min(max(columns, 60), 120)
+		s.width = min(max(columns, 40), 120)
 	}
 	s.colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	return s
@@ -79,6 +79,9 @@ type tree struct {
 	children     []tree
 }
 
+// narrow is the least room for a text beside labels; where there is less it begins a line below.
+const narrow = 30
+
 // write writes the children of t, each line led by the branches of those above.
 func (s screen) write(b *strings.Builder, children []tree, lead string) {
 	widest := 0
@@ -93,31 +96,34 @@ func (s screen) write(b *strings.Builder, children []tree, lead string) {
 		inside := lead + below
 		if len(c.children) > 0 {
 			inside += "│  "
-		} else {
-			inside += "   "
 		}
-		head, indent := c.label, 0
+		head, hang := c.label, 0 // columns of lead, branch and mark, below which further lines do not begin
 		if c.mark != "" {
-			head = s.paint(c.colour, c.mark) + " " + c.label
-			indent = 2
+			head, hang = s.paint(c.colour, c.mark)+" "+c.label, 2
 		}
-		if c.text != "" && c.label != "" {
+		indent := columns(lead) + 3 + hang
+		if beside := indent + widest + 2; c.label != "" && s.width-beside >= narrow {
 			head += strings.Repeat(" ", widest-columns(c.label)+2)
-			indent += widest + 2
+			indent = beside
+		} else if c.label != "" && c.text != "" {
+			head += "\n"
 		}
-		lines := wrap(c.text, max(s.width-columns(lead)-3-indent, 20))
-		b.WriteString(lead + branch + head)
-		if len(lines) > 0 {
-			b.WriteString(lines[0])
-			lines = lines[1:]
+		indent = max(indent, columns(inside))
+		next := inside + strings.Repeat(" ", indent-columns(inside))
+		lines := wrap(c.text, s.width-indent)
+		for k, l := range lines {
+			if k > 0 || strings.HasSuffix(head, "\n") {
+				l = next + l
+			}
+			head += l
+			if k < len(lines)-1 {
+				head += "\n"
+			}
 		}
-		b.WriteByte('\n')
-		for _, l := range lines {
-			b.WriteString(inside + strings.Repeat(" ", max(indent-3, 0)) + l + "\n")
-		}
+		b.WriteString(lead + branch + strings.TrimRight(head, " ") + "\n")
 		for _, note := range c.notes {
-			for _, l := range wrap(note, max(s.width-columns(inside)-max(indent-3, 0), 20)) {
-				b.WriteString(inside + strings.Repeat(" ", max(indent-3, 0)) + s.paint(dim, l) + "\n")
+			for _, l := range wrap(note, s.width-indent) {
+				b.WriteString(next + s.paint(dim, l) + "\n")
 			}
 		}
 		s.write(b, c.children, lead+below)
