@@ -29,7 +29,7 @@ func driverLayer(s *survey, name string) Layer {
 		l.Checks = append(l.Checks, s.logCheck(d))
 	}
 	l.Checks = append(l.Checks, s.devlinkChecks(d)...)
-	if err == nil && !offload.On && offload.Fixed {
+	if !s.couldOffload(name) {
 		return l
 	}
 	l.Checks = append(l.Checks,

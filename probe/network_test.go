@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -272,7 +275,7 @@ func TestHereInNamespace(t *testing.T) {
 	})
 	after := examine()
 	for id, want := range map[string]string{
-		"topology.firewall-esp": `dropped coming in over IPv4: inet t i: iifname p4p1 l4proto 50 drop`,
+		"topology.firewall-esp": `dropped coming in over IPv4: inet t i: iifname "p4p1" meta l4proto esp drop # handle 2`,
 		"topology.disable-xfrm": "disable_xfrm is set for p4p1: what leaves by p4p1 is not encrypted and goes out in clear",
 	} {
 		if c := after[id]; c.Answer != No || c.Why != want {
@@ -328,4 +331,47 @@ func FuzzNetlink(f *testing.F) {
 		}
 		_ = isPCI(string(b))
 	})
+}
+
+// TestIKENamespace: an IKE daemon counts where its network namespace is this host's.
+func TestIKENamespace(t *testing.T) {
+	ns, other := namespace(t), namespace(t)
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Skip(err)
+	}
+	program, err := os.ReadFile(sleep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	charon := filepath.Join(t.TempDir(), "charon")
+	if err := os.WriteFile(charon, program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() (c Check) {
+		in(t, ns, func() error { c = newSurvey(System{Root: os.DirFS("/"), Network: here()}).ikeCheck(); return nil })
+		return c
+	}
+	for _, run := range []struct {
+		where *netns.NS
+		want  Answer
+	}{{other, Yes}, {ns, No}} {
+		cmd := exec.Command(charon, "60")
+		if err := run.where.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		file := fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid)
+		for range 1000 { // until it has become the program
+			if comm, _ := os.ReadFile(file); string(comm) == "charon\n" {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		c := ask()
+		cmd.Process.Kill()
+		cmd.Wait()
+		if c.Answer != run.want || !slices.ContainsFunc(c.Evidence, func(e Evidence) bool { return e.Source == file }) {
+			t.Errorf("%s, want %s: %+v", c.Answer, run.want, c)
+		}
+	}
 }

@@ -22,7 +22,7 @@ func nicLayer(s *survey, name string) Layer {
 		l.Checks = append(l.Checks, firmwareCheck(d))
 	}
 	l.Checks = append(l.Checks, linkCheck(d, speed, speedErr))
-	if p := d.function.product; p != nil && p.limitedAbove() != 0 && speed != 0 {
+	if p := d.function.product; p != nil && p.LimitedFrom != 0 && speed != 0 {
 		l.Checks = append(l.Checks, bandwidthCheck(d, p, speed))
 	}
 	return l
@@ -171,8 +171,8 @@ func bandwidthCheck(d *device, p *Product, speed uint32) Check {
 		Answer: Yes, Why: "no limit documented for " + p.Name + " at " + speedText(speed),
 		Evidence: []Evidence{{"ethtool " + d.Name, fmt.Sprintf("Speed: %dMb/s", speed)}, {"table of products", p.Source}},
 	}
-	if speed >= p.limitedAbove() {
-		c.Answer, c.Why = No, p.Name+": "+limited
+	if speed >= p.LimitedFrom {
+		c.Answer, c.Why = No, p.Name+": "+limitedNote
 		c.Fix = "Measure what your traffic gets. NVIDIA's release notes of " + p.Name + " name the limit; a ConnectX-7 or BlueField-3 has none documented."
 	}
 	return c

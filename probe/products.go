@@ -35,6 +35,7 @@ type Product struct {
 	ESP            Claim
 	Note           string // "" or a sentence without its full stop
 	Source         string // where that stands
+	LimitedFrom    uint32 // speed of the link in Mb/s at and above which the vendor documents a limit; 0 for none
 }
 
 // ID is as lspci -nn writes it: "15b3:101d".
@@ -49,29 +50,29 @@ const (
 	vendorLx    = "MLNX_OFED 24.10, IPsec Crypto Offload: no; MLNX_OFED 5.8 and IPsec Packet Offload: yes"
 	vendorNone  = "in none of the vendor's lists; id from Linux, mlx5/core/main.c"
 	kernelVF    = "Linux 6.7, devlink-port: ipsec_crypto, off by default"
-	limited     = "at 100 Gb/s or more of mostly IPsec traffic the vendor documents a bandwidth limitation"
+	limitedNote = "at 100 Gb/s or more of mostly IPsec traffic the vendor documents a bandwidth limitation"
 )
 
 // Products are those whose driver offloads ESP, or that are taken for such.
 var Products = []Product{
-	{mellanox, 0x1013, "ConnectX-4", NotListed, "", vendorNone},
-	{mellanox, 0x1015, "ConnectX-4 Lx", NotListed, "", vendorNone},
-	{mellanox, 0x1017, "ConnectX-5", NotListed, "", vendorNone},
-	{mellanox, 0x1019, "ConnectX-5 Ex", NotListed, "", vendorNone},
-	{mellanox, 0x101b, "ConnectX-6", OffloadsNot, "a ConnectX-6 Dx is another product", vendorList},
-	{mellanox, 0x101d, "ConnectX-6 Dx", Offloads, limited, vendorList},
-	{mellanox, 0x101e, "ConnectX or BlueField virtual function", IfEnabled, "", kernelVF},
-	{mellanox, 0x101f, "ConnectX-6 Lx", Conflicting, "", vendorLx},
-	{mellanox, 0x1021, "ConnectX-7", Offloads, "", vendorList},
-	{mellanox, 0x1023, "ConnectX-8", Expected, "", vendorNewer},
-	{mellanox, 0x1025, "ConnectX-9", Expected, "", vendorNewer},
-	{mellanox, 0x1027, "ConnectX-10", Expected, "", vendorNewer},
-	{mellanox, 0x2101, "ConnectX-10 NVLink-C2C", Expected, "", vendorNewer},
-	{mellanox, 0xa2d2, "BlueField", NotListed, "its NIC is a ConnectX-5", vendorNone},
-	{mellanox, 0xa2d6, "BlueField-2", Offloads, limited, vendorList},
-	{mellanox, 0xa2d9, "BlueField-3 Lx", Expected, "its NIC is a ConnectX-7", vendorByNIC},
-	{mellanox, 0xa2dc, "BlueField-3", Offloads, "its NIC is a ConnectX-7", vendorByNIC},
-	{mellanox, 0xa2df, "BlueField-4", Expected, "", vendorNewer},
+	{mellanox, 0x1013, "ConnectX-4", NotListed, "", vendorNone, 0},
+	{mellanox, 0x1015, "ConnectX-4 Lx", NotListed, "", vendorNone, 0},
+	{mellanox, 0x1017, "ConnectX-5", NotListed, "", vendorNone, 0},
+	{mellanox, 0x1019, "ConnectX-5 Ex", NotListed, "", vendorNone, 0},
+	{mellanox, 0x101b, "ConnectX-6", OffloadsNot, "a ConnectX-6 Dx is another product", vendorList, 0},
+	{mellanox, 0x101d, "ConnectX-6 Dx", Offloads, limitedNote, vendorList, 100_000},
+	{mellanox, 0x101e, "ConnectX or BlueField virtual function", IfEnabled, "", kernelVF, 0},
+	{mellanox, 0x101f, "ConnectX-6 Lx", Conflicting, "", vendorLx, 0},
+	{mellanox, 0x1021, "ConnectX-7", Offloads, "", vendorList, 0},
+	{mellanox, 0x1023, "ConnectX-8", Expected, "", vendorNewer, 0},
+	{mellanox, 0x1025, "ConnectX-9", Expected, "", vendorNewer, 0},
+	{mellanox, 0x1027, "ConnectX-10", Expected, "", vendorNewer, 0},
+	{mellanox, 0x2101, "ConnectX-10 NVLink-C2C", Expected, "", vendorNewer, 0},
+	{mellanox, 0xa2d2, "BlueField", NotListed, "its NIC is a ConnectX-5", vendorNone, 0},
+	{mellanox, 0xa2d6, "BlueField-2", Offloads, limitedNote, vendorList, 100_000},
+	{mellanox, 0xa2d9, "BlueField-3 Lx", Expected, "its NIC is a ConnectX-7", vendorByNIC, 0},
+	{mellanox, 0xa2dc, "BlueField-3", Offloads, "its NIC is a ConnectX-7", vendorByNIC, 0},
+	{mellanox, 0xa2df, "BlueField-4", Expected, "", vendorNewer, 0},
 }
 
 // productOf returns the product with a PCI id, nil if it is not in the table.
@@ -82,14 +83,6 @@ func productOf(vendor, device uint16) *Product {
 		}
 	}
 	return nil
-}
-
-// limitedAbove is the speed in Mb/s from which on the vendor documents a limit, 0 for none.
-func (p *Product) limitedAbove() uint32 {
-	if p.Note == limited {
-		return 100_000
-	}
-	return 0
 }
 
 // CryptoSKU is the function of a BlueField that tells, in the same slot as its NIC, whether the

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,7 +39,12 @@ func newSurvey(sys System) *survey {
 	}
 	s.links = sync.OnceValues(s.network.Links)
 	s.devlinks = sync.OnceValues(s.network.Devlink)
-	s.chains = sync.OnceValues(s.network.Chains)
+	s.chains = sync.OnceValues(func() ([]firewall.Chain, error) {
+		if s.unloaded("nf_tables") {
+			return nil, nil // no rules, and to ask would load it
+		}
+		return s.network.Chains()
+	})
 	s.log = sync.OnceValues(sys.Log)
 	s.distribution = sync.OnceValue(func() distribution {
 		d, _ := readDistribution(s.root)
@@ -58,6 +64,22 @@ func (nobody) Speed(string) (uint32, error)                { return 0, errNotAsk
 func (nobody) Queues(string) (Queues, error)               { return Queues{}, errNotAsked }
 func (nobody) Devlink() ([]Devlink, error)                 { return nil, errNotAsked }
 func (nobody) Chains() ([]firewall.Chain, error)           { return nil, errNotAsked }
+
+// unloaded tells of a module that there is, but that is not loaded.
+func (s *survey) unloaded(module string) bool {
+	if _, err := fs.Stat(s.root, "sys/module/"+module); err == nil {
+		return false
+	}
+	release, err := s.read("proc/sys/kernel/osrelease")
+	if err != nil || release == "" || strings.Contains(release, "/") {
+		return false
+	}
+	list, err := fs.ReadFile(s.root, "lib/modules/"+release+"/modules.dep")
+	if err != nil {
+		return false // not a modular kernel's, or modprobe would not find it either
+	}
+	return bytes.Contains(list, []byte("/"+module+".ko")) // what is built in is not in this list
+}
 
 // names of all network devices, in the kernel's order.
 func (s *survey) names() []string {

@@ -36,14 +36,14 @@ func (s *survey) firewallCheck(d *device, c Check, first func(nfproto string) fi
 		c.Why = "rules not read: " + unread(err)
 		return c
 	}
-	c.Evidence[0].Value = fmt.Sprintf("%d chains", len(chains))
+	c.Evidence[0].Value = count(len(chains), "chain")
 	c.Answer, c.Why = Yes, "no rule drops it"
 	if len(chains) == 0 {
 		c.Why = "no rules"
 	} else if slices.ContainsFunc(chains, func(c firewall.Chain) bool { return firewall.IsGuard(&c) && slices.Contains(c.Devices, d.Name) }) {
 		c.Evidence = append(c.Evidence, Evidence{"nft list tables", "espalier's own guard, which lets ESP through"})
 	}
-	worst := firewall.Passes
+	var against []decision
 	for _, nfproto := range d.families() {
 		for _, way := range []struct {
 			word  string
@@ -51,27 +51,60 @@ func (s *survey) firewallCheck(d *device, c Check, first func(nfproto string) fi
 			p     firewall.Packet
 		}{{"coming in", hooksIn, first(nfproto).In(d.Name, d.Index)}, {"going out", hooksOut, first(nfproto).Out(d.Name, d.Index)}} {
 			for _, hook := range way.hooks {
-				outcome, by := firewall.Pass(chains, hook, d.Name, way.p)
-				if outcome <= worst {
-					continue
-				}
-				worst = outcome
-				chain, rule, _ := strings.Cut(by, ": ")
-				c.Evidence = append(c.Evidence[:1:1], Evidence{"nft list chain " + chain, rule})
-				if c.Answer = Unknown; outcome == firewall.Dropped {
-					c.Answer = No
-					c.Why = fmt.Sprintf("dropped %s over %s: %s", way.word, familyName(nfproto), by)
-					c.Fix = firewallFix(chains, chain, first(nfproto))
-				} else {
-					c.Why = fmt.Sprintf("%s over %s it depends on what is not known here, as addresses: %s", way.word, familyName(nfproto), by)
+				for _, by := range firewall.Pass(chains, hook, d.Name, way.p) {
+					against = append(against, decision{by, way.word + " over " + familyName(nfproto), way.p})
 				}
 			}
 		}
 	}
-	if c.Answer == Yes {
+	if len(against) == 0 {
 		return s.legacyCheck(c)
 	}
+	return s.against(c, chains, against)
+}
+
+// decision of the firewall's against a packet.
+type decision struct {
+	firewall.Decision
+	way    string // "coming in over IPv4"
+	packet firewall.Packet
+}
+
+// against tells all that drops a packet, or may: where one rule is mended, the next one still drops.
+func (s *survey) against(c Check, chains []firewall.Chain, all []decision) Check {
+	c.Answer, c.Evidence = Unknown, nil
+	var fixes []string
+	for _, by := range all {
+		e := Evidence{"nft -a list chain " + by.Chain, by.Rule}
+		if !slices.Contains(c.Evidence, e) {
+			c.Evidence = append(c.Evidence, e)
+		}
+		if !by.Certain {
+			if c.Answer == Unknown && len(c.Evidence) == 1 {
+				c.Why = fmt.Sprintf("%s it depends on what is not known here, as addresses: %s: %s", by.way, by.Chain, by.Rule)
+			}
+			continue
+		}
+		if c.Answer != No {
+			c.Answer, c.Why = No, fmt.Sprintf("dropped %s: %s: %s", by.way, by.Chain, by.Rule)
+		}
+		if fix := firewallFix(chains, by); !slices.Contains(fixes, fix) {
+			fixes = append(fixes, fix)
+		}
+	}
+	c.Fix = strings.Join(fixes, "; ")
+	if strings.Contains(c.Fix, "nft insert") {
+		c.Fix += "; and in " + s.rulesFile() + ", so that it lasts"
+	}
 	return c
+}
+
+// rulesFile is where the distribution's nftables.service takes its rules from.
+func (s *survey) rulesFile() string {
+	if s.distribution().is("rhel", "fedora") {
+		return "/etc/sysconfig/nftables.conf"
+	}
+	return "/etc/nftables.conf"
 }
 
 // legacyCheck: rules of iptables-legacy are not nftables', and are not followed here. Its
@@ -98,8 +131,8 @@ func (s *survey) legacyCheck(c Check) Check {
 }
 
 // firewallFix is in the words of whoever wrote the chain that drops, as far as its name tells.
-func firewallFix(chains []firewall.Chain, chain string, p firewall.Packet) string {
-	esp := p["l4proto"] == firewall.ESP(p["nfproto"])["l4proto"]
+func firewallFix(chains []firewall.Chain, by decision) string {
+	chain, esp := by.Chain, by.packet["l4proto"] == "50"
 	match, words := "meta l4proto esp", "-p esp"
 	if !esp {
 		match, words = "udp dport 4500", "-p udp --dport 4500"
@@ -121,7 +154,7 @@ func firewallFix(chains []firewall.Chain, chain string, p firewall.Packet) strin
 	case xtables && has(family+" filter INPUT"): // iptables' nftables half
 		return fmt.Sprintf("%stables -I %s %s -j ACCEPT; and where these rules are kept", family, name, words)
 	}
-	return fmt.Sprintf("nft insert rule %s %s accept; and in /etc/nftables.conf, so that it lasts", chain, match)
+	return fmt.Sprintf("nft insert rule %s %s accept", chain, match)
 }
 
 // families of the device's addresses that peers elsewhere can reach: IPv4 if there is none at all.
@@ -146,4 +179,12 @@ func familyName(nfproto string) string {
 		return "IPv6"
 	}
 	return "IPv4"
+}
+
+// count is "1 chain", "2 chains".
+func count(n int, of string) string {
+	if n != 1 {
+		of += "s"
+	}
+	return fmt.Sprintf("%d %s", n, of)
 }

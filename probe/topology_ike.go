@@ -14,8 +14,9 @@ import (
 // ikeDaemons by the name of their process: each keeps SAs and policies of its own, and some flush
 // what is not theirs.
 var ikeDaemons = map[string]string{
-	"charon": "strongSwan", "charon-systemd": "strongSwan", "charon-nm": "strongSwan",
-	"pluto": "Libreswan", "racoon": "racoon", "iked": "iked", "isakmpd": "isakmpd",
+	"charon": "strongSwan", "charon-systemd": "strongSwan", "charon-nm": "strongSwan", "charon-tkm": "strongSwan", "charon-cmd": "strongSwan",
+	"cilium-agent": "Cilium",
+	"pluto":        "Libreswan", "racoon": "racoon", "iked": "iked", "isakmpd": "isakmpd",
 	"ovs-monitor-ips": "Open vSwitch's IPsec", // its name as the kernel cuts it
 }
 
@@ -52,46 +53,61 @@ func (s *survey) processes(pass func(comm string) bool) ([]process, error) {
 }
 
 func (s *survey) ikeCheck() Check {
-	c := Check{ID: "host.ike", Title: "no other IKE daemon", Weight: Warns, Evidence: []Evidence{{"/proc/*/comm", ""}}}
+	c := Check{ID: "host.ike", Title: "no other IKE daemon", Weight: Warns}
 	found, err := s.processes(func(comm string) bool { return ikeDaemons[comm] != "" })
-	_, hidden := s.read("proc/1/comm")
-	switch {
-	case err != nil:
-		c.Why = "processes not listed: " + unread(err)
-	case len(found) == 0 && hidden != nil:
-		c.Why = "processes of others are hidden" // hidepid, proc(5)
-	case len(found) == 0:
-		c.Answer, c.Why = Yes, "none is running"
-		c.Evidence[0].Value = "none of " + strings.Join(slices.Sorted(maps.Keys(ikeDaemons)), ", ")
-	default:
-		p := found[0]
-		c.Evidence = nil
-		for _, p := range found {
-			c.Evidence = append(c.Evidence, Evidence{fmt.Sprintf("/proc/%d/comm", p.pid), p.comm})
+	if err != nil {
+		c.Why, c.Evidence = "processes not listed: "+unread(err), []Evidence{{"/proc", ""}}
+		return c
+	}
+	c.Evidence = []Evidence{{"/proc/*/comm", "none of " + strings.Join(slices.Sorted(maps.Keys(ikeDaemons)), ", ")}}
+	c.Answer, c.Why = Yes, "none is running here"
+	if _, err := s.read("proc/1/comm"); err != nil && len(found) == 0 {
+		c.Answer, c.Why = Unknown, "processes of others are hidden" // hidepid, proc(5)
+	}
+	for _, p := range found {
+		here, at := s.sameNamespace(p.pid)
+		e := Evidence{fmt.Sprintf("/proc/%d/comm", p.pid), p.comm + at}
+		name := fmt.Sprintf("%s (%s, pid %d)", ikeDaemons[p.comm], p.comm, p.pid)
+		switch {
+		case here == No || c.Answer == No:
+			c.Evidence = append(c.Evidence, e)
+		case here == Unknown:
+			c.Answer, c.Why, c.Evidence = Unknown, name+" is running, whether in this network namespace is not shown to this user", []Evidence{e}
+		default:
+			c.Answer, c.Why, c.Evidence = No, name+" keeps SAs and policies of its own: either may remove the other's", []Evidence{e}
+			c.Fix = "Leave the SAs of this host to one of them: " + s.endIt(p) + ", or do not use espalier for hosts that it serves."
 		}
-		c.Answer = No
-		c.Why = fmt.Sprintf("%s (%s, pid %d) keeps SAs and policies of its own: either may remove the other's", ikeDaemons[p.comm], p.comm, p.pid)
-		c.Fix = "Leave the SAs of this host to one of them: systemctl disable --now " + s.ikeService(p.comm) + ", or do not use espalier for hosts that it serves."
 	}
 	return c
 }
 
-// ikeService is the unit of a daemon's on this distribution.
-func (s *survey) ikeService(comm string) string {
-	rhel := s.distribution().is("rhel", "fedora")
-	switch {
-	case comm == "pluto":
-		return "ipsec"
-	case comm == "charon-nm":
-		return "NetworkManager (or remove the strongSwan connection)"
-	case comm == "charon-systemd" || comm == "charon" && rhel:
-		return "strongswan"
-	case comm == "charon":
-		return "strongswan-starter"
-	case comm == "ovs-monitor-ips":
-		return "openvswitch-ipsec"
+// sameNamespace tells whether a process is in this network namespace: SAs of others are none of
+// this host's.
+func (s *survey) sameNamespace(pid int) (Answer, string) {
+	own, err := fs.ReadLink(s.root, "proc/thread-self/ns/net")
+	if err != nil {
+		own, err = fs.ReadLink(s.root, "proc/self/ns/net")
 	}
-	return comm
+	its, err2 := fs.ReadLink(s.root, fmt.Sprintf("proc/%d/ns/net", pid))
+	switch {
+	case err != nil || err2 != nil:
+		return Unknown, ""
+	case own != its:
+		return No, ", in another network namespace"
+	}
+	return Yes, ""
+}
+
+// endIt is how a daemon is ended: by its unit, which its control group names (systemd).
+func (s *survey) endIt(p process) string {
+	text, _ := fs.ReadFile(s.root, fmt.Sprintf("proc/%d/cgroup", p.pid))
+	for line := range strings.Lines(string(text)) {
+		unit := path.Base(strings.TrimSpace(line))
+		if strings.HasSuffix(unit, ".service") && !strings.HasPrefix(unit, "user@") {
+			return "systemctl disable --now " + strings.TrimSuffix(unit, ".service")
+		}
+	}
+	return "end " + p.comm
 }
 
 // portsCheck: who takes the ports of IKE and of UDP encapsulation gets those packets.

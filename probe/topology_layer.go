@@ -20,7 +20,7 @@ func topologyLayer(s *survey, name string) Layer {
 		l.Checks = append(l.Checks, c)
 	}
 	l.Checks = append(l.Checks, s.mtuCheck(d))
-	if c, ok := s.queueCheck(d); ok {
+	if c, ok := s.queueCheck(d); ok && s.couldOffload(name) {
 		l.Checks = append(l.Checks, c)
 	}
 	l.Checks = append(l.Checks, s.sysctlChecks(d)...)
@@ -218,6 +218,12 @@ func (s *survey) portCheck(d *device) (Check, bool) {
 		c.Fix = bridgeFix(d.Name, master.Name)
 	}
 	return c, true
+}
+
+// couldOffload: what tunes an offload is not asked of a device that has none for good.
+func (s *survey) couldOffload(name string) bool {
+	features, err := s.network.Features(name)
+	return err != nil || features[espOffload].On || !features[espOffload].Fixed
 }
 
 // queueCheck: a NIC spreads ESP over its queues by addresses and SPI. It is not asked of devices

@@ -9,11 +9,11 @@ import (
 type fate struct {
 	accepted bool
 	dropped  bool
-	passed   bool   // the chain has no opinion
-	by       string // the first that drops it
+	passed   bool // the chain has no opinion
+	by       Decision
 }
 
-func (f *fate) drop(by string) {
+func (f *fate) drop(by Decision) {
 	if !f.dropped {
 		f.dropped, f.by = true, by
 	}
@@ -59,15 +59,15 @@ func (w *walk) verdict(c *Chain, r *Rule, f *fate) (decided bool) {
 		return false
 	case "accept":
 		f.accepted = true
-	case "drop":
-		f.drop(c.String() + ": " + r.String())
+	case "drop", "reject":
+		f.drop(Decision{Chain: c.String(), Rule: r.String()})
 	case "return":
 		f.passed = true
 	case "jump", "goto":
 		to, ok := w.chains[r.To]
 		if !ok {
 			f.accepted = true
-			f.drop(c.String() + ": " + r.String())
+			f.drop(Decision{Chain: c.String(), Rule: r.String()})
 			return true
 		}
 		there := w.chain(to)
@@ -84,23 +84,21 @@ func (w *walk) verdict(c *Chain, r *Rule, f *fate) (decided bool) {
 		f.passed = true // goto does not come back to this chain
 	default:
 		f.accepted = true
-		f.drop(c.String() + ": " + r.String())
+		f.drop(Decision{Chain: c.String(), Rule: r.String()})
 	}
 	return true
 }
 
-// Outcome of a packet's way through the chains of a hook.
-type Outcome uint8
+// Decision of a base chain, or of one that it jumps to, against a packet.
+type Decision struct {
+	Certain bool   // else it depends on what is not known of the packet, or of the rules
+	Chain   string // whose rule it is: "inet filter input"
+	Rule    string // the first that drops the packet, or may: "meta l4proto esp drop", "policy drop"
+}
 
-const (
-	Passes  Outcome = iota
-	Depends         // on what is not known of the packet, or of the rules
-	Dropped
-)
-
-// Pass follows a packet through the chains of a hook, on a device. The text says which rule drops
-// it, or may: "inet filter input: l4proto 50 drop".
-func Pass(chains []Chain, hook, device string, p Packet) (Outcome, string) {
+// Pass follows a packet through the chains of a hook, on a device, and returns what is decided
+// against it there, by each base chain that does: nothing if the packet passes.
+func Pass(chains []Chain, hook, device string, p Packet) []Decision {
 	tables := make(map[string]map[string]*Chain)
 	for i := range chains {
 		c := &chains[i]
@@ -110,7 +108,7 @@ func Pass(chains []Chain, hook, device string, p Packet) (Outcome, string) {
 		}
 		tables[key][c.Name] = c
 	}
-	outcome, by := Passes, ""
+	var against []Decision
 	for i := range chains {
 		c := &chains[i]
 		if c.Hook != hook || !c.filters() || !sees(c, device, p) || IsGuard(c) {
@@ -120,20 +118,17 @@ func Pass(chains []Chain, hook, device string, p Packet) (Outcome, string) {
 		f := w.chain(c)
 		if f.passed {
 			if c.Drops {
-				f.drop(c.String() + ": policy drop")
+				f.drop(Decision{Chain: c.String(), Rule: "policy drop"})
 			} else {
 				f.accepted = true
 			}
 		}
-		switch {
-		case !f.dropped:
-		case !f.accepted:
-			return Dropped, f.by
-		case outcome == Passes:
-			outcome, by = Depends, f.by
+		if f.dropped {
+			f.by.Certain = !f.accepted
+			against = append(against, f.by)
 		}
 	}
-	return outcome, by
+	return against
 }
 
 // sees tells whether packets of a kind, on a device, come to a base chain.

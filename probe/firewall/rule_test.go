@@ -94,25 +94,25 @@ func TestXtables(t *testing.T) {
 		name string
 		rule []expression
 		want string
-		udp  Outcome
-		esp  Outcome
+		udp  outcome
+		esp  outcome
 	}{
-		{"state, established", []expression{xtMatch("conntrack", 3, conntrackInfo(1, 0, 6)), drop}, "ct state {established, related} drop", Passes, Passes},
-		{"state, new", []expression{xtMatch("conntrack", 3, conntrackInfo(1, 0, 8)), drop}, "ct state new drop", Dropped, Dropped},
-		{"state, not new", []expression{xtMatch("conntrack", 3, conntrackInfo(1, 1, 8)), drop}, "ct state != new drop", Passes, Passes},
-		{"more than state", []expression{xtMatch("conntrack", 3, conntrackInfo(3, 0, 8)), drop}, "ct state new match conntrack drop", Depends, Depends},
-		{"old conntrack", []expression{xtMatch("conntrack", 1, make([]byte, 152)), drop}, "match conntrack drop", Depends, Depends},
-		{"port", append(l4proto(17), xtMatch("udp", 0, udpInfo(4500, 4500, 0)), drop), "l4proto 17 dport 4500 drop", Dropped, Passes},
-		{"other ports", append(l4proto(17), xtMatch("udp", 0, udpInfo(4500, 4500, 2)), drop), "l4proto 17 dport != 4500 drop", Passes, Passes},
-		{"a range", append(l4proto(17), xtMatch("udp", 0, udpInfo(4000, 5000, 0)), drop), "l4proto 17 dport 4000-5000 drop", Dropped, Passes},
-		{"any port", append(l4proto(17), xtMatch("udp", 0, udpInfo(0, 0xffff, 0)), drop), "l4proto 17 drop", Dropped, Passes},
-		{"tcp", append(l4proto(6), xtMatch("tcp", 0, make([]byte, 12)), drop), "l4proto 6 sport 0 dport 0 drop", Passes, Passes},
-		{"comment", []expression{xtMatch("comment", 0, make([]byte, 256)), drop}, "drop", Dropped, Dropped},
-		{"not understood", []expression{xtMatch("recent", 0, make([]byte, 16)), drop}, "match recent drop", Depends, Depends},
-		{"reject", []expression{xtTarget("REJECT")}, "drop", Dropped, Dropped},
-		{"log", []expression{xtTarget("LOG")}, "", Passes, Passes},
-		{"queue", []expression{xtTarget("NFQUEUE")}, "queue", Depends, Depends},
-		{"accept", []expression{accept, drop}, "accept", Passes, Passes},
+		{"state, established", []expression{xtMatch("conntrack", 3, conntrackInfo(1, 0, 6)), drop}, "ct state { established, related } drop", passes, passes},
+		{"state, new", []expression{xtMatch("conntrack", 3, conntrackInfo(1, 0, 8)), drop}, "ct state new drop", dropped, dropped},
+		{"state, not new", []expression{xtMatch("conntrack", 3, conntrackInfo(1, 1, 8)), drop}, "ct state != new drop", passes, passes},
+		{"more than state", []expression{xtMatch("conntrack", 3, conntrackInfo(3, 0, 8)), drop}, "ct state new match conntrack drop", depends, depends},
+		{"old conntrack", []expression{xtMatch("conntrack", 1, make([]byte, 152)), drop}, "match conntrack drop", depends, depends},
+		{"port", append(l4proto(17), xtMatch("udp", 0, udpInfo(4500, 4500, 0)), drop), "meta l4proto udp th dport 4500 drop", dropped, passes},
+		{"other ports", append(l4proto(17), xtMatch("udp", 0, udpInfo(4500, 4500, 2)), drop), "meta l4proto udp th dport != 4500 drop", passes, passes},
+		{"a range", append(l4proto(17), xtMatch("udp", 0, udpInfo(4000, 5000, 0)), drop), "meta l4proto udp th dport 4000-5000 drop", dropped, passes},
+		{"any port", append(l4proto(17), xtMatch("udp", 0, udpInfo(0, 0xffff, 0)), drop), "meta l4proto udp drop", dropped, passes},
+		{"tcp", append(l4proto(6), xtMatch("tcp", 0, make([]byte, 12)), drop), "meta l4proto tcp th sport 0 th dport 0 drop", passes, passes},
+		{"comment", []expression{xtMatch("comment", 0, make([]byte, 256)), drop}, "drop", dropped, dropped},
+		{"not understood", []expression{xtMatch("recent", 0, make([]byte, 16)), drop}, "match recent drop", depends, depends},
+		{"reject", []expression{xtTarget("REJECT")}, "reject", dropped, dropped},
+		{"log", []expression{xtTarget("LOG")}, "", passes, passes},
+		{"queue", []expression{xtTarget("NFQUEUE")}, "queue", depends, depends},
+		{"accept", []expression{accept, drop}, "accept", passes, passes},
 	} {
 		of, rules, err := decodeRule(message(t, c.rule...), noSets)
 		if err != nil || len(rules) != 1 || of.String() != "ip filter INPUT" {
@@ -122,8 +122,8 @@ func TestXtables(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 		of.Hook, of.Rules = "input", rules
-		for p, want := range map[*Packet]Outcome{ptr(ESP(IPv4)): c.esp, ptr(UDP(IPv4, 4500)): c.udp} {
-			if got, by := Pass([]Chain{of}, "input", "p4p1", p.In("p4p1", 2)); got != want {
+		for p, want := range map[*Packet]outcome{ptr(ESP(IPv4)): c.esp, ptr(UDP(IPv4, 4500)): c.udp} {
+			if got, by := at([]Chain{of}, "input", p.In("p4p1", 2)); got != want {
 				t.Errorf("%s, protocol %s: %d by %q, want %d", c.name, (*p)["l4proto"], got, by, want)
 			}
 		}
@@ -164,8 +164,10 @@ func FuzzDecode(f *testing.F) {
 		of.Hook, of.Rules, of.Drops = "input", rules, chain.Drops
 		chains := []Chain{of, chain}
 		for _, p := range []Packet{ESP(IPv4).In("p4p1", 2), UDP(IPv6, 4500).Out("p4p1", 2)} {
-			if outcome, by := Pass(chains, "input", "p4p1", p); (outcome == Passes) != (by == "") {
-				t.Errorf("%d %q", outcome, by)
+			for _, d := range Pass(chains, "input", "p4p1", p) {
+				if d.Chain == "" || d.Rule == "" {
+					t.Errorf("%+v", d)
+				}
 			}
 		}
 	})
@@ -177,8 +179,8 @@ func TestCircle(t *testing.T) {
 		{Family: "inet", Table: "t", Name: "a", Hook: "input", Rules: []Rule{{Verdict: "jump", To: "b"}, {Verdict: "jump", To: "nowhere"}}},
 		{Family: "inet", Table: "t", Name: "b", Rules: []Rule{{Verdict: "goto", To: "a"}, {Verdict: "jump", To: "b"}}},
 	}
-	if outcome, by := Pass(chains, "input", "p4p1", ESP(IPv4)); outcome != Depends || by != "inet t a: jump nowhere" {
-		t.Errorf("%d %q", outcome, by)
+	if o, by := at(chains, "input", ESP(IPv4)); o != depends || by != "inet t a: jump nowhere" {
+		t.Errorf("%d %q", o, by)
 	}
 }
 
@@ -193,8 +195,8 @@ func TestManyChains(t *testing.T) {
 	}
 	chains = append(chains, Chain{Family: "inet", Table: "t", Name: string(rune('A' + 40))})
 	chains[0].Hook = "input"
-	if outcome, by := Pass(chains, "input", "p4p1", ESP(IPv4)); outcome != Passes || by != "" {
-		t.Errorf("%d %q", outcome, by)
+	if o, by := at(chains, "input", ESP(IPv4)); o != passes || by != "" {
+		t.Errorf("%d %q", o, by)
 	}
 }
 
@@ -210,7 +212,7 @@ func TestCovers(t *testing.T) {
 			t.Errorf("%q covers %q: %v", c.in, c.value, got)
 		}
 	}
-	if got := (Rule{Match: []Match{{What: "dport", In: slices.Repeat([]string{"1"}, 9)}}, Verdict: "jump", To: "x"}).String(); got != "dport {1, 1, 1, 1, …} jump x" {
+	if got := (Rule{Match: []Match{{What: "dport", In: slices.Repeat([]string{"1"}, 9)}}, Verdict: "jump", To: "x"}).String(); got != "th dport { 1, 1, 1, 1, … } jump x" {
 		t.Error(got)
 	}
 }
