@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +24,7 @@ func (h *Host) sad() []string {
 
 // plainTraffic is the measure for what comes later, and shows that the addresses reach each other.
 func (r *run) plainTraffic(ctx context.Context, s *StepReport) error {
-	return r.transferBoth(ctx, s, r.Duration, nil)
+	return r.transferBoth(ctx, s, nil)
 }
 
 // install adds SAs, those for receiving first, and then policies.
@@ -95,7 +94,7 @@ func (r *run) traffic(ctx context.Context, s *StepReport) error {
 // the new ones have to carry traffic.
 func (r *run) rekey(ctx context.Context, s *StepReport) error {
 	old := slices.Clone(r.leases)
-	err := r.transferBoth(ctx, s, r.Duration, func(ctx context.Context) error {
+	err := r.transferBoth(ctx, s, func(ctx context.Context, goesOn func() bool) error {
 		if err := r.addGeneration(ctx, s); err != nil {
 			return err
 		}
@@ -109,6 +108,9 @@ func (r *run) rekey(ctx context.Context, s *StepReport) error {
 			if err := r.release(l); err != nil {
 				return err
 			}
+		}
+		if !goesOn() {
+			return errors.New("this took longer than the traffic: make it last longer with --duration")
 		}
 		return nil
 	})
@@ -190,7 +192,7 @@ func (r *run) flapLinks(ctx context.Context, s *StepReport) error {
 // judged sends both ways at once while both hosts watch who encrypts.
 func (r *run) judged(ctx context.Context, s *StepReport) error {
 	watch := r.Duration / 2
-	return r.transferBoth(ctx, s, r.Duration, func(ctx context.Context) error {
+	return r.transferBoth(ctx, s, func(ctx context.Context, _ func() bool) error {
 		if err := sleep(ctx, r.Duration/5); err != nil {
 			return err
 		}
@@ -265,80 +267,6 @@ func (r *run) status(ctx context.Context, h *Host, interval time.Duration) (j Ju
 func (r *run) ours(text string) bool {
 	spi, err := strconv.ParseUint(text, 0, 32)
 	return err == nil && slices.ContainsFunc(r.newest.sas[:], func(x sa) bool { return x.spi == uint32(spi) })
-}
-
-// transferBoth sends by TCP in both directions at once for a while, at least until meanwhile is done.
-func (r *run) transferBoth(ctx context.Context, s *StepReport, length time.Duration, meanwhile func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var all sync.WaitGroup
-	errs := make([]error, 3)
-	for i, from := range r.hosts() {
-		all.Go(func() {
-			t, err := r.transfer(ctx, from, r.peer(from), length)
-			if err != nil {
-				cancel()
-				errs[i] = fmt.Errorf("TCP from host %s to host %s: %w", from.label, r.peer(from).label, err)
-				return
-			}
-			s.transferred(from.label, r.peer(from).label, t)
-		})
-	}
-	if meanwhile != nil {
-		if errs[2] = meanwhile(ctx); errs[2] != nil {
-			cancel()
-		}
-	}
-	all.Wait()
-	return firstReason(errs)
-}
-
-// firstReason leaves out what was only cancelled because of another error.
-func firstReason(errs []error) error {
-	for _, err := range errs {
-		if err != nil && !errors.Is(err, context.Canceled) {
-			return err
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// transfer sends from one host to the other.
-func (r *run) transfer(ctx context.Context, from, to *Host, length time.Duration) (Transfer, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	port := make(chan uint16, 1)
-	type end struct {
-		t   Transfer
-		err error
-	}
-	received := make(chan end, 1)
-	go func() {
-		t, err := remote.Call[Transfer](ctx, to.Conn, "accept-receive", receiveQuestion{At: to.Address, Port: r.Port, From: from.Address, Tool: r.tool},
-			func(line string) {
-				if p, ok := portOf(line); ok {
-					port <- p
-				}
-			})
-		received <- end{t, err}
-	}()
-	select {
-	case p := <-port:
-		question := sendQuestion{From: from.Address, To: netip.AddrPortFrom(to.Address, p), For: length, Tool: r.tool}
-		sent, err := remote.Call[Transfer](ctx, from.Conn, "accept-send", question, nil)
-		if err != nil {
-			cancel()
-			<-received
-			return Transfer{}, err
-		}
-		e := <-received
-		if r.tool != "" {
-			e.t = sent // as the receiver told it
-		}
-		return e.t, e.err
-	case e := <-received:
-		return e.t, e.err
-	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
