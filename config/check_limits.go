@@ -5,9 +5,11 @@ import (
 	"time"
 )
 
-// The least that makes sense: an SA that ends sooner is rotated all the time.
+// The least that makes sense: an SA that ends sooner is rotated all the time. Soft limits are half of
+// it or more.
 const (
-	leastTime    = Duration(time.Minute)
+	leastTime    = 2 * leastEvery
+	leastEvery   = Duration(time.Minute)
 	leastBytes   = Bytes(1 << 20)
 	leastPackets = 1000
 	mostShare    = Percent(90) // rotating takes time, at line rate
@@ -24,14 +26,14 @@ func (c *checker) limits(t *Tunnel) {
 	}
 	l := t.Lifetime
 	limits := []struct {
-		name              string
-		soft, hard, least uint64
-		softText, text    string
-		leastText         string
+		name                 string
+		soft, hard, least    uint64
+		softText, text       string
+		leastText, leastSoft string
 	}{
-		{"time", uint64(l.Soft.Time), uint64(l.Time), uint64(leastTime), l.Soft.Time.String(), l.Time.String(), leastTime.String()},
-		{"bytes", uint64(l.Soft.Bytes), uint64(l.Bytes), uint64(leastBytes), l.Soft.Bytes.String(), l.Bytes.String(), leastBytes.String()},
-		{"packets", l.Soft.Packets, l.Packets, leastPackets, fmt.Sprint(l.Soft.Packets), fmt.Sprint(l.Packets), fmt.Sprint(leastPackets)},
+		{"time", uint64(l.Soft.Time), uint64(l.Time), uint64(leastTime), l.Soft.Time.String(), l.Time.String(), leastTime.String(), (leastTime / 2).String()},
+		{"bytes", uint64(l.Soft.Bytes), uint64(l.Bytes), uint64(leastBytes), l.Soft.Bytes.String(), l.Bytes.String(), leastBytes.String(), (leastBytes / 2).String()},
+		{"packets", l.Soft.Packets, l.Packets, leastPackets, fmt.Sprint(l.Soft.Packets), fmt.Sprint(l.Packets), fmt.Sprint(leastPackets), fmt.Sprint(leastPackets / 2)},
 	}
 	for _, limit := range limits {
 		hardAt, softAt := "lifetime."+limit.name, "lifetime.soft."+limit.name
@@ -48,11 +50,13 @@ func (c *checker) limits(t *Tunnel) {
 			c.problem(t.place, softAt, fmt.Sprintf("a soft limit of %s without a hard one", limit.name), fmt.Sprintf("add %s to lifetime, or leave it out", limit.name))
 		case limit.hard > 0 && limit.soft >= limit.hard:
 			c.problem(t.place, softAt, fmt.Sprintf("the soft limit of %s, %s, is not below the hard one, %s", limit.name, limit.softText, limit.text), "write less, or leave it out for 80%")
+		case limit.hard > 0 && limit.soft < limit.least/2:
+			c.problem(t.place, softAt, fmt.Sprintf("a soft limit of %s: rotation would never end", limit.softText), fmt.Sprintf("write %s or more, or leave it out for 80%%", limit.leastSoft))
 		}
 	}
 	r := t.Rotate
 	switch {
-	case r.Every != Never && r.Every < leastTime && c.given(t.place, "rotate"):
+	case r.Every != Never && r.Every < leastEvery && c.given(t.place, "rotate"):
 		c.problem(t.place, "rotate.every", fmt.Sprintf("rotating every %s", r.Every), "write 1m or more")
 	case r.Every != Never && l.Time > 0 && r.Every >= l.Time:
 		c.problem(t.place, "rotate.every", fmt.Sprintf("SAs end after %s, before they are rotated after %s", l.Time, r.Every), "write less than the lifetime, or leave it out")

@@ -102,7 +102,7 @@ func (l *Lifetime) fillIn() {
 	l.Soft.Share = 0
 	orElse(&share, defaultSoft)
 	if l.Time > 0 {
-		orElse(&l.Soft.Time, max(Duration(share.of(uint64(l.Time)/1e9))*Duration(time.Second), Duration(time.Second)))
+		orElse(&l.Soft.Time, max(Duration(share.of(uint64(l.Time)/1e9)), 1)*Duration(time.Second))
 	}
 	bytes := Bytes(share.of(uint64(l.Bytes)))
 	if bytes > 100*leastBytes {
