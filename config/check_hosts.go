@@ -115,7 +115,7 @@ func (c *checker) device(h *Host) {
 		if h.Address.IsValid() {
 			c.problem(h.place, "address", fmt.Sprintf("host %s has no dev", h.Address), fmt.Sprintf("add dev: NAME; on the host, ip -o addr show to %s tells it", h.Address))
 		}
-	case h.Dev == "", h.Dev == ".", h.Dev == "..", strings.ContainsFunc(h.Dev, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) }):
+	case h.Dev == "", h.Dev == ".", h.Dev == "..", strings.ContainsFunc(h.Dev, func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || !unicode.IsPrint(r) }):
 		c.problem(h.place, "dev", fmt.Sprintf("%s is no name of a network device", quoted(h.Dev)), "write one such as p4p1; ip link lists them")
 	case len(h.Dev) > 15:
 		c.problem(h.place, "dev", fmt.Sprintf("%s is longer than network devices' names, 15 bytes", quoted(h.Dev)), "write the name that ip link shows")
@@ -145,7 +145,7 @@ func (c *checker) ssh(h *Host) {
 	switch {
 	case strings.Contains(s.Identity, "PRIVATE KEY"):
 		c.problem(h.place, "ssh.identity", "identity holds a private key", "take it out, and make another; write the path of its file")
-	case strings.HasPrefix(s.Identity, "-") || strings.ContainsFunc(s.Identity, unicode.IsControl):
+	case strings.HasPrefix(s.Identity, "-") || strings.ContainsFunc(s.Identity, func(r rune) bool { return !unicode.IsPrint(r) }):
 		c.problem(h.place, "ssh.identity", fmt.Sprintf("%s is no path of a key", quoted(s.Identity)), "write one such as ~/.ssh/id_ed25519")
 	}
 }
@@ -153,6 +153,6 @@ func (c *checker) ssh(h *Host) {
 // plainWord: what ssh takes for one argument that is no option, and no shell for anything else.
 func plainWord(s string) bool {
 	return s != "" && len(s) <= 255 && s[0] != '-' && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune("'\"`$&|;<>(){}\\*?!#", r)
+		return unicode.IsSpace(r) || !unicode.IsPrint(r) || strings.ContainsRune("'\"`$&|;<>(){}\\*?!#", r)
 	})
 }

@@ -96,8 +96,8 @@ func (t *Tunnel) KernelOnly() string {
 		return "output-mark"
 	case t.IfID != 0:
 		return "if_id"
-	case t.Offload == PacketOffload:
-		return "offload: packet"
+	case t.Offload == PacketOffload, t.Offload == RequireOffload:
+		return "offload: " + string(t.Offload)
 	case t.SAs.By == SpreadCPU:
 		return "sas: per-cpu"
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -131,6 +132,37 @@ func TestPriority(t *testing.T) {
 		}
 		if pa < 1000 {
 			t.Fatalf("priority %d", pa)
+		}
+	})
+}
+
+// TestOverlapsOf: claims that are looked at in order of their destinations show the same as all of
+// them beside each other.
+func TestOverlapsOf(t *testing.T) {
+	prefix := rapid.Custom(func(t *rapid.T) netip.Prefix {
+		p, _ := netip.AddrFrom4([4]byte{10, 0, rapid.Byte().Draw(t, "third") & 1, rapid.Byte().Draw(t, "last")}).Prefix(rapid.IntRange(22, 32).Draw(t, "bits"))
+		return p
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		tunnels := make([]Tunnel, 6)
+		claims := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) claim {
+			n := rapid.IntRange(0, len(tunnels)-1).Draw(t, "tunnel")
+			return claim{tunnel: &tunnels[n], number: n, selector: ipsec.Selector{Src: prefix.Draw(t, "src"), Dst: prefix.Draw(t, "dst")}, bypass: rapid.Bool().Draw(t, "bypass")}
+		}), 0, 12).Draw(t, "claims")
+		all := map[[2]int]*told{}
+		for i, a := range claims {
+			for _, b := range claims[i+1:] {
+				if a.number > b.number {
+					(&checker{file: &File{}}).compare(b, a, all)
+				} else if a.number < b.number {
+					(&checker{file: &File{}}).compare(a, b, all)
+				}
+			}
+		}
+		swept := map[[2]int]*told{}
+		(&checker{file: &File{}}).overlapsOf(claims, swept)
+		if !reflect.DeepEqual(all, swept) {
+			t.Fatalf("%v, want %v", swept, all)
 		}
 	})
 }

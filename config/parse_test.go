@@ -192,6 +192,18 @@ func TestNoSecrets(t *testing.T) {
 	}
 }
 
+func TestKernelOnly(t *testing.T) {
+	for settings, want := range map[string]string{
+		"esn: on": "", "mark: 1": "mark", "output-mark: 1": "output-mark", "if_id: 7": "if_id", "offload: packet": "offload: packet", "offload: require": "offload: require",
+		"offload: crypto": "", "sas: per-cpu": "sas: per-cpu", "sas: 4": "",
+	} {
+		f := parsed(t, "tunnels:\n- name: a\n"+twoHosts+"  "+settings+"\n")
+		if got := f.Tunnels[0].KernelOnly(); got != want {
+			t.Errorf("%s: %q, want %q", settings, got, want)
+		}
+	}
+}
+
 // TestMany: a file of a thousand tunnels is read at once, and keeps to what it needs.
 func TestMany(t *testing.T) {
 	text := many(1000)

@@ -39,6 +39,11 @@ func TestRefused(t *testing.T) {
 			anew.WriteString("=== " + title + "\n" + text + ">>>\n" + got)
 		})
 	}
+	for _, rule := range impossible {
+		if !strings.Contains(string(all), rule.what) {
+			t.Errorf("no file shows: %s", rule.what)
+		}
+	}
 	if *update {
 		if err := os.WriteFile(name, []byte(anew.String()), 0o644); err != nil {
 			t.Fatal(err)
