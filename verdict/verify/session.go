@@ -87,7 +87,7 @@ func (s *Session) sent(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	state.WipeKeys() // it was read for its numbers
+	state.WipeKeys()         // it was read for its numbers
 	if state.Replay == nil { // as the kernel has it before the first packet
 		return 0, nil
 	}
