@@ -275,12 +275,15 @@ func TestHereInNamespace(t *testing.T) {
 	})
 	after := examine()
 	for id, want := range map[string]string{
-		"topology.firewall-esp": `dropped coming in over IPv4: inet t i: iifname "p4p1" meta l4proto esp drop # handle 2`,
+		"topology.firewall-esp": `dropped coming in over IPv4 by inet t i`,
 		"topology.disable-xfrm": "disable_xfrm is set for p4p1: what leaves by p4p1 is not encrypted and goes out in clear",
 	} {
 		if c := after[id]; c.Answer != No || c.Why != want {
 			t.Errorf("%s: %s %q, want %q", id, c.Answer, c.Why, want)
 		}
+	}
+	if e := after["topology.firewall-esp"].Evidence; len(e) != 1 || e[0] != (Evidence{"nft -a list chain inet t i", `iifname "p4p1" meta l4proto esp drop # handle 2`}) {
+		t.Errorf("%+v", e)
 	}
 	if c := after["topology.firewall-udp"]; c.Answer != Yes {
 		t.Errorf("UDP: %s (%s)", c.Answer, c.Why)

@@ -22,7 +22,7 @@ func nicLayer(s *survey, name string) Layer {
 		l.Checks = append(l.Checks, firmwareCheck(d))
 	}
 	l.Checks = append(l.Checks, linkCheck(d, speed, speedErr))
-	if p := d.function.product; p != nil && p.LimitedFrom != 0 && speed != 0 {
+	if p := d.function.product; p != nil && p.LimitedFrom != 0 && speed != 0 && s.couldOffload(name) {
 		l.Checks = append(l.Checks, bandwidthCheck(d, p, speed))
 	}
 	return l
@@ -97,6 +97,9 @@ func productCheck(s *survey, d *device) Check {
 	}
 	c.Answer, c.Why = f.product.ESP.answer(), f.product.Name+": "+string(f.product.ESP)
 	c.Evidence = append(c.Evidence, Evidence{"table of products", f.product.Source})
+	if features, err := s.network.Features(d.Name); c.Answer == Unknown && err == nil && features[espOffload].On {
+		c.Answer, c.Why = Yes, c.Why+"; this one does"
+	}
 	if enabled, at := s.cryptoSKU(f); at != "" {
 		c.Evidence = append(c.Evidence, Evidence{"/sys/bus/pci/devices/" + at, "the card's function that tells"})
 		if enabled {
@@ -169,7 +172,7 @@ func bandwidthCheck(d *device, p *Product, speed uint32) Check {
 	c := Check{
 		ID: "nic.bandwidth", Title: "ESP at the link's speed", Weight: Warns,
 		Answer: Yes, Why: "no limit documented for " + p.Name + " at " + speedText(speed),
-		Evidence: []Evidence{{"ethtool " + d.Name, fmt.Sprintf("Speed: %dMb/s", speed)}, {"table of products", p.Source}},
+		Evidence: []Evidence{{"ethtool " + d.Name, fmt.Sprintf("Speed: %dMb/s", speed)}},
 	}
 	if speed >= p.LimitedFrom {
 		c.Answer, c.Why = No, p.Name+": "+limitedNote

@@ -44,10 +44,11 @@ func (p *Product) ID() string { return fmt.Sprintf("%04x:%04x", p.Vendor, p.Devi
 const (
 	mellanox = 0x15b3
 
-	vendorList  = "NVIDIA MLNX_OFED 24.10 LTS, IPsec Crypto Offload: crypto-enabled BlueField-2, ConnectX-6 Dx, ConnectX-7; not ConnectX-6, not ConnectX-6 Lx"
-	vendorNewer = "MLNX_OFED 24.10 LTS: newer crypto-enabled generations should, unless their documents say otherwise; id from Linux, mlx5/core/main.c"
-	vendorByNIC = "MLNX_OFED 24.10 LTS, by its NIC, a ConnectX-7: BlueField-3 itself is not named there; id from the PCI ID database"
-	vendorLx    = "MLNX_OFED 24.10, IPsec Crypto Offload: no; MLNX_OFED 5.8 and IPsec Packet Offload: yes"
+	vendorYes   = "NVIDIA MLNX_OFED 24.10 LTS, IPsec Crypto Offload: named, if crypto-enabled"
+	vendorNo    = "NVIDIA MLNX_OFED 24.10 LTS, IPsec Crypto Offload: named as without it"
+	vendorNewer = "NVIDIA MLNX_OFED 24.10 LTS: newer crypto-enabled generations should, unless their documents say otherwise; id from Linux, mlx5/core/main.c"
+	vendorByNIC = "NVIDIA MLNX_OFED 24.10 LTS, by its NIC, a ConnectX-7: BlueField-3 itself is not named there; id from the PCI ID database"
+	vendorLx    = "NVIDIA MLNX_OFED 24.10, IPsec Crypto Offload: no; MLNX_OFED 5.8 and IPsec Packet Offload: yes"
 	vendorNone  = "in none of the vendor's lists; id from Linux, mlx5/core/main.c"
 	kernelVF    = "Linux 6.7, devlink-port: ipsec_crypto, off by default"
 	limitedNote = "at 100 Gb/s or more of mostly IPsec traffic the vendor documents a bandwidth limitation"
@@ -59,17 +60,17 @@ var Products = []Product{
 	{mellanox, 0x1015, "ConnectX-4 Lx", NotListed, "", vendorNone, 0},
 	{mellanox, 0x1017, "ConnectX-5", NotListed, "", vendorNone, 0},
 	{mellanox, 0x1019, "ConnectX-5 Ex", NotListed, "", vendorNone, 0},
-	{mellanox, 0x101b, "ConnectX-6", OffloadsNot, "a ConnectX-6 Dx is another product", vendorList, 0},
-	{mellanox, 0x101d, "ConnectX-6 Dx", Offloads, limitedNote, vendorList, 100_000},
+	{mellanox, 0x101b, "ConnectX-6", OffloadsNot, "a ConnectX-6 Dx is another product", vendorNo, 0},
+	{mellanox, 0x101d, "ConnectX-6 Dx", Offloads, limitedNote, vendorYes, 100_000},
 	{mellanox, 0x101e, "ConnectX or BlueField virtual function", IfEnabled, "", kernelVF, 0},
 	{mellanox, 0x101f, "ConnectX-6 Lx", Conflicting, "", vendorLx, 0},
-	{mellanox, 0x1021, "ConnectX-7", Offloads, "", vendorList, 0},
+	{mellanox, 0x1021, "ConnectX-7", Offloads, "", vendorYes, 0},
 	{mellanox, 0x1023, "ConnectX-8", Expected, "", vendorNewer, 0},
 	{mellanox, 0x1025, "ConnectX-9", Expected, "", vendorNewer, 0},
 	{mellanox, 0x1027, "ConnectX-10", Expected, "", vendorNewer, 0},
 	{mellanox, 0x2101, "ConnectX-10 NVLink-C2C", Expected, "", vendorNewer, 0},
 	{mellanox, 0xa2d2, "BlueField", NotListed, "its NIC is a ConnectX-5", vendorNone, 0},
-	{mellanox, 0xa2d6, "BlueField-2", Offloads, limitedNote, vendorList, 100_000},
+	{mellanox, 0xa2d6, "BlueField-2", Offloads, limitedNote, vendorYes, 100_000},
 	{mellanox, 0xa2d9, "BlueField-3 Lx", Expected, "its NIC is a ConnectX-7", vendorByNIC, 0},
 	{mellanox, 0xa2dc, "BlueField-3", Offloads, "its NIC is a ConnectX-7", vendorByNIC, 0},
 	{mellanox, 0xa2df, "BlueField-4", Expected, "", vendorNewer, 0},

@@ -81,12 +81,12 @@ func (s *survey) against(c Check, chains []firewall.Chain, all []decision) Check
 		}
 		if !by.Certain {
 			if c.Answer == Unknown && len(c.Evidence) == 1 {
-				c.Why = fmt.Sprintf("%s it depends on what is not known here, as addresses: %s: %s", by.way, by.Chain, by.Rule)
+				c.Why = fmt.Sprintf("%s it depends on what is not known here, as addresses: %s", by.way, by.Chain)
 			}
 			continue
 		}
 		if c.Answer != No {
-			c.Answer, c.Why = No, fmt.Sprintf("dropped %s: %s: %s", by.way, by.Chain, by.Rule)
+			c.Answer, c.Why = No, fmt.Sprintf("dropped %s by %s", by.way, by.Chain)
 		}
 		if fix := firewallFix(chains, by); !slices.Contains(fixes, fix) {
 			fixes = append(fixes, fix)

@@ -128,7 +128,7 @@ func (s *survey) portsCheck() Check {
 		for _, u := range parseUDP(text) {
 			if u.port == 500 || u.port == natPort {
 				taken = append(taken, u)
-				c.Evidence = append(c.Evidence, Evidence{"/" + file, u.line})
+				c.Evidence = append(c.Evidence, Evidence{"/" + file, fmt.Sprintf("port %d, inode %s", u.port, u.inode)})
 			}
 		}
 	}
@@ -199,7 +199,6 @@ const (
 type udpSocket struct {
 	port  uint16
 	inode string
-	line  string
 }
 
 // parseUDP reads /proc/net/udp (net/ipv4/udp.c): after a heading, lines of
@@ -216,7 +215,7 @@ func parseUDP(text []byte) []udpSocket {
 		if !ok || err != nil {
 			continue
 		}
-		sockets = append(sockets, udpSocket{uint16(n), words[9], strings.Join(words, " ")})
+		sockets = append(sockets, udpSocket{uint16(n), words[9]})
 	}
 	return sockets
 }

@@ -30,7 +30,7 @@ func topologyLayer(s *survey, name string) Layer {
 }
 
 func topologySummary(d *device) string {
-	text := fmt.Sprintf("MTU %d", d.MTU)
+	text := fmt.Sprintf("MTU %d: ESP carries %d bytes, in a tunnel %d", d.MTU, room(d.MTU, ipv4Header, false, false), room(d.MTU, ipv4Header, true, false))
 	if d.Kind != "" {
 		text = kindEvidence(d) + ", " + text
 	}
