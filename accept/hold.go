@@ -28,13 +28,18 @@ type holdAnswer struct {
 
 const (
 	held       = "held " // on which SAD, as the first line of progress, and what was read back
+	addWithin  = time.Minute // another program may hold the record of used keys for half of it
 	undoWithin = 30 * time.Second
 )
 
 // hold makes the operation. What was added is deleted whatever ends the request, once.
 func hold(run RunCommand) remote.Operation {
 	return remote.JSON(func(ctx context.Context, q holdQuestion, say remote.Progress) (holdAnswer, error) {
-		answer := run(ctx, "xfrm", remote.CommandQuestion{Arguments: []string{"-o", "json", "--atomic", "-batch", "-"}, Stdin: []byte(q.Add)})
+		// Once begun it is carried through, whoever has gone: of something half done nobody would know
+		// whether it is there.
+		adding, cancel := context.WithTimeout(context.WithoutCancel(ctx), addWithin)
+		defer cancel()
+		answer := run(adding, "xfrm", remote.CommandQuestion{Arguments: []string{"-o", "json", "--atomic", "-batch", "-"}, Stdin: []byte(q.Add)})
 		done, err := readBatch(answer)
 		if err != nil {
 			return holdAnswer{}, err // --atomic has undone it
@@ -45,9 +50,9 @@ func hold(run RunCommand) remote.Operation {
 		}
 		say(held + string(b))
 		<-ctx.Done()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
+		undoing, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 		defer cancel()
-		answer = run(ctx, "xfrm", remote.CommandQuestion{Arguments: []string{"--sad", done.SAD, "-o", "json", "-force", "-batch", "-"}, Stdin: []byte(q.Delete)})
+		answer = run(undoing, "xfrm", remote.CommandQuestion{Arguments: []string{"--sad", done.SAD, "-o", "json", "-force", "-batch", "-"}, Stdin: []byte(q.Delete)})
 		_, err = readBatch(answer)
 		if err != nil {
 			return holdAnswer{err.Error()}, nil

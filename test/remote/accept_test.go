@@ -48,14 +48,14 @@ func newAcceptance(t *testing.T) *acceptance {
 		h.Socket = fmt.Sprintf("/run/espalier/%d/p4p1.sock", st.Ino)
 		t.Cleanup(func() { os.RemoveAll(filepath.Dir(h.Socket)) })
 		h.StartDevice()
-		a.servers = append(a.servers, a.ssh.Serve(h, "db"+fmt.Sprint(i+1), there, "echo 'SetEnv ESPALIER_STATE_DIR=/run/sshd/state' >>sshd_config"))
+		a.servers = append(a.servers, a.ssh.Serve(h, "nova"+fmt.Sprint(i+1), there, "echo 'SetEnv ESPALIER_STATE_DIR=/run/sshd/state' >>sshd_config"))
 	}
 	return a
 }
 
-// command is `espalier accept db1 db2` on the third host.
+// command is `espalier accept nova1 nova2` on the third host.
 func (a *acceptance) command(args ...string) []string {
-	return append([]string{"accept", "db1", "db2", "--own-traffic", "--ssh-config", a.ssh.Config, "--duration", "2s", "--report", filepath.Join(a.dir, "report.md")}, args...)
+	return append([]string{"accept", "nova1", "nova2", "--own-traffic", "--ssh-config", a.ssh.Config, "--duration", "2s", "--report", filepath.Join(a.dir, "report.md")}, args...)
 }
 
 // mustBeAsBefore looks for anything that was left on the hosts.
@@ -116,7 +116,7 @@ func TestAccept(t *testing.T) {
 	if verdicts != 3*2 {
 		t.Errorf("%d verdicts", verdicts)
 	}
-	for _, secret := range []string{"192.168.1.6", "10.9.", "db1", "db2", "fd00:"} {
+	for _, secret := range []string{"192.168.1.6", "10.9.", "nova", "fd00:"} {
 		if strings.Contains(text, secret) {
 			t.Errorf("%q is in the report:\n%s", secret, text)
 		}
