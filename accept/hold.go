@@ -27,7 +27,7 @@ type holdAnswer struct {
 }
 
 const (
-	held       = "held " // on which SAD, as the first line of progress, and what was read back
+	held       = "held "     // on which SAD, as the first line of progress, and what was read back
 	addWithin  = time.Minute // another program may hold the record of used keys for half of it
 	undoWithin = 30 * time.Second
 )
