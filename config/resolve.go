@@ -105,8 +105,11 @@ func (l *Lifetime) fillIn() {
 		orElse(&l.Soft.Time, max(Duration(share.of(uint64(l.Time)/1e9)), 1)*Duration(time.Second))
 	}
 	bytes := Bytes(share.of(uint64(l.Bytes)))
-	if bytes > 100*leastBytes {
-		bytes &^= leastBytes - 1 // whole MiB read better
+	for _, unit := range []Bytes{1 << 40, 1 << 30, 1 << 20} {
+		if bytes > 1000*unit {
+			bytes -= bytes % unit // reads better
+			break
+		}
 	}
 	orElse(&l.Soft.Bytes, bytes)
 	orElse(&l.Soft.Packets, share.of(l.Packets))
