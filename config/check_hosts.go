@@ -8,8 +8,10 @@ import (
 	"unicode"
 )
 
-// mostHosts of a tunnel: as a full mesh it has 2016 pairs.
-const mostHosts = 64
+const (
+	mostHosts   = 64 // of a tunnel: as a full mesh it has 2016 pairs
+	mostSubnets = 64 // of a host
+)
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
@@ -79,20 +81,26 @@ func (c *checker) sameHosts() {
 	})
 }
 
-// hosts checks those of a tunnel, one by one and beside each other.
-func (c *checker) hosts(t *Tunnel) {
+// hosts checks those of a tunnel, one by one and beside each other; false: there is too much to go on.
+func (c *checker) hosts(t *Tunnel) bool {
 	if len(t.Hosts) < 2 && c.given(t.place, "hosts") {
 		c.problem(t.place, "hosts", fmt.Sprintf("a tunnel with %d hosts", len(t.Hosts)), "give it two, or more for a mesh")
 	}
 	if len(t.Hosts) > mostHosts {
 		c.problem(t.place, "hosts", fmt.Sprintf("a mesh of %d hosts", len(t.Hosts)), fmt.Sprintf("make several tunnels of up to %d hosts", mostHosts))
+		return false
 	}
+	few := true
 	var first *Host // with an address
 	seen := map[netip.Addr]*Host{}
 	for i := range t.Hosts {
 		h := &t.Hosts[i]
 		c.device(h)
 		c.ssh(h)
+		if len(h.Subnets) > mostSubnets {
+			c.problem(h.place, "subnets", fmt.Sprintf("a list of %d subnets", len(h.Subnets)), fmt.Sprintf("write up to %d, wider ones", mostSubnets))
+			few = false
+		}
 		if !h.Address.IsValid() {
 			continue
 		}
@@ -106,6 +114,7 @@ func (c *checker) hosts(t *Tunnel) {
 			c.problem(h.place, "address", fmt.Sprintf("%s is of another family than %s", h.Address, first.Address), "give all hosts of a tunnel IPv4, or all IPv6; make two tunnels for both")
 		}
 	}
+	return few
 }
 
 func (c *checker) device(h *Host) {

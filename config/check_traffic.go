@@ -10,15 +10,24 @@ const (
 	mostPorts    = 64
 )
 
-// traffic checks selectors and what bypasses them.
-func (c *checker) traffic(t *Tunnel) {
+// traffic checks selectors and what bypasses them; false: there is too much to go on.
+func (c *checker) traffic(t *Tunnel) bool {
 	lists := []struct {
 		name string
 		of   []Traffic
 	}{{"selectors", t.Selectors}, {"bypass", t.Bypass}}
 	for _, list := range lists {
+		for i, tr := range list.of {
+			if len(tr.Ports) > mostPorts {
+				c.problem(t.place, fmt.Sprintf("%s[%d].ports", list.name, i), fmt.Sprintf("a list of %d ports", len(tr.Ports)), fmt.Sprintf("write up to %d, or protect the whole protocol", mostPorts))
+				return false
+			}
+		}
+	}
+	for _, list := range lists {
 		if len(list.of) > mostTraffics {
 			c.problem(t.place, list.name, fmt.Sprintf("%s has %d entries", list.name, len(list.of)), fmt.Sprintf("write up to %d; ports: [80, 443] puts several in one", mostTraffics))
+			return false
 		}
 		read := make([]bool, len(list.of)) // the others have been told of
 		for i := range list.of {
@@ -55,6 +64,7 @@ func (c *checker) traffic(t *Tunnel) {
 			c.problem(t.place, setting, fmt.Sprintf("%s is not part of what is protected", b), "leave it out: it goes in clear anyway")
 		}
 	}
+	return true
 }
 
 func (c *checker) oneTraffic(t *Tunnel, setting string, tr Traffic) {
@@ -68,9 +78,6 @@ func (c *checker) oneTraffic(t *Tunnel, setting string, tr Traffic) {
 		c.problem(t.place, setting+".at", "at tells which host has the ports, and there are none", "add ports, or leave at out")
 	case tr.At.IsValid() && !slices.ContainsFunc(t.Hosts, func(h Host) bool { return h.Address == tr.At }):
 		c.problem(t.place, setting+".at", fmt.Sprintf("%s is none of the tunnel's hosts", tr.At), "write the address of one of them")
-	}
-	if len(tr.Ports) > mostPorts {
-		c.problem(t.place, setting+".ports", fmt.Sprintf("a list of %d ports", len(tr.Ports)), fmt.Sprintf("write up to %d, or protect the whole protocol", mostPorts))
 	}
 	for i, p := range tr.Ports {
 		at := fmt.Sprintf("%s.ports[%d]", setting, i)

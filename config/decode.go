@@ -141,7 +141,7 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, path string) {
 			d.problem(n.Content[i], "a key is "+kindOf(key), "write the name of a setting")
 			continue
 		case before != nil:
-			d.problem(n.Content[i], key.Value+" is given twice, first in line "+strconv.Itoa(before.Line), "leave one of them out")
+			d.problem(n.Content[i], fmt.Sprintf("%s is given twice, first in line %d", quoted(key.Value), before.Line), "leave one of them out")
 			continue
 		}
 		first[key.Value] = n.Content[i]

@@ -67,22 +67,30 @@ func (c *checker) pairs(t *Tunnel) {
 			if !a.Address.IsValid() || !b.Address.IsValid() || a.Address == b.Address || len(t.Hosts) > mostHosts || c.entries > mostEntries {
 				continue
 			}
+			if c.entries += t.mostEntries(a, b); c.entries > mostEntries {
+				c.problem(t.place, "name", fmt.Sprintf("from here on there are more than %d policies", mostEntries), "use fewer selectors, hosts or subnets, or several files")
+				return
+			}
 			p := Pair{A: a, B: b, Lanes: t.lanes(a, b)}
 			for _, b := range t.Bypass {
 				p.Bypass = append(p.Bypass, p.entries(b)...)
-			}
-			for _, l := range p.Lanes {
-				c.entries += len(l.Protect)
-			}
-			if c.entries += len(p.Bypass); c.entries > mostEntries {
-				c.problem(t.place, "name", fmt.Sprintf("from here on there are more than %d policies", mostEntries), "use fewer selectors, hosts or subnets, or several files")
-				return
 			}
 			if len(p.Lanes) > 0 {
 				t.Pairs = append(t.Pairs, p)
 			}
 		}
 	}
+}
+
+// mostEntries is how many two hosts may get, if no at and no family leaves any out.
+func (t *Tunnel) mostEntries(a, b *Host) int {
+	traffics := 0
+	for _, list := range [][]Traffic{t.Selectors, t.Bypass} {
+		for _, s := range list {
+			traffics += max(2*len(s.Ports), 1)
+		}
+	}
+	return max(traffics, 1) * max(len(a.Subnets), 1) * max(len(b.Subnets), 1)
 }
 
 func (t *Tunnel) lanes(a, b *Host) []Lane {

@@ -136,6 +136,8 @@ func TestPriority(t *testing.T) {
 	})
 }
 
+func newChecker() *checker { return &checker{file: &File{}, told: map[Position]bool{}} }
+
 // TestOverlapsOf: claims that are looked at in order of their destinations show the same as all of
 // them beside each other.
 func TestOverlapsOf(t *testing.T) {
@@ -153,14 +155,14 @@ func TestOverlapsOf(t *testing.T) {
 		for i, a := range claims {
 			for _, b := range claims[i+1:] {
 				if a.number > b.number {
-					(&checker{file: &File{}}).compare(b, a, all)
+					newChecker().compare(b, a, all)
 				} else if a.number < b.number {
-					(&checker{file: &File{}}).compare(a, b, all)
+					newChecker().compare(a, b, all)
 				}
 			}
 		}
 		swept := map[[2]int]*told{}
-		(&checker{file: &File{}}).overlapsOf(claims, swept)
+		newChecker().overlapsOf(claims, swept)
 		if !reflect.DeepEqual(all, swept) {
 			t.Fatalf("%v, want %v", swept, all)
 		}

@@ -33,7 +33,10 @@ func Parse(name string, text []byte) (*File, error) {
 	if d.nodes > mostNodes {
 		return nil, Problems{ProblemAt(name, Position{1, 1}, fmt.Sprintf("with its aliases the file has more than %d values", mostNodes), "use fewer aliases, or several files")}
 	}
-	c := checker{file: f, places: d.places, problems: d.problems}
+	c := checker{file: f, places: d.places, problems: d.problems, told: map[Position]bool{}}
+	for _, p := range d.problems {
+		c.told[Position{p.Line, p.Column}] = true
+	}
 	c.resolve()
 	if len(c.problems) > 0 {
 		return nil, c.problems.sorted()

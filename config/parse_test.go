@@ -155,6 +155,14 @@ func TestLimits(t *testing.T) {
 		}
 		return "[" + strings.Join(list, ", ") + "]"
 	}
+	repeated := func(one string, n int) string { return "[" + strings.Repeat(one+", ", n) + one + "]" }
+	subnets := func(third, n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("10.%d.%d.0/24", third, i))
+		}
+		return "[" + strings.Join(list, ", ") + "]"
+	}
 	bomb := "defaults:\n  bypass: [tcp/22]\ntunnels:\n- &t\n  name: a\n" + twoHosts + strings.Repeat("- *t\n", 200_000)
 	for name, c := range map[string]struct{ text, want string }{
 		"size":      {"# " + strings.Repeat("x", MaxSize), "f:1:1: the file has more than 2 MiB: divide it into several"},
@@ -163,6 +171,10 @@ func TestLimits(t *testing.T) {
 		"mesh":      {mesh(65), "f:4:3: a mesh of 65 hosts: make several tunnels of up to 64 hosts"},
 		"ports":     {"tunnels:\n- name: a\n" + twoHosts + "  selectors: [{protocol: tcp, ports: " + ports(65) + "}]\n", "f:4:38: a list of 65 ports: write up to 64, or protect the whole protocol"},
 		"policies":  {mesh(64) + "  selectors: [{protocol: tcp, ports: [1, 2, 3, 4, 5]}]\n", "f:2:9: from here on there are more than 16384 policies: use fewer selectors, hosts or subnets, or several files"},
+		"traffic":   {"tunnels:\n- name: a\n" + twoHosts + "  selectors: " + repeated("tcp", 100_000) + "\n", "f:4:14: selectors has 100001 entries: write up to 64; ports: [80, 443] puts several in one"},
+		"subnets":   {"tunnels:\n- name: a\n  hosts: [{address: 10.0.0.1, dev: e, subnets: " + repeated("10.1.0.0/24", 50_000) + "}, {address: 10.0.0.2, dev: e}]\n", "f:3:48: a list of 50001 subnets: write up to 64, wider ones"},
+		"hosts":     {"tunnels:\n- name: a\n  hosts: " + repeated("{address: 10.0.0.1, dev: e}", 50_000) + "\n", "f:3:10: a mesh of 50001 hosts: make several tunnels of up to 64 hosts"},
+		"all of it": {"tunnels:\n- name: a\n  hosts: [{address: 10.0.0.1, dev: e, subnets: " + subnets(1, 64) + "}, {address: 10.0.0.2, dev: e, subnets: " + subnets(2, 64) + "}]\n  selectors: [{protocol: tcp, ports: " + ports(64) + "}]\n", "f:2:9: from here on there are more than 16384 policies: use fewer selectors, hosts or subnets, or several files"},
 		"no UTF-8":  {"tunnels: # \xff\n", "f:1:12: the file is no text in UTF-8: save it as UTF-8, without control characters"},
 		"a zero":    {"tunnels:\n  \x00", "f:2:3: the file is no text in UTF-8: save it as UTF-8, without control characters"},
 		"UTF-16":    {"\xff\xfet\x00", "f:1:1: the file is no text in UTF-8: save it as UTF-8, without control characters"},

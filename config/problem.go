@@ -47,11 +47,11 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted is in the order of the file, without what was found twice: a default that is wrong is so
+// sorted is in the order of the file, always the same, without what was found twice: a default that is wrong is so
 // in every tunnel.
 func (ps Problems) sorted() Problems {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.What, b.What))
 	})
 	told := map[Problem]bool{}
 	return slices.DeleteFunc(ps, func(p Problem) bool {

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -20,18 +19,21 @@ type checker struct {
 	file     *File
 	places   places
 	problems Problems
-	entries  int // of all pairs
+	told     map[Position]bool // of the problems
+	entries  int               // of all pairs
 }
 
 // problem tells of a setting of what p is the place of.
 func (c *checker) problem(p place, setting, what, instead string) {
-	c.problems = append(c.problems, ProblemAt(c.file.Name, p.of(setting), what, instead))
+	at := p.of(setting)
+	c.problems = append(c.problems, ProblemAt(c.file.Name, at, what, instead))
+	c.told[at] = true
 }
 
 // given reports whether a setting is there, and could be read.
 func (c *checker) given(p place, setting string) bool {
 	at, ok := p.in[join(p.path, setting)]
-	return ok && !slices.ContainsFunc(c.problems, func(told Problem) bool { return told.Line == at.Line && told.Column == at.Column })
+	return ok && !c.told[at]
 }
 
 func (c *checker) resolve() {
@@ -51,12 +53,13 @@ func (c *checker) resolve() {
 	c.sameHosts()
 	for i := range f.Tunnels {
 		t := &f.Tunnels[i]
-		c.hosts(t)
 		t.fillIn()
-		c.subnets(t)
-		c.traffic(t)
 		c.limits(t)
 		c.impossible(t)
+		if !c.hosts(t) || !c.traffic(t) {
+			continue
+		}
+		c.subnets(t)
 		c.pairs(t)
 	}
 	c.requestIDs()
