@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -54,12 +55,11 @@ func TestStatusOfDevice(t *testing.T) {
 		h.Batch(l.Script(h, offloaded) + l.Script(h, software))
 	}
 	pinging := make(chan bool)
-	go func() {
-		ok := l.A.Ping(lab.B4, 10, "-i", "0.1")
-		pinging <- l.A.Ping(lab.B6, 10, "-i", "0.1") && ok
-	}()
-	s, text := status(t, l.A, 0, "--interval", "3s")
-	if !<-pinging {
+	for _, to := range []netip.Addr{lab.B4, lab.B6} { // before, in and after the interval
+		go func() { pinging <- l.A.Ping(to, 60, "-i", "0.1") }()
+	}
+	s, text := status(t, l.A, 0, "--interval", "1s")
+	if !<-pinging || !<-pinging {
 		t.Error("ping failed")
 	}
 	want := map[string][2]string{lab.B4.String(): {"EMULATED", "userspace"}, lab.B6.String(): {"SOFTWARE", "no-offload"}}
