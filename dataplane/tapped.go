@@ -14,8 +14,8 @@ import (
 // packets, it is tapped from then on, and the guard drops its whole packets behind the tap. Between the
 // two some packets are received twice, and none never; so it does not matter when exactly the guard begins.
 //
-// An SA that comes in the place of a tapped one, as in rekeying, is tapped from the beginning: else its
-// packets would change their way twice, and overtake one another.
+// An SA that comes in the place of a tapped one, as in rekeying, is tapped from the beginning: it will be
+// busy, too, and changing the way of packets is no use when they are many.
 //
 // An SA without an anti-replay window is never tapped: it could not tell packets that come twice.
 
