@@ -88,6 +88,7 @@ func (a *acceptance) report(t *testing.T) (text string, r accept.Report) {
 }
 
 func TestAccept(t *testing.T) {
+	t.Parallel()
 	a := newAcceptance(t)
 	r := a.from.Espalier(a.command("--yes", "--require", "emulated")...)
 	if r.Code != 0 {
@@ -126,6 +127,7 @@ func TestAccept(t *testing.T) {
 
 // TestAcceptIperf measures by the program that people know.
 func TestAcceptIperf(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "iperf3")
 	a := newAcceptance(t)
 	r := a.from.Espalier(a.command("--yes", "--own-traffic=false", "--keep-links", "-o", "json")...)
@@ -148,6 +150,7 @@ func TestAcceptIperf(t *testing.T) {
 
 // TestAcceptRefuses what is not its to touch, and what nobody has agreed to.
 func TestAcceptRefuses(t *testing.T) {
+	t.Parallel()
 	a := newAcceptance(t)
 	if r := a.from.Espalier(a.command()...); r.Code != 2 || !strings.Contains(r.Stderr, "--yes") || !strings.Contains(r.Stdout, "GOES DOWN") {
 		t.Errorf("without a yes: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
@@ -175,6 +178,7 @@ func TestAcceptRefuses(t *testing.T) {
 
 // TestAcceptLeavesOthers: what is between other addresses stays, and is in nobody's way.
 func TestAcceptLeavesOthers(t *testing.T) {
+	t.Parallel()
 	a := newAcceptance(t)
 	a.A.Batch("state add src 192.168.1.64 dst 192.168.1.99 proto esp spi 0x1000 reqid 7 mode transport aead 'rfc4106(gcm(aes))' 0x" +
 		strings.Repeat("5a", 36) + " 128 offload dev p4p1 dir out\n" +
@@ -195,6 +199,7 @@ func TestAcceptLeavesOthers(t *testing.T) {
 // TestAcceptOverTheLink: the link by which a host is reached stays up, and addresses by which it is
 // reached are not put into ESP.
 func TestAcceptOverTheLink(t *testing.T) {
+	t.Parallel()
 	a := newAcceptance(t)
 	a.A.Must("ip", "route", "add", "10.9.1.0/30", "via", lab.B4.String())
 	a.B.Must("sysctl", "-qw", "net.ipv4.ip_forward=1")
@@ -217,6 +222,7 @@ func TestAcceptOverTheLink(t *testing.T) {
 // TestAcceptHere is run on one of the two hosts, which is reached without ssh. It reaches the other by
 // the link that is tried: that one stays up. It is killed, and run again.
 func TestAcceptHere(t *testing.T) {
+	t.Parallel()
 	a := newAcceptance(t)
 	a.A.Must("ip", "route", "add", "10.9.1.0/30", "via", lab.B4.String())
 	args := a.command("--yes")
@@ -244,6 +250,7 @@ func TestAcceptHere(t *testing.T) {
 
 // TestAcceptInterrupted: whenever it ends, and however, the hosts are as they were.
 func TestAcceptInterrupted(t *testing.T) {
+	t.Parallel()
 	a := newAcceptance(t)
 	for _, c := range []struct {
 		at  string // a step, by the words it begins with

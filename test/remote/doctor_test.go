@@ -11,6 +11,7 @@ import (
 
 // TestDoctor asks hosts that answer, and some that do not, all at once.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "")
 	r.ssh.Host("db9", "HostName "+lab.B4.String(), "Port 2223")
 	doctor := func(args ...string) lab.Result {

@@ -12,6 +12,7 @@ import (
 )
 
 func TestCopied(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "")
 	c, s := r.ask(t, "db2")
 	if !strings.HasPrefix(s.Path, "/tmp/espalier.") || s.UID != 0 {
@@ -30,6 +31,7 @@ func TestCopied(t *testing.T) {
 }
 
 func TestFound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "mount -t tmpfs none /usr/local/bin; cp "+program(t)+" /usr/local/bin/espalier")
 	c, s := r.ask(t, "db2")
 	if s.Path != "/usr/local/bin/espalier" {
@@ -44,6 +46,7 @@ func TestFound(t *testing.T) {
 
 // TestAnotherFound: another espalier there is left alone.
 func TestAnotherFound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "mount -t tmpfs none /usr/local/bin; cp /bin/false /usr/local/bin/espalier")
 	c, s := r.ask(t, "db2")
 	if !strings.HasPrefix(s.Path, "/tmp/espalier.") {
@@ -55,6 +58,7 @@ func TestAnotherFound(t *testing.T) {
 
 // TestKilled: ssh is killed while an operation is under way.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "")
 	var kill func()
 	r.opt.SSH, kill = wrapped(t)
@@ -71,6 +75,7 @@ func TestKilled(t *testing.T) {
 
 // TestServerStops: what the server says at the end is told.
 func TestServerStops(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "")
 	c, _ := r.ask(t, "db2")
 	_, err := remote.Call[bool](t.Context(), c, "hold", "/root/held", func(string) { r.server.Kill() })
@@ -79,6 +84,7 @@ func TestServerStops(t *testing.T) {
 
 // TestPlaces: the copy goes where a program can be run, and has room.
 func TestPlaces(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ setup, want string }{
 		"noexec":     {`noexec="/tmp"`, "/var/tmp/espalier."},
 		"no room":    {`small="/tmp"`, "/var/tmp/espalier."},
@@ -107,6 +113,7 @@ func TestPlaces(t *testing.T) {
 
 // TestNoise: what a login's shell prints before the command.
 func TestNoise(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		setup  string
 		reason remote.Reason
@@ -137,6 +144,7 @@ func TestNoise(t *testing.T) {
 
 // TestRefused: why ssh does not get there.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "")
 	r.ssh.Host("elsewhere", "HostName "+lab.B4.String(), "Port 2223")
 	r.ssh.Host("nobody", "HostName 192.168.1.99")
@@ -193,6 +201,7 @@ printf 'root ALL=(ALL) ALL\n%s\n' "$sudo" >sudoers; chmod 440 sudoers; mount --b
 
 // TestSudo is Debian's sudo, and a login that is not root's.
 func TestSudo(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "sudo")
 	for name, c := range map[string]struct {
 		sudo string

@@ -71,6 +71,7 @@ func (x *terminal) end(t *testing.T) (rest string, code int) {
 // TestPassword: ssh asks for passwords on the terminal, for one host after the other, and Ctrl-C ends
 // that. Without a terminal nothing waits.
 func TestPassword(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "openssl", "setsid")
 	const setup = `echo 'PasswordAuthentication yes' | cat - sshd_config >c; mv c sshd_config
 sed -i "s|^root:[^:]*:|root:$(openssl passwd -6 -salt salt geheim):|" shadow`
