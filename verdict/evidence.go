@@ -76,10 +76,12 @@ type Counts struct {
 	Forged   uint64 // dropped: the ICV did not verify
 }
 
-// Gone is an offloaded SA that went in the interval. What it still sent is not known.
+// Gone is an offloaded SA that went in the interval, or came and went.
 type Gone struct {
 	Device    int // ifindex
 	Direction ipsec.Direction
+	// Packets are the most that it can have had in the interval; nil: that is not known.
+	Packets *uint64
 }
 
 // Device is a network device that SAs are offloaded to or routed through.
@@ -99,7 +101,8 @@ type Device struct {
 	// ESP is the feature esp-hw-offload at both ends of the interval.
 	ESP [2]Feature
 	// Readings are of the device's counters: before and after the SAD was read at the beginning, and
-	// the same at the end. Packets that pass while it is read so get their place.
+	// the same at the end, each as long before or after as a packet may be under way between the stack,
+	// which numbers it, and the NIC, which counts it. Packets that pass meanwhile so get their place.
 	Readings [4]Reading
 	// Counts: the driver counts the packets that it encrypts and decrypts.
 	Counts bool

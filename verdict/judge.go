@@ -18,9 +18,9 @@ func Judge(e Evidence) []Judgement {
 			judgements[i] = j
 			continue
 		}
-		id := ledgerID{sa.Offload.Interface, sa.Offload.Direction}
+		id := e.idOf(sa.Offload.Interface, sa.Offload.Direction)
 		if of[id] == nil {
-			of[id] = newLedger(&e, id)
+			of[id] = newLedger(&e, id, e.device(sa.Offload.Interface))
 			inOrder = append(inOrder, of[id])
 		}
 		of[id].enter(sa, i)
@@ -36,7 +36,7 @@ func alone(e *Evidence, sa *SA) (Judgement, bool) {
 	moved := sa.Moved()
 	switch {
 	case sa.backwards():
-		return Judgement{Verdict: Unknown, Reason: Replaced, Why: "its counters went backwards: the SA was replaced meanwhile"}, true
+		return Judgement{Verdict: Unknown, Reason: Backwards, Why: "a counter of it went backwards"}, true
 	case moved == 0 && sa.After.Forged > sa.Before.Forged:
 		return Judgement{Verdict: Unknown, Reason: Integrity, Why: "each of " + packets(sa.After.Forged-sa.Before.Forged) +
 			" failed the integrity check: another key than the peer's, or changed on the way"}, true

@@ -4,7 +4,7 @@ package verdict
 type Verdict string
 
 const (
-	Hardware Verdict = "HARDWARE" // a NIC encrypts, shown by its own counters
+	Hardware Verdict = "HARDWARE" // a NIC encrypts 99 % of the packets or more: its counters leave nothing else
 	Software Verdict = "SOFTWARE" // the kernel or the userspace device encrypts on the CPU
 	Mixed    Verdict = "MIXED"    // some packets by the NIC, some not; of several SAs, one so and one so
 	Emulated Verdict = "EMULATED" // an offload device that is no NIC, such as espalier's own
@@ -29,11 +29,10 @@ const (
 	NoOffload       Reason = "no-offload"       // read back without an offload device
 	RoutedElsewhere Reason = "routed-elsewhere" // packets leave by another device than the SA's
 	SwitchedOff     Reason = "feature-off"      // esp-hw-offload is off: the kernel encrypts packet by packet
-	LinkStill       Reason = "link-still"       // the SA's device has carried nothing at all
 	KernelESP       Reason = "kernel-esp"       // the kernel's own ESP was seen at work on these packets
 
 	// HARDWARE, or EMULATED by a driver that is no hardware's
-	Balanced Reason = "balanced" // the device has encrypted as many packets as its SAs have sent
+	Balanced Reason = "balanced" // 99 % of the SA's packets must have been the device's, whatever it did of others
 
 	// EMULATED
 	UserspaceDevice Reason = "userspace" // a userspace device answered for the SA
@@ -46,13 +45,14 @@ const (
 	NoPacket Reason = "no-packet"
 
 	// UNKNOWN
-	Replaced   Reason = "replaced"       // the SA's counters went backwards
+	Backwards  Reason = "went-backwards" // a counter of the SA's did: 32 bits wrapped, or another SA has its name
 	Integrity  Reason = "integrity"      // every packet failed the integrity check
 	NotAsked   Reason = "not-asked"      // the device could not be asked
 	NoCounters Reason = "no-counters"    // the driver does not count what the device encrypts
 	NoCarrier  Reason = "no-carrier"     // the device's link is down: what is sent is lost
 	Dropped    Reason = "dropped"        // the NIC dropped every packet
 	Lost       Reason = "lost"           // packets were lost in a queue, which may be those that are missing
+	LinkStill  Reason = "link-still"     // the SA's device has carried nothing at all
 	StoodStill Reason = "stood-still"    // the NIC's counters did, and nothing tells who encrypted
 	Nobody     Reason = "nobody"         // neither the NIC nor the kernel was seen to encrypt
 	Surplus    Reason = "surplus"        // the NIC counts more than its SAs have sent
@@ -67,7 +67,7 @@ const (
 // the judgement: then to read again a little later helps.
 func (j *Judgement) MaySettle() bool {
 	switch j.Reason {
-	case StoodStill, Nobody, Partly, SomeOfThem, Surplus, Lost:
+	case StoodStill, LinkStill, Nobody, Partly, SomeOfThem, Coarse, Surplus, Lost:
 		return true
 	}
 	return false

@@ -165,13 +165,13 @@ func TestJudge(t *testing.T) {
 			e.Devices[0].ESP = [2]Feature{FeatureOff, FeatureOff}
 			return e
 		}, Software, SwitchedOff, "esp-hw-offload of p4p1 is off"},
-		{"the link has carried nothing", func() *Evidence { e := quiet(); e.send(0, 100); return e }, Software, LinkStill, "sent nothing at all"},
+		{"the link has carried nothing", func() *Evidence { e := quiet(); e.send(0, 100); return e }, Unknown, LinkStill, "sent nothing at all"},
 		{"received by another link", func() *Evidence {
 			e := quiet()
 			e.SAs[0] = crypto(ipsec.Inbound)
 			e.receive(0, 100)
 			return e
-		}, Software, LinkStill, "received nothing at all"},
+		}, Unknown, LinkStill, "received nothing at all"},
 		{"none by the NIC, all by the kernel", func() *Evidence {
 			e := quiet()
 			e.send(0, 100)
@@ -221,7 +221,7 @@ func TestJudge(t *testing.T) {
 			return e
 		}, Emulated, Simulated, "only plays a NIC"},
 
-		{"replaced", func() *Evidence { e := scene(); e.SAs[0].After.Packets = 1; return e }, Unknown, Replaced, ""},
+		{"a counter went backwards", func() *Evidence { e := scene(); e.SAs[0].After.Packets = 1; return e }, Unknown, Backwards, "went backwards"},
 		{"all fail the integrity check", func() *Evidence {
 			e := quiet()
 			e.SAs[0] = crypto(ipsec.Inbound)
@@ -254,14 +254,14 @@ func TestJudge(t *testing.T) {
 		{"the NIC counts too many, and an SA went", func() *Evidence {
 			e := scene()
 			e.encrypt(50)
-			e.Gone = []Gone{{nic, ipsec.Outbound}}
+			e.Gone = []Gone{{Device: nic, Direction: ipsec.Outbound}}
 			return e
 		}, Unknown, CameOrWent, ""},
 		{"too few, and an SA went", func() *Evidence {
 			e := quiet()
 			e.send(0, 100)
 			e.encrypt(50)
-			e.Gone = []Gone{{nic, ipsec.Outbound}}
+			e.Gone = []Gone{{Device: nic, Direction: ipsec.Outbound}}
 			return e
 		}, Unknown, CameOrWent, ""},
 		{"an SA was added, with numbers that were another's before", func() *Evidence {
@@ -315,14 +315,14 @@ func TestJudge(t *testing.T) {
 		{"packet offload, idle", func() *Evidence { e := quiet(); e.SAs[0].Offload.Mode = ipsec.PacketOffload; return e }, Idle, NoPacket, ""},
 		{"packet offload, counted by the NIC only", func() *Evidence {
 			e := quiet()
-			e.SAs[0].Offload.Mode, e.Interval = ipsec.PacketOffload, 30*time.Second
+			e.SAs[0].Offload.Mode, e.Interval = ipsec.PacketOffload, 300*time.Second
 			e.SAs[0].After.Packets += 10_000
-			e.encrypt(9_800) // brought up to date once a second
+			e.encrypt(9_980) // brought up to date once a second
 			return e
 		}, Hardware, Balanced, ""},
 		{"a packet-offloaded SA is not said to be routed elsewhere", func() *Evidence {
 			e := scene()
-			e.SAs[0].Offload.Mode, e.SAs[0].Route = ipsec.PacketOffload, other
+			e.SAs[0].Offload.Mode, e.SAs[0].Route, e.Interval = ipsec.PacketOffload, other, 300*time.Second
 			return e
 		}, Hardware, Balanced, ""},
 	} {
@@ -339,12 +339,12 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// What is known of an SA on the same device keeps the others' books clean: one that goes another
-// way does not take HARDWARE from its neighbour.
+// What is known of an SA on the same device keeps the others' books clean: one that the CPU was seen
+// to do does not take HARDWARE from its neighbour.
 func TestNeighbours(t *testing.T) {
 	e := scene()
 	e.SAs = append(e.SAs, crypto(ipsec.Outbound), software(ipsec.Outbound), crypto(ipsec.Inbound))
-	e.SAs[1].Route = other
+	e.SAs[1].Route, e.SAs[1].CPU = other, &Range{77, 77}
 	e.send(1, 77)
 	e.send(2, 88)
 	e.receive(3, 5)
@@ -353,6 +353,112 @@ func TestNeighbours(t *testing.T) {
 		if j := Judge(*e)[i]; j.Verdict != want {
 			t.Errorf("SA %d: %+v, want %s", i, j, want)
 		}
+	}
+}
+
+// What one SA had, or another device's, is not put down to another: each of these was HARDWARE once for
+// an SA of which the NIC did little or nothing.
+func TestNobodyPaysForOthers(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		e    func(e *Evidence)
+		want []Reason
+	}{
+		{"packet offload, 1 of 1,000,000", func(e *Evidence) {
+			e.SAs[0].Offload.Mode = ipsec.PacketOffload
+			e.send(0, 1_000_000)
+			e.encrypt(1)
+		}, []Reason{SomeOfThem}},
+		{"packet offload, all that there is, but a second is not enough", func(e *Evidence) {
+			e.SAs[0].Offload.Mode = ipsec.PacketOffload
+			e.send(0, 1000)
+			e.encrypt(1000)
+		}, []Reason{SomeOfThem}},
+		{"an idle SA of packet offload beside it", func(e *Evidence) {
+			e.SAs = append(e.SAs, crypto(ipsec.Outbound))
+			e.SAs[1].Offload.Mode = ipsec.PacketOffload
+			e.send(0, 1_000_000)
+			e.encrypt(1)
+		}, []Reason{Partly, NoPacket}},
+		{"a large one beside it", func(e *Evidence) {
+			e.SAs = append(e.SAs, crypto(ipsec.Outbound))
+			e.send(0, 1_000_000)
+			e.send(1, 4000)
+			e.encrypt(1_000_000)
+		}, []Reason{Balanced, SomeOfThem}},
+		{"a short interval", func(e *Evidence) {
+			e.Interval = 5 * time.Millisecond
+			e.send(0, 1000)
+			e.encrypt(760)
+		}, []Reason{Partly}},
+		{"one that went", func(e *Evidence) {
+			e.send(0, 1000)
+			e.encrypt(1000)
+			e.Gone = []Gone{{Device: nic, Direction: ipsec.Outbound}}
+		}, []Reason{CameOrWent}},
+		{"one that went, and can have had five", func(e *Evidence) {
+			e.send(0, 1000)
+			e.encrypt(1000)
+			e.Gone = []Gone{{nic, ipsec.Outbound, new(uint64(5))}}
+		}, []Reason{Balanced}},
+		{"one that went, and can have had fifty", func(e *Evidence) {
+			e.send(0, 1000)
+			e.encrypt(1000)
+			e.Gone = []Gone{{nic, ipsec.Outbound, new(uint64(50))}}
+		}, []Reason{SomeOfThem}},
+		{"one that went, of another direction", func(e *Evidence) {
+			e.send(0, 1000)
+			e.encrypt(1000)
+			e.Gone = []Gone{{Device: nic, Direction: ipsec.Inbound}}
+		}, []Reason{Balanced}},
+		{"one whose route is another device's", func(e *Evidence) {
+			e.SAs = append(e.SAs, crypto(ipsec.Outbound))
+			e.SAs[0].Route = other
+			e.send(0, 1000)
+			e.send(1, 1000)
+			e.encrypt(1000)
+		}, []Reason{SomeOfThem, SomeOfThem}},
+		{"a bond on the NIC", func(e *Evidence) {
+			e.SAs = append(e.SAs, crypto(ipsec.Outbound))
+			e.SAs[1].Offload.Interface = 9
+			e.send(0, 1000)
+			e.send(1, 1000)
+			e.encrypt(1000)
+			bond := e.Devices[0]
+			bond.Index, bond.Name, bond.Kind, bond.Lower = 9, "bond0", "bond", "p4p1"
+			e.Devices = append(e.Devices, bond)
+		}, []Reason{SomeOfThem, SomeOfThem}},
+		{"the kernel was seen to do half of it", func(e *Evidence) {
+			e.send(0, 1000)
+			e.encrypt(1000)
+			e.byCPU(500)
+		}, []Reason{Surplus}},
+		{"a tenth is not certain", func(e *Evidence) {
+			e.send(0, 10_000)
+			e.count(9000, 10_000)
+		}, []Reason{Coarse}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := quiet()
+			c.e(e)
+			for i, j := range Judge(*e) {
+				if j.Reason != c.want[i] {
+					t.Errorf("SA %d: %s, %s: %s; want %s", i, j.Verdict, j.Reason, j.Why, c.want[i])
+				}
+			}
+		})
+	}
+}
+
+// Every rule is reached, but the few that are named otherwise in TestJudge.
+func TestRules(t *testing.T) {
+	for i, r := range rules {
+		if r.reason == "" || r.verdict == "" || r.when == nil || r.why == nil {
+			t.Errorf("rule %d: %+v", i, r.reason)
+		}
+	}
+	if last := rules[len(rules)-1]; !last.when(nil) {
+		t.Error("an SA may be left without a judgement")
 	}
 }
 

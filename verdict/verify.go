@@ -88,7 +88,7 @@ func (p *Probed) Judge() Proof {
 	if proof.Result == Proven {
 		proof.Verdict = p.Here.Verdict
 		switch {
-		case p.Here.Reason == StoodStill:
+		case p.Here.Reason == StoodStill || p.Here.Reason == LinkStill:
 			proof.Verdict = Software
 			proof.Why = append(proof.Why, "the probes were encrypted, and the NIC counted none: so the kernel encrypted them")
 		case p.Here.Why != "":
