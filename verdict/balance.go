@@ -74,7 +74,11 @@ var rules = []rule{
 		return fmt.Sprintf("offloaded to %s, whose driver %s only plays a NIC", c.device.Name, c.device.Driver)
 	}, nil},
 	{Unknown, NoCounters, func(c *account) bool { return !c.device.Counts }, func(c *account) string {
-		return fmt.Sprintf("%s (%s) does not count what it encrypts: nobody knows who did", c.device.Name, orNone(c.device.Driver))
+		why := fmt.Sprintf("%s (%s) does not count what it encrypts: nobody knows who did", c.device.Name, orNone(c.device.Driver))
+		if c.n.past != "" {
+			why = c.n.why + "; but " + why
+		}
+		return why
 	}, nil},
 	{Unknown, NoCarrier, func(c *account) bool { return (!c.device.Up || !c.device.Carrier) && c.done.high == 0 },
 		func(c *account) string { return c.device.Name + " has no carrier: what is sent is lost" }, nil},

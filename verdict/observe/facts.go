@@ -21,11 +21,14 @@ func isUnsupported(err error) bool { return errors.Is(err, unix.EOPNOTSUPP) }
 
 // facts are what is asked once an observation.
 type facts struct {
-	features map[int][2]verdict.Feature // esp-hw-offload of the devices, at both ends
-	routes   map[destination]int        // ifindex that packets to it leave by
-	via      map[int]port               // devices that are in routes only
-	policies []*xfrm.Policy
-	local    map[netip.Addr]bool // this host's addresses; nil: not known
+	features   map[int][2]verdict.Feature // esp-hw-offload of the devices, at both ends
+	routes     map[destination][2]int     // ifindex that packets to it leave by, at both ends
+	via        map[int]port               // devices that are in routes only
+	policies   []*xfrm.Policy
+	spd        xfrm.SPDInfo        // how many policies there were when they were read
+	local      map[netip.Addr]bool // this host's addresses; nil: not known
+	defaults   *xfrm.Defaults      // what becomes of packets without a policy; nil: not known
+	departures *departures
 }
 
 // destination is what a route is looked up by.
@@ -48,13 +51,23 @@ func offloadedOut(s *xfrm.State) bool {
 }
 
 // facts asks what there is time for while the interval runs.
-func (o *Observer) facts(r *reading) *facts {
-	f := &facts{features: map[int][2]verdict.Feature{}, routes: map[destination]int{}, via: map[int]port{}}
+func (o *Observer) facts(ctx context.Context, r *reading) (*facts, error) {
+	f := &facts{features: map[int][2]verdict.Feature{}, routes: map[destination][2]int{}, via: map[int]port{}}
+	f.spd = o.countPolicies(ctx)
+	if err := o.policies(ctx, f); err != nil {
+		return nil, err
+	}
+	if sad, ok := o.sad.(interface {
+		Defaults(context.Context) (*xfrm.Defaults, error)
+	}); ok {
+		f.defaults, _ = sad.Defaults(ctx) // Linux before 5.15 has none
+	}
+	o.addresses(f)
 	for index, p := range r.ports[0] {
 		f.features[index] = [2]verdict.Feature{o.feature(p.real)}
 	}
 	if o.userspace {
-		return f
+		return f, nil
 	}
 	for _, s := range r.states {
 		d := destinationOf(s)
@@ -62,31 +75,57 @@ func (o *Observer) facts(r *reading) *facts {
 			continue
 		}
 		index := o.route(d)
-		f.routes[d] = index
+		f.routes[d] = [2]int{index}
 		if _, known := r.ports[0][index]; !known && index != 0 && f.via[index].name == "" {
 			if link, err := o.links.LinkByIndex(index); err == nil {
 				f.via[index] = o.identify(link)
 			}
 		}
 	}
-	return f
+	return f, nil
 }
 
-// late asks what belongs to the end of the interval.
+// late asks what belongs to the end of the interval: the same again, as far as it may be otherwise.
 func (o *Observer) late(ctx context.Context, f *facts, r *reading) error {
 	for index, features := range f.features {
 		features[1] = o.feature(r.ports[1][index].real)
 		f.features[index] = features
 	}
+	for d, way := range f.routes {
+		way[1] = o.route(d)
+		f.routes[d] = way
+	}
+	if f.spd == o.countPolicies(ctx) && f.spd != (xfrm.SPDInfo{}) {
+		return nil
+	}
+	return o.policies(ctx, f)
+}
+
+// countPolicies is zero if the SAD does not tell.
+func (o *Observer) countPolicies(ctx context.Context) (n xfrm.SPDInfo) {
+	if sad, ok := o.sad.(interface {
+		SPDInfo(context.Context) (xfrm.SPDInfo, error)
+	}); ok {
+		n, _ = sad.SPDInfo(ctx)
+	}
+	return n
+}
+
+func (o *Observer) policies(ctx context.Context, f *facts) error {
+	f.policies = nil
 	for p, err := range o.sad.Policies(ctx) {
 		if err != nil {
 			return err
 		}
 		f.policies = append(f.policies, p)
 	}
+	return nil
+}
+
+func (o *Observer) addresses(f *facts) {
 	addresses, err := o.links.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
-		return nil // directions then come from policies and counters
+		return // directions then come from policies and counters
 	}
 	f.local = make(map[netip.Addr]bool, len(addresses))
 	for _, a := range addresses {
@@ -94,7 +133,6 @@ func (o *Observer) late(ctx context.Context, f *facts, r *reading) error {
 			f.local[ip.Unmap()] = true
 		}
 	}
-	return nil
 }
 
 // feature is esp-hw-offload of a device.

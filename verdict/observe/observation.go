@@ -83,19 +83,22 @@ func (o *Observation) addSAs(before *reading, f *facts) {
 			After: countsOf(s, d), Changed: true,
 		}
 		id := identityOf(s)
-		if was := old[id]; was != nil && sameOffload(was, s) {
+		if was := old[id]; was != nil && sameOffload(was, s) && !f.departures.told(id) {
 			sa.Before, sa.Changed = countsOf(was, d), false
 			delete(old, id)
 		}
 		if offloadedOut(s) {
-			sa.Route = f.routes[destinationOf(s)]
+			if way := f.routes[destinationOf(s)]; way[0] == way[1] {
+				sa.Route = way[0]
+			}
 		}
 		o.Evidence.SAs[i] = sa
 	}
-	for _, s := range before.states {
-		if _, gone := old[identityOf(s)]; gone && s.Offload != nil {
-			offload := offloadOf(s)
-			o.Evidence.Gone = append(o.Evidence.Gone, verdict.Gone{Device: offload.Interface, Direction: offload.Direction})
+	o.Evidence.Gone = f.departures.gone(old)
+	if f.departures != nil && f.departures.lost { // any device's
+		for _, d := range o.Evidence.Devices {
+			o.Evidence.Gone = append(o.Evidence.Gone,
+				verdict.Gone{Device: d.Index, Direction: ipsec.Outbound}, verdict.Gone{Device: d.Index, Direction: ipsec.Inbound})
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,7 +148,7 @@ func TestDuring(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 		}
-		if j := seen.Judgements; j[0].Reason != verdict.RoutedElsewhere || j[1].Reason != verdict.NoOffload || j[2].Reason != verdict.NoPacket {
+		if j := seen.Judgements; j[0].Reason != verdict.NoCounters || !strings.Contains(j[0].Why, "leave by p4p3") || j[1].Reason != verdict.NoOffload || j[2].Reason != verdict.NoPacket {
 			t.Errorf("%+v", j)
 		}
 		if len(seen.Drops) != 1 || seen.Drops[0].Moved == 0 {
@@ -204,6 +205,63 @@ func TestDuringFails(t *testing.T) {
 		defer cancel()
 		if _, err := o.During(ctx, func(ctx context.Context) error { return sleep(ctx, time.Hour) }); err != context.DeadlineExceeded {
 			t.Errorf("%v", err)
+		}
+		return nil
+	})
+}
+
+// tellingSAD also tells of SAs that go.
+type tellingSAD struct {
+	fakeSAD
+	events []xfrm.Event
+}
+
+func (f *tellingSAD) Listen(ctx context.Context, _ ...uint32) iter.Seq2[xfrm.Event, error] {
+	return func(yield func(xfrm.Event, error) bool) {
+		for _, e := range f.events {
+			if !yield(e, nil) {
+				return
+			}
+		}
+		<-ctx.Done()
+		yield(xfrm.Event{}, ctx.Err())
+	}
+}
+
+// Of SAs that were told of when they went it is known what they had, whether they had been there at the
+// beginning or not; of others not.
+func TestDepartures(t *testing.T) {
+	inNamespace(t, func(nic, _ int) error {
+		sad := &tellingSAD{
+			fakeSAD: fakeSAD{readings: [][]*xfrm.State{
+				{out(1, nic, 5), out(2, nic, 5), out(3, nic, 5), out(6, nic, 30)},
+				{out(1, nic, 5), out(2, nic, 5), out(3, nic, 5), out(6, nic, 30)},
+				{out(1, nic, 9), out(6, nic, 40)},
+			}},
+			events: []xfrm.Event{{Kind: xfrm.MsgDelSA, State: out(6, nic, 35)}, {Kind: xfrm.MsgDelSA, State: out(2, nic, 12)}, {Kind: xfrm.MsgDelSA, State: out(4, nic, 30)}, {Kind: xfrm.MsgNewSA, State: out(5, nic, 1)}},
+		}
+		o, err := Open(sad, false)
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		seen, err := o.During(t.Context(), func(ctx context.Context) error { return sleep(ctx, 10*time.Millisecond) })
+		if err != nil {
+			return err
+		}
+		got := map[uint64]int{}
+		for _, g := range seen.Evidence.Gone {
+			n := uint64(0)
+			if g.Packets != nil {
+				n = *g.Packets
+			}
+			got[n]++
+		}
+		if sas := seen.Evidence.SAs; sas[0].Changed || !sas[1].Changed {
+			t.Errorf("the one by the same name in the same second: %+v", sas)
+		}
+		if len(seen.Evidence.Gone) != 4 || got[7] != 1 || got[30] != 1 || got[0] != 1 || got[5] != 1 {
+			t.Errorf("%v: %+v", got, seen.Evidence.Gone)
 		}
 		return nil
 	})

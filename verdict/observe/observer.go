@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -61,21 +62,42 @@ const (
 	rest = 15 * time.Millisecond
 	// rests is how often that is tried.
 	rests = 2
+	// manyStates are read once only: with so many there is always something under way.
+	manyStates = 1000
+	// underWay is how long a packet may be between the stack, which numbers it or counts it, and the NIC:
+	// in the queue of the device, in that of its driver, and in that of a CPU.
+	underWay = 5 * time.Millisecond
 )
 
-// During observes what happens while f runs. An error of f ends it.
+// During observes what happens while f runs, in the calling goroutine. An error of f ends it.
 func (o *Observer) During(ctx context.Context, f func(context.Context) error) (*Observation, error) {
 	if o.cpu != nil {
 		o.cpu.reset()
+	}
+	departures := o.departures(ctx)
+	if departures != nil {
+		defer departures.stop()
 	}
 	before, err := o.read(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	facts := o.facts(before)
-	if err := f(ctx); err != nil {
+	type answer struct {
+		*facts
+		error
+	}
+	asking := make(chan answer, 1)
+	go func() {
+		f, err := o.facts(ctx, before)
+		asking <- answer{f, err}
+	}()
+	err = f(ctx)
+	asked := <-asking
+	if err = cmp.Or(err, asked.error); err != nil {
 		return nil, err
 	}
+	facts := asked.facts
+	facts.departures = departures
 	after, err := o.read(ctx, before.ports[0])
 	if err != nil {
 		return nil, err
@@ -84,7 +106,7 @@ func (o *Observer) During(ctx context.Context, f func(context.Context) error) (*
 		return nil, err
 	}
 	for range rests {
-		if seen := compare(before, after, facts, o.userspace); !seen.maySettle() {
+		if seen := compare(before, after, facts, o.userspace); len(after.states) > manyStates || !seen.maySettle() {
 			return seen, nil
 		}
 		if err := sleep(ctx, rest); err != nil {

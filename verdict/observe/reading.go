@@ -29,10 +29,17 @@ func (o *Observer) read(ctx context.Context, known map[int]port) (*reading, erro
 		asked[index] = true
 	}
 	for {
-		r := &reading{at: time.Now()}
+		r := &reading{}
 		r.ports[0], r.cpu[0] = o.ports(asked), o.cpu.read()
+		if err := o.settle(ctx, asked); err != nil {
+			return nil, err
+		}
+		r.at = time.Now()
 		var err error
 		if r.states, err = o.states(ctx); err != nil {
+			return nil, err
+		}
+		if err := o.settle(ctx, asked); err != nil {
 			return nil, err
 		}
 		r.ports[1], r.cpu[1] = o.ports(asked), o.cpu.read()
@@ -47,6 +54,14 @@ func (o *Observer) read(ctx context.Context, known map[int]port) (*reading, erro
 			return r, nil
 		}
 	}
+}
+
+// settle lets packets arrive that are under way between the SAs and the counters of devices.
+func (o *Observer) settle(ctx context.Context, devices map[int]bool) error {
+	if len(devices) == 0 && o.cpu == nil {
+		return nil
+	}
+	return sleep(ctx, underWay)
 }
 
 // states are those of ESP, without their keys.

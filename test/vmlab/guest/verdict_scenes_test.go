@@ -147,7 +147,7 @@ func scenes() []scene {
 		{name: "the SA is replaced meanwhile", set: offloadedPairs(pair4), meanwhile: func(t *testing.T, l *nicLab) {
 			l.apply(t, l.A, "ip xfrm state delete src 192.168.1.64 dst 192.168.1.65 proto esp spi 0x1000\n"+l.Outbound(l.A, pair4))
 		}, claims: []claim{
-			sending(0x1000, theNIC, "UNKNOWN"),
+			sending(0x1000, theNIC, "HARDWARE"),
 		}},
 		{name: "a policy that asks for packet offload, which 6.1 ignores and later kernels refuse", set: packetPolicy, claims: []claim{
 			{spi: 0x1000, out: true, truth: theKernel, verdict: "SOFTWARE"},
