@@ -10,9 +10,10 @@ import (
 	"espalier/xfrm/pair"
 )
 
-// Check looks at a SAD and an SPD. m is what belongs together in them. Findings come with the worst
+// Check looks at a SAD and an SPD. m is what belongs together in them, defaults what becomes of packets
+// without a policy (nil: they are accepted, as Linux has it if nobody says otherwise). Findings come with the worst
 // first, and else in the order of the policies and states.
-func Check(states []*xfrm.State, policies []*xfrm.Policy, m *pair.Matching) []Finding {
+func Check(states []*xfrm.State, policies []*xfrm.Policy, m *pair.Matching, defaults *xfrm.Defaults) []Finding {
 	c := &check{states: states, policies: policies, m: m, nearby: map[int]bool{},
 		ways: map[way]bool{}, whole: map[relation]bool{}, in: map[xfrm.Selector]bool{}}
 	for _, s := range states {
@@ -31,7 +32,7 @@ func Check(states []*xfrm.State, policies []*xfrm.Policy, m *pair.Matching) []Fi
 	for i := range policies {
 		c.policy(i)
 	}
-	c.missingIn()
+	c.missingIn(defaults)
 	for i := range states {
 		c.state(i)
 	}

@@ -53,7 +53,7 @@ func check(t *testing.T, text string) []lint.Finding {
 	t.Helper()
 	states, policies := script(t, text)
 	local := func(a netip.Addr) bool { return a == netip.MustParseAddr(ours) }
-	return lint.Check(states, policies, pair.Match(states, policies, local))
+	return lint.Check(states, policies, pair.Match(states, policies, local), nil)
 }
 
 const good = `OUT reqid 1
@@ -91,6 +91,14 @@ func TestCheck(t *testing.T) {
 			[]string{"missing-in-policy: no in policy covers the way back, 192.168.1.64→192.168.1.65: cleartext is accepted", "sa-without-policy: no in policy asks for its reqid 2"}},
 		{"an in policy that is too narrow", strings.Replace(good, "POLIN", "ip xfrm policy add src 192.168.1.64 dst 192.168.1.65 proto tcp dir in tmpl src 192.168.1.64 dst 192.168.1.65 proto esp mode transport", 1),
 			[]string{"missing-in-policy: "}},
+		{"an in policy that lets cleartext in", strings.Replace(good, "POLIN reqid 2", "ip xfrm policy add src 192.168.0.0/16 dst 192.168.0.0/16 dir in", 1),
+			[]string{"missing-in-policy: on the way back policy ", "sa-without-policy: "}},
+		{"an in policy that lets cleartext in, behind one that does not", good + "ip xfrm policy add src 192.168.0.0/16 dst 192.168.0.0/16 dir in priority 9\n", nil},
+		{"an in policy that lets cleartext in, before one that does not",
+			strings.Replace(good, "POLIN", "ip xfrm policy add src 192.168.1.64 dst 192.168.1.65 dir in priority 9 tmpl src 192.168.1.64 dst 192.168.1.65 proto esp mode transport", 1) +
+				"ip xfrm policy add src 192.168.0.0/16 dst 192.168.0.0/16 dir in priority 5\n", []string{"missing-in-policy: on the way back policy "}},
+		{"an in policy that blocks", strings.Replace(good, "POLIN reqid 2", "ip xfrm policy add src 192.168.0.0/16 dst 192.168.0.0/16 dir in action block", 1),
+			[]string{"sa-without-policy: "}},
 		{"an in policy that is wider", strings.Replace(good, "POLIN", "ip xfrm policy add src 192.168.0.0/16 dst 192.168.0.0/16 dir in tmpl src 192.168.1.64 dst 192.168.1.65 proto esp mode transport", 1), nil},
 		{"out only", "OUT reqid 1\nPOLOUT reqid 1\nPOLIN reqid 2\n",
 			[]string{"policy-without-sa: no SA with reqid 2", "one-sided: there is no SA in"}},
@@ -128,6 +136,18 @@ func compare(t *testing.T, found []lint.Finding, want []string) {
 	}
 }
 
+// Where packets without a policy are dropped by default, nothing comes in clear.
+func TestDefaults(t *testing.T) {
+	states, policies := script(t, "OUT reqid 1\nIN reqid 2 replay-window 64\nPOLOUT reqid 1\n")
+	m := pair.Match(states, policies, nil)
+	for in, want := range map[xfrm.DefaultAction]bool{xfrm.DefaultBlock: false, xfrm.DefaultAccept: true, xfrm.DefaultUnspec: true} {
+		found := lint.Check(states, policies, m, &xfrm.Defaults{In: in})
+		if got := slices.ContainsFunc(found, func(f lint.Finding) bool { return f.ID == lint.MissingIn }); got != want {
+			t.Errorf("in %v: %+v", in, found)
+		}
+	}
+}
+
 // The NIC vendor's second server, as its document has it: the reqids in both templates are those of
 // the other direction, and nothing passes. With them exchanged, all that is left is the window.
 func TestVendorsSecondServer(t *testing.T) {
@@ -154,7 +174,7 @@ func TestVendorsSecondServer(t *testing.T) {
 func TestLarval(t *testing.T) {
 	s := &xfrm.State{Src: netip.MustParseAddr(theirs), Dst: netip.MustParseAddr(ours), Proto: 50, SPI: 0x1000, Dir: xfrm.StateDirIn}
 	states := []*xfrm.State{s}
-	compare(t, lint.Check(states, nil, pair.Match(states, nil, nil)), []string{"larval: "})
+	compare(t, lint.Check(states, nil, pair.Match(states, nil, nil), nil), []string{"larval: "})
 }
 
 // Ten thousand of each, of which nothing fits, take no time that grows with their square.
@@ -171,7 +191,7 @@ func TestMany(t *testing.T) {
 		policies = append(policies, &xfrm.Policy{Sel: xfrm.Selector{Selector: sel, Family: 2}, Dir: xfrm.PolicyOut, Tmpls: []xfrm.Tmpl{{Proto: 50, Reqid: 2}}})
 	}
 	began := time.Now()
-	found := lint.Check(states, policies, pair.Match(states, policies, nil))
+	found := lint.Check(states, policies, pair.Match(states, policies, nil), nil)
 	took := time.Since(began)
 	if len(found) != 3*n { // reqid-mismatch, missing-in-policy, one-sided
 		t.Errorf("%d findings, want %d", len(found), 3*n)

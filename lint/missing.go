@@ -7,9 +7,10 @@ import (
 	"espalier/xfrm"
 )
 
-// missingIn finds traffic that is protected on its way out and for which there is no in policy at all:
-// Linux accepts it in clear. What a policy says about it, allow or block, is not judged.
-func (c *check) missingIn() {
+// missingIn finds traffic that is protected on its way out and accepted in clear on its way in: because an in
+// policy allows it, or because there is none and Linux accepts what no policy covers, as it does by default.
+// Policies that cover a part of it only are not judged.
+func (c *check) missingIn(defaults *xfrm.Defaults) {
 	in := inbound{bySrc: map[netip.Prefix][]*xfrm.Policy{}}
 	for _, p := range c.policies {
 		if p.Dir == xfrm.PolicyIn && !p.IsSocket() {
@@ -17,13 +18,22 @@ func (c *check) missingIn() {
 		}
 	}
 	for i, p := range c.policies {
-		if p.Dir != xfrm.PolicyOut || !protects(p) || in.covers(p) {
+		if p.Dir != xfrm.PolicyOut || !protects(p) {
 			continue
 		}
 		back := ipsec.Selector{Src: p.Sel.Dst, Dst: p.Sel.Src, Protocol: p.Sel.Protocol, SrcPort: p.Sel.DstPort, DstPort: p.Sel.SrcPort}
-		c.add(Finding{ID: MissingIn, Severity: Error, About: "policy " + p.ID().String(), Policies: []int{i},
-			Text: "no in policy covers the way back, " + back.String() + ": cleartext is accepted there",
-			Fix:  "add policy " + back.String() + " dir in, with the template of the SA for receiving"})
+		f := Finding{ID: MissingIn, Severity: Error, About: "policy " + p.ID().String(), Policies: []int{i}}
+		switch way := in.first(p); {
+		case way == nil && (defaults == nil || defaults.In != xfrm.DefaultBlock):
+			f.Text = "no in policy covers the way back, " + back.String() + ": cleartext is accepted there"
+			f.Fix = "add policy " + back.String() + " dir in, with the template of the SA for receiving"
+		case way != nil && way.Action == xfrm.PolicyAllow && len(way.Tmpls) == 0:
+			f.Text = "on the way back policy " + way.ID().String() + " decides, which has no template: cleartext is accepted there"
+			f.Fix = "give that policy the template of the SA for receiving, or add one for " + back.String() + " of a lower priority number"
+		default:
+			continue
+		}
+		c.add(f)
 	}
 }
 
@@ -45,32 +55,30 @@ func (in *inbound) add(p *xfrm.Policy) {
 	in.lengths[src.Bits()] = true
 }
 
-// covers reports whether one of the policies takes all of what comes back for an out policy.
-func (in *inbound) covers(out *xfrm.Policy) bool {
-	remote := out.Sel.Dst
-	for _, p := range in.any {
-		if coversBack(p, out) {
-			return true
+// first is the policy that decides on all of what comes back for an out policy: of those that cover it, the
+// one of the lowest priority number. It is nil if there is none.
+func (in *inbound) first(out *xfrm.Policy) (first *xfrm.Policy) {
+	consider := func(policies []*xfrm.Policy) {
+		for _, p := range policies {
+			if (first == nil || p.Priority < first.Priority) && coversBack(p, out) {
+				first = p
+			}
 		}
 	}
+	consider(in.any)
+	remote := out.Sel.Dst
 	if !remote.IsValid() {
-		return false
+		return first
 	}
 	for bits := remote.Bits(); bits > 0; bits-- {
 		if !in.lengths[bits] {
 			continue
 		}
-		src, err := remote.Addr().Prefix(bits)
-		if err != nil {
-			continue
-		}
-		for _, p := range in.bySrc[src] {
-			if coversBack(p, out) {
-				return true
-			}
+		if src, err := remote.Addr().Prefix(bits); err == nil {
+			consider(in.bySrc[src])
 		}
 	}
-	return false
+	return first
 }
 
 func coversBack(in, out *xfrm.Policy) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -21,7 +22,7 @@ import (
 
 const statusLong = `Show who encrypts the traffic of each pair of SAs, and how that is known:
 
-  HARDWARE   the NIC: it has encrypted as many packets as its SAs have sent
+  HARDWARE   the NIC: by its counters 99 % of the SA's packets or more must have been its own
   SOFTWARE   the CPU
   MIXED      both
   EMULATED   an offload device that is no NIC, such as espalier's own
@@ -82,6 +83,22 @@ func newStatusCommand() *cobra.Command {
 	return cmd
 }
 
+// knownDevice names the devices there are if there is none by a name.
+func knownDevice(name string) error {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, i := range all {
+		if i.Name == name {
+			return nil
+		}
+		names = append(names, i.Name)
+	}
+	return fmt.Errorf("%s: there is no such device here, but %s", shorten(name), strings.Join(names, ", "))
+}
+
 func fixedWords(words ...string) cobra.CompletionFunc {
 	return func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return words, cobra.ShellCompDirectiveNoFileComp
@@ -110,6 +127,11 @@ func (r *statusRun) main(cmd *cobra.Command) error {
 	if err != nil {
 		return usageError(fmt.Errorf("status: %w", err))
 	}
+	for _, name := range r.devices {
+		if err := knownDevice(name); err != nil {
+			return usageError(fmt.Errorf("status: --dev %w", err))
+		}
+	}
 	r.out, r.errors = cmd.OutOrStdout(), cmd.ErrOrStderr()
 	err = r.run(cmd.Context())
 	if code := exitCode(err); err != nil && code != exitUnmet && r.format.isData() {
@@ -128,24 +150,18 @@ func (r *statusRun) run(ctx context.Context) error {
 		return statusSADError(err)
 	}
 	fmt.Fprintf(r.errors, "sad: %s\n", choice)
-	engine, err := choice.open()
-	if err != nil {
-		return needsNetAdmin(err)
+	if r.probe && choice.socket != "" {
+		return usageError(errors.New("status: --probe is about the kernel's own ESP, and these SAs are a userspace device's"))
 	}
-	defer engine.Close()
-	observer, err := observe.Open(engine, choice.socket != "")
+	if r.watch {
+		return r.watching(ctx, choice)
+	}
+	engine, observer, err := r.open(choice)
 	if err != nil {
 		return err
 	}
+	defer engine.Close()
 	defer observer.Close()
-	if r.probe && choice.socket == "" {
-		if err := observer.CountCPU(); err != nil {
-			return fmt.Errorf("--probe: %w", err)
-		}
-	}
-	if r.watch {
-		return r.watching(ctx, choice, engine, observer)
-	}
 	debug.SetGCPercent(lavishGC) // what is read is all in use until the end
 	v, err := r.look(ctx, choice, engine, observer)
 	if err != nil {
@@ -160,10 +176,31 @@ func (r *statusRun) run(ctx context.Context) error {
 	return nil
 }
 
-// look observes for the interval. Where there is no SA there is nothing to wait for.
+func (r *statusRun) open(choice sadChoice) (engine, *observe.Observer, error) {
+	engine, err := choice.open()
+	if err != nil {
+		return nil, nil, needsNetAdmin(err)
+	}
+	observer, err := observe.Open(engine, choice.socket != "")
+	if err == nil && r.probe {
+		if err = observer.CountCPU(); err != nil {
+			observer.Close()
+			err = fmt.Errorf("--probe: %w", err)
+		}
+	}
+	if err != nil {
+		engine.Close()
+		return nil, nil, err
+	}
+	return engine, observer, nil
+}
+
+// look observes for the interval. Where there is neither SA nor policy there is nothing to wait for.
 func (r *statusRun) look(ctx context.Context, choice sadChoice, engine engine, observer *observe.Observer) (*statusView, error) {
 	interval := r.interval
-	if info, err := engine.SADInfo(ctx); err == nil && info.Count == 0 && !r.watch {
+	if r.watch {
+		interval = max(interval, leastWatch)
+	} else if empty(ctx, engine) {
 		interval = 0
 	}
 	o, err := observer.During(ctx, func(ctx context.Context) error {
@@ -179,9 +216,19 @@ func (r *statusRun) look(ctx context.Context, choice sadChoice, engine engine, o
 	}
 	v := newStatusView(o, r.now(), r.deviceName)
 	v.SAD, v.Kernel = choice.name(), kernelName()
-	v.only(r.devices)
+	v.limit(r.devices)
 	v.OK = r.require == "" || v.Verdict == verdict.Hardware && v.all(verdict.Hardware)
 	return v, nil
+}
+
+// leastWatch is how often --watch looks at the most.
+const leastWatch = 100 * time.Millisecond
+
+// empty reports whether there are no SAs and no policies, so that nothing can be dropped for the want of one.
+func empty(ctx context.Context, engine engine) bool {
+	sas, err := engine.SADInfo(ctx)
+	policies, perr := engine.SPDInfo(ctx)
+	return err == nil && perr == nil && sas.Count == 0 && policies.In+policies.Out+policies.Fwd == 0
 }
 
 // all reports whether every SA shown has a verdict; idle ones have none of the others.

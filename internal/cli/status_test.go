@@ -138,7 +138,7 @@ func TestStatusAll(t *testing.T) {
 	if v.all(verdict.Hardware) {
 		t.Error("an SA in software passes for hardware")
 	}
-	v.only([]string{"p4p1"})
+	v.limit([]string{"p4p1"})
 	if len(v.Pairs) != 1 || v.Verdict != verdict.Hardware || !v.all(verdict.Hardware) {
 		t.Errorf("of p4p1: %d pairs, %s", len(v.Pairs), v.Verdict)
 	}
@@ -146,7 +146,7 @@ func TestStatusAll(t *testing.T) {
 	if v.all(verdict.Hardware) {
 		t.Error("an idle SA passes for hardware")
 	}
-	v.only([]string{"p4p2"})
+	v.limit([]string{"p4p2"})
 	if len(v.Pairs) != 0 {
 		t.Error("of p4p2: there is none")
 	}
@@ -216,11 +216,41 @@ func TestQuantities(t *testing.T) {
 // A frame has as many lines as the screen, and leaves nothing of the one before.
 func TestFrame(t *testing.T) {
 	text := "1\n2\n3\n4\n"
-	if got := frame(text, 3); got != home+"1"+clearLine+"\r\n2"+clearLine+"\r\n… (-o wide is shorter)"+clearLine+clearBelow {
+	if got := frame(text, 80, 3); got != home+"1"+clearLine+"\r\n2"+clearLine+"\r\n… (more than fits)"+clearLine+clearBelow {
 		t.Errorf("%q", got)
 	}
-	if got := frame(text, 4); strings.Count(got, "\n") != 3 || !strings.HasSuffix(got, "4"+clearLine+clearBelow) {
+	if got := frame(text, 80, 4); strings.Count(got, "\n") != 3 || !strings.HasSuffix(got, "4"+clearLine+clearBelow) {
 		t.Errorf("%q", got)
+	}
+}
+
+// A line wider than the screen does not take two rows, and keeps its colours.
+func TestCut(t *testing.T) {
+	for line, want := range map[string]string{
+		"abc": "abc", "abcdef": "abcd", "↔↔↔↔↔": "↔↔↔↔", "\x1b[32mabcdef\x1b[0mgh": "\x1b[32mabcd\x1b[0m",
+	} {
+		if got := cut(line, 4); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+}
+
+// However many pairs there are, the status fits one screen, and has those that are an exception.
+func TestStatusMany(t *testing.T) {
+	v := newStatusView(observed(), noon, named)
+	hardware, software := v.Pairs[0], v.Pairs[1]
+	v.Pairs = nil
+	for range 3000 {
+		v.Pairs = append(v.Pairs, hardware)
+	}
+	v.Pairs = append(v.Pairs, software)
+	var text bytes.Buffer
+	if err := writeStatus(&text, screen{width: 100}, v); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status-many.txt", text.String())
+	if n := strings.Count(text.String(), "\n"); n > 50 {
+		t.Errorf("%d lines", n)
 	}
 }
 

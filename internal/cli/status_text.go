@@ -23,11 +23,17 @@ type statusText struct {
 func writeStatus(w io.Writer, s screen, v *statusView) error {
 	t := statusText{screen: s}
 	t.headline(v)
-	for i := range v.Pairs {
-		t.pair(&v.Pairs[i])
+	findings := 20
+	if len(v.Pairs) > manyPairs {
+		findings = mostFindings
+		t.many(v)
+	} else {
+		for i := range v.Pairs {
+			t.pair(&v.Pairs[i])
+		}
 	}
 	t.gone(v.Gone)
-	t.findings(v.Findings)
+	t.findings(v.Findings, findings)
 	t.drops(v)
 	t.unchecked(v)
 	_, err := io.WriteString(w, t.b.String())
@@ -47,6 +53,10 @@ func (t *statusText) line(indent int, format string, args ...any) {
 
 // headline is the verdict on all, and how many there are.
 func (t *statusText) headline(v *statusView) {
+	if len(v.Pairs) == 0 && len(v.only) > 0 {
+		t.line(0, "no SA is offloaded to %s", strings.Join(v.only, ", "))
+		return
+	}
 	if len(v.Pairs) == 0 && v.Policies == 0 {
 		return // the caller says how to begin
 	}
@@ -261,11 +271,10 @@ func (t *statusText) gone(gone []goneView) {
 	}
 }
 
-func (t *statusText) findings(findings []lint.Finding) {
+func (t *statusText) findings(findings []lint.Finding, most int) {
 	if len(findings) > 0 {
 		t.b.WriteByte('\n')
 	}
-	const most = 20
 	for i, f := range findings {
 		if i == most {
 			t.line(0, "and %d more (-o json has them all)", len(findings)-most)

@@ -30,6 +30,8 @@ type statusView struct {
 	Findings []lint.Finding  `json:"findings"`
 	Drops    []moveView      `json:"drops"` // reasons that occurred
 	Policies int             `json:"policies"`
+
+	only []string // devices of which the SAs are shown; none: all
 }
 
 // pairView is an SA for sending and one for receiving between the same two hosts. One may be missing.
@@ -118,7 +120,7 @@ func newStatusView(o *observe.Observation, now time.Time, device func(int) strin
 	v := &statusView{
 		Schema: schemaOf("status"), OK: true, Time: float64(now.UnixMilli()) / 1000, Interval: o.Took.Seconds(),
 		Pairs: []pairView{}, Devices: []nicView{}, Drops: []moveView{}, Policies: len(o.Policies),
-		Findings: append([]lint.Finding{}, lint.Check(o.States, o.Policies, o.Matching)...),
+		Findings: append([]lint.Finding{}, lint.Check(o.States, o.Policies, o.Matching, o.Defaults)...),
 	}
 	for _, p := range o.Matching.Pairs {
 		pair := pairView{}
@@ -142,14 +144,16 @@ func newStatusView(o *observe.Observation, now time.Time, device func(int) strin
 			v.Devices = append(v.Devices, nicViewOf(d))
 		}
 	}
-	v.gone(o, device)
+	v.departed(o, device)
 	for _, d := range o.Drops {
 		if d.Packets == 0 {
 			continue
 		}
 		m := moveView{Reason: d.Reason, Counter: d.Counter, Total: d.Packets, Moved: d.Moved, Meaning: d.Meaning}
 		if c, known := xfrmstat.Find(d.Counter); known {
-			m.Causes = c.Causes
+			if d.Reason == d.Counter { // the causes of a counter are those of other reasons, too
+				m.Causes = c.Causes
+			}
 			if m.Meaning == "" {
 				m.Meaning = c.Meaning
 			}
@@ -160,7 +164,7 @@ func newStatusView(o *observe.Observation, now time.Time, device func(int) strin
 	return v
 }
 
-func (v *statusView) gone(o *observe.Observation, device func(int) string) {
+func (v *statusView) departed(o *observe.Observation, device func(int) string) {
 	for _, g := range o.Evidence.Gone {
 		name := device(g.Device)
 		i := slices.IndexFunc(v.Gone, func(v goneView) bool { return v.Device == name })
@@ -298,11 +302,15 @@ func nicViewOf(d *verdict.Device) nicView {
 	return v
 }
 
-// only leaves the pairs of which an SA is offloaded to one of the devices; none names all.
-func (v *statusView) only(devices []string) {
+// limit leaves the pairs of which an SA is offloaded to one of the devices, and what belongs to those; none
+// names all.
+func (v *statusView) limit(devices []string) {
 	if len(devices) == 0 {
 		return
 	}
+	v.only = devices
+	v.Devices = slices.DeleteFunc(v.Devices, func(d nicView) bool { return !slices.Contains(devices, d.Name) })
+	v.Gone = slices.DeleteFunc(v.Gone, func(g goneView) bool { return !slices.Contains(devices, g.Device) })
 	var left []pairView
 	for _, p := range v.Pairs {
 		for _, sa := range p.sas() {

@@ -3,13 +3,14 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
-
-	"espalier/verdict/observe"
 )
 
 // Sequences of the terminal (ECMA-48, xterm).
@@ -23,9 +24,10 @@ const (
 
 // watching shows the status again and again until ctx ends, which is not an error. On a terminal it
 // takes the place of the one before; what was there before comes back, and the last status below
-// it.
-func (r *statusRun) watching(ctx context.Context, choice sadChoice, engine engine, observer *observe.Observer) (err error) {
-	rows := terminalRows(r.out)
+// it. A round that fails is shown, and another tried: a driver or a device may be on its way back. Two in a row
+// end it.
+func (r *statusRun) watching(ctx context.Context, choice sadChoice) (err error) {
+	_, rows := terminalSize(r.out)
 	redraw := rows > 0 && !r.format.isData()
 	var last []byte
 	if redraw {
@@ -35,26 +37,57 @@ func (r *statusRun) watching(ctx context.Context, choice sadChoice, engine engin
 			r.out.Write(last)
 		}()
 	}
+	failed := false
 	for n := 0; ; n++ {
-		v, err := r.look(ctx, choice, engine, observer)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
+		if n > 0 && failed {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(max(r.interval, time.Second)):
+			}
 		}
 		var text bytes.Buffer
-		if err := r.show(&text, v); err != nil {
+		err := r.round(ctx, choice, func(v *statusView) error {
+			failed = false
+			text.Reset()
+			if err := r.show(&text, v); err != nil {
+				return err
+			}
+			last = text.Bytes()
+			return r.put(text.String(), redraw, n > 0)
+		})
+		var torn *os.PathError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case failed || n == 0 && last == nil || errors.As(err, &torn):
 			return err
 		}
-		if redraw {
-			last = text.Bytes()
-			_, err = io.WriteString(r.out, frame(text.String(), terminalRows(r.out)))
+		failed = true
+		if r.format.isData() {
+			writeData(&text, r.format, failure{Schema: schemaOf("status"), Error: err.Error(), Exit: exitCode(err)})
 		} else {
-			if n > 0 && !r.format.isData() {
-				io.WriteString(r.out, "\n")
-			}
-			_, err = r.out.Write(text.Bytes())
+			text.Reset()
+			fmt.Fprintf(&text, "%s\ntrying again\n", err)
+		}
+		if err := r.put(text.String(), redraw, true); err != nil {
+			return err
+		}
+	}
+}
+
+// round opens the SAD and shows what is seen of it until that fails.
+func (r *statusRun) round(ctx context.Context, choice sadChoice, show func(*statusView) error) error {
+	engine, observer, err := r.open(choice)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	defer observer.Close()
+	for {
+		v, err := r.look(ctx, choice, engine, observer)
+		if err == nil {
+			err = show(v)
 		}
 		if err != nil {
 			return err
@@ -62,24 +95,61 @@ func (r *statusRun) watching(ctx context.Context, choice sadChoice, engine engin
 	}
 }
 
-// frame is text for a screen of so many rows: what does not fit is left out at the end.
-func frame(text string, rows int) string {
+func (r *statusRun) put(text string, redraw, again bool) error {
+	if redraw {
+		columns, rows := terminalSize(r.out)
+		text = frame(text, columns, rows)
+	} else if again && !r.format.isData() {
+		text = "\n" + text
+	}
+	_, err := io.WriteString(r.out, text)
+	return err
+}
+
+// frame is text for a screen of so many columns and rows: what does not fit is left out, at the end of
+// lines and of the text.
+func frame(text string, columns, rows int) string {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	if rows > 0 && len(lines) > rows {
-		lines = append(lines[:rows-1], "… (-o wide is shorter)")
+		lines = append(lines[:rows-1], "… (more than fits)")
+	}
+	for i := range lines {
+		lines[i] = cut(lines[i], columns)
 	}
 	return home + strings.Join(lines, clearLine+"\r\n") + clearLine + clearBelow
 }
 
-// terminalRows is 0 for what is no terminal.
-func terminalRows(w io.Writer) int {
+// cut leaves of a line what has room in so many columns. Colours (ECMA-48 SGR) take none, and stay.
+func cut(line string, width int) string {
+	if width <= 0 || columns(line) <= width {
+		return line
+	}
+	var b strings.Builder
+	at, colour := 0, false
+	for _, r := range line {
+		switch {
+		case r == '\x1b':
+			colour = true
+		case !colour:
+			if at++; at > width {
+				continue
+			}
+		}
+		b.WriteRune(r)
+		colour = colour && r != 'm'
+	}
+	return b.String()
+}
+
+// terminalSize is 0, 0 for what is no terminal.
+func terminalSize(w io.Writer) (columns, rows int) {
 	f, ok := w.(*os.File)
 	if !ok {
-		return 0
+		return 0, 0
 	}
-	_, rows, err := term.GetSize(int(f.Fd()))
+	columns, rows, err := term.GetSize(int(f.Fd()))
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	return rows
+	return columns, rows
 }

@@ -84,8 +84,8 @@ var inbound = []Counter{
 		Name:    "XfrmInTmplMismatch",
 		Meaning: "An in or fwd policy covers the packet, and the packet did not come by an SA that the policy's template asks for.",
 		Causes: []string{
+			"cleartext arrived for traffic that has to be encrypted: the peer does not encrypt (it has no out policy or SA), or somebody forges",
 			"the template's reqid is not the SA's: the two directions are easily swapped",
-			"cleartext arrived for traffic that has to be encrypted: the peer does not encrypt, or somebody forges",
 			"mode or tunnel addresses of template and SA differ",
 			"ESP in ESP, of which one layer has no template",
 		},
@@ -93,7 +93,7 @@ var inbound = []Counter{
 	},
 	{
 		Name:    "XfrmInNoPols",
-		Meaning: "A packet came out of a tunnel, or policies are required by default, and no in or fwd policy covers it.",
+		Meaning: "No in or fwd policy covers a packet that came out of a tunnel, or any packet where policies are required by default. Cleartext that a policy wants encrypted is counted as XfrmInTmplMismatch.",
 		Causes:  []string{"the in policy is missing, or its selector is narrower than the peer's out policy", "the fwd policy is missing on a gateway", "setdefault in block or fwd block"},
 		Look:    []string{"espalier xfrm policy list", "espalier xfrm policy getdefault"},
 	},

@@ -17,6 +17,7 @@ type Observation struct {
 	Took       time.Duration
 	States     []*xfrm.State // at the end; without keys
 	Policies   []*xfrm.Policy
+	Defaults   *xfrm.Defaults // what becomes of packets without a policy; nil: the SAD does not tell
 	Matching   *pair.Matching
 	Evidence   verdict.Evidence
 	Judgements []verdict.Judgement
@@ -53,7 +54,7 @@ func identityOf(s *xfrm.State) identity {
 
 // compare makes an observation of what was read.
 func compare(before, after *reading, f *facts, userspace bool) *Observation {
-	o := &Observation{Took: after.at.Sub(before.at), States: after.states, Policies: f.policies}
+	o := &Observation{Took: after.at.Sub(before.at), States: after.states, Policies: f.policies, Defaults: f.defaults}
 	var local func(netip.Addr) bool
 	if f.local != nil {
 		local = func(a netip.Addr) bool { return f.local[a] }
