@@ -91,6 +91,12 @@ func TestStatusOfDevice(t *testing.T) {
 	if s, _ := status(t, l.A, 0, "--interval", "0s", "--dev", "p4p1"); len(s.Pairs) != 1 || s.Pairs[0].Peer != lab.B4.String() {
 		t.Errorf("of p4p1: %+v", s.Pairs)
 	}
+	if r := l.A.Espalier("status", "--sad", "unix:"+l.A.Socket, "--dev", "p4p9"); r.Code != 2 || !strings.Contains(r.Stderr, "p4p9: there is no such device here, but ") || !strings.Contains(r.Stderr, "p4p1") {
+		t.Errorf("a device that is not there: exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if r := l.A.Espalier("status", "--sad", "unix:"+l.A.Socket, "--interval", "0s", "--dev", "lo"); r.Code != 0 || r.Stdout != "no SA is offloaded to lo\n" {
+		t.Errorf("a device without SAs: exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	r := l.A.Espalier("status", "--sad", "unix:"+l.A.Socket, "--interval", "100ms")
 	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "IDLE  2 SA pairs, ") || !strings.Contains(r.Stdout, "192.168.1.64 ↔ 192.168.1.65: IDLE") {
 		t.Errorf("exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
@@ -111,6 +117,26 @@ func TestStatusWatch(t *testing.T) {
 			t.Errorf("not an object: %q", line)
 		}
 	}
+}
+
+// Without SAs there are policies for the want of which packets are dropped: that is watched, too.
+func TestStatusWithoutSAs(t *testing.T) {
+	lab.Tools(t, "ping")
+	l := lab.New(t, "p4p1")
+	l.A.StartDevice()
+	l.A.Batch(l.Policies(l.A, lab.Pair{}))
+	done := make(chan bool)
+	go func() { done <- l.A.Ping(lab.B4, 20, "-i", "0.2", "-W", "1") }()
+	s, _ := status(t, l.A, 0, "--interval", "3s")
+	if <-done {
+		t.Error("a ping was answered without an SA")
+	}
+	for _, d := range s.Drops {
+		if d.Reason == "out-no-sa" && d.Moved > 0 {
+			return
+		}
+	}
+	t.Errorf("dropped: %+v", s.Drops)
 }
 
 // What goes wrong is told: an SA that is gone, a window that is closed, and what was dropped for it.
