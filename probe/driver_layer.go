@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"espalier/internal/niccount"
 )
 
 // Names of features, as in ethtool -k (net/ethtool/common.c).
@@ -332,13 +334,7 @@ func (s *survey) letCheck(d *device) (Check, bool) {
 	return c, true
 }
 
-// Counters of mlx5, packets that the NIC decrypted and encrypted: those that a verdict goes by.
-const (
-	espReceived = "ipsec_rx_pkts"
-	espSent     = "ipsec_tx_pkts"
-
-	judgeFromPeer = "Judge from the peer: espalier verify."
-)
+const judgeFromPeer = "Judge from the peer: espalier verify."
 
 // counterCheck: without the NIC's own counters nobody sees from here whether it encrypts.
 // A bond has none of its own: its ports count.
@@ -359,12 +355,13 @@ func (s *survey) counterCheck(d *device) Check {
 			all = append(all, name)
 		}
 	}
-	_, received := counters[espReceived]
-	_, sent := counters[espSent]
-	_, handed := counters["tx_ipsec"]
+	names := niccount.Of(d.driver.Name)
+	_, received := counters[names.Decrypted]
+	_, sent := counters[names.Encrypted]
+	_, handed := counters[names.Handed]
 	switch {
 	case received && sent:
-		c.Answer, c.Why = Yes, espReceived+", "+espSent
+		c.Answer, c.Why = Yes, names.Decrypted+", "+names.Encrypted
 	case handed:
 		c.Answer, c.Why = No, "only what the driver handed to the NIC, large packets as one: that says nothing of single packets"
 		c.Fix = judgeFromPeer

@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"lint":        {"xfrm", "xfrm/pair", "ipsec"},
 
 	"verdict/verify":  {"esp", "internal/inet", "internal/wire", "ipsec", "verdict", "verdict/observe", "xfrm"},
-	"verdict/observe": {"verdict", "xfrm", "xfrm/pair", "ipsec"},
+	"verdict/observe": {"internal/niccount", "verdict", "xfrm", "xfrm/pair", "ipsec"},
 
 	"aesgcm":     {},
 	"esp/replay": {},
@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"guard":      {"ipsec"},
 	"dataplane":  {"tun", "underlay", "guard", "esp", "esp/replay", "ipsec", "internal/fd", "internal/inet"},
 
-	"probe":             {"aesgcm", "probe/firewall"},
+	"probe":             {"aesgcm", "internal/niccount", "probe/firewall"},
 	"probe/firewall":    {},
 	"probe/probetest":   {"probe", "probe/firewall"},
 	"probe/trial":       {"probe", "xfrm", "xfrm/client", "ipsec"},
@@ -51,6 +51,8 @@ var arrows = map[string][]string{
 	"internal/usedkeys": {"ipsec"},
 	"internal/xfrmstat": {},
 	"internal/bundle":   {"probe"},
+
+	"internal/niccount": {},
 
 	"internal/netns": {},
 	"internal/wire":  {"internal/inet", "ipsec"},

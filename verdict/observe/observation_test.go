@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -265,4 +266,31 @@ func TestDepartures(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// BenchmarkDuring is what ten thousand SAs and as many policies cost beyond the interval and the kernel's own
+// part of it.
+func BenchmarkDuring(b *testing.B) {
+	debug.SetGCPercent(400) // as `espalier status` once
+	var states []*xfrm.State
+	sad := &fakeSAD{}
+	for i := range 10_000 {
+		s := out(ipsec.SPI(1000+i), 0, 5)
+		s.Dst = netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		s.Reqid = uint32(i)
+		states = append(states, s)
+		sel := ipsec.Selector{Src: netip.PrefixFrom(s.Src, 32), Dst: netip.PrefixFrom(s.Dst, 32)}
+		sad.policies = append(sad.policies, &xfrm.Policy{Sel: xfrm.Selector{Selector: sel}, Dir: xfrm.PolicyOut, Tmpls: []xfrm.Tmpl{{Src: s.Src, Dst: s.Dst, Proto: 50, Reqid: s.Reqid}}})
+	}
+	sad.readings = [][]*xfrm.State{states}
+	o, err := Open(sad, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer o.Close()
+	for b.Loop() {
+		if _, err := o.During(b.Context(), func(context.Context) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"espalier/internal/niccount"
 	"espalier/ipsec"
 	"espalier/verdict"
 	"espalier/xfrm"
@@ -118,11 +119,12 @@ func (o *Observer) port(index int) (port, bool) {
 		p.problem = err.Error()
 		return p, true
 	}
-	sent, hasSent := counters["ipsec_tx_pkts"]
-	received, hasReceived := counters["ipsec_rx_pkts"]
+	names := niccount.Of(p.driver)
+	sent, hasSent := counters[names.Encrypted]
+	received, hasReceived := counters[names.Decrypted]
 	p.counts = hasSent && hasReceived
 	p.counted.Sent.ESP, p.counted.Received.ESP = sent, received
-	p.counted.Sent.Dropped, p.counted.Received.Dropped = counters["ipsec_tx_drop_pkts"], counters["ipsec_rx_drop_pkts"]
+	p.counted.Sent.Dropped, p.counted.Received.Dropped = counters[names.TxDropped], counters[names.RxDropped]
 	return p, true
 }
 
