@@ -162,7 +162,8 @@ func (r *statusRun) run(ctx context.Context) error {
 	}
 	defer engine.Close()
 	defer observer.Close()
-	debug.SetGCPercent(lavishGC) // what is read is all in use until the end
+	debug.SetGCPercent(-1) // what is read is in use until the end, which is near
+	debug.SetMemoryLimit(oneShotMemory)
 	v, err := r.look(ctx, choice, engine, observer)
 	if err != nil {
 		return err
@@ -194,6 +195,9 @@ func (r *statusRun) open(choice sadChoice) (engine, *observe.Observer, error) {
 	}
 	return engine, observer, nil
 }
+
+// oneShotMemory is when the collector works after all, in bytes: ten times what ten thousand SAs take.
+const oneShotMemory = 1 << 30
 
 // look observes for the interval. Where there is neither SA nor policy there is nothing to wait for.
 func (r *statusRun) look(ctx context.Context, choice sadChoice, engine engine, observer *observe.Observer) (*statusView, error) {

@@ -23,12 +23,14 @@ type reading struct {
 }
 
 // read reads the SAD. Of devices it asks those that known names, and those of the SAs: as they are not
-// known before the SAD has been read, it may have to be read twice.
+// known before the SAD has been read, it may have to be read twice. Where traffic is slow it tries to find a
+// moment in which nothing passes.
 func (o *Observer) read(ctx context.Context, known map[int]port) (*reading, error) {
 	asked := map[int]bool{}
 	for index := range known {
 		asked[index] = true
 	}
+	tries := 0
 	for {
 		r := &reading{}
 		r.ports[0], r.cpu[0] = o.ports(asked), o.cpu.read()
@@ -50,11 +52,30 @@ func (o *Observer) read(ctx context.Context, known map[int]port) (*reading, erro
 				asked[int(s.Offload.Ifindex)], added = true, true
 			}
 		}
+		if few := r.passed(); few > 0 && few <= fewPackets && tries < quietTries && len(r.states) <= manyStates {
+			tries++
+			continue
+		}
 		if !added {
 			r.drops = o.drops(ctx)
 			return r, nil
 		}
 	}
+}
+
+const (
+	// fewPackets pass at most while the SAD is read where it is worth while to wait for none to.
+	fewPackets = 8
+	quietTries = 4
+)
+
+// passed is how many packets devices counted as encrypted or decrypted while the SAD was read.
+func (r *reading) passed() (n uint64) {
+	for index, end := range r.ports[1] {
+		begin := r.ports[0][index].counted
+		n += end.counted.Sent.ESP - begin.Sent.ESP + end.counted.Received.ESP - begin.Received.ESP
+	}
+	return n
 }
 
 // settle lets packets arrive that are under way between the SAs and the counters of devices.

@@ -109,7 +109,7 @@ func released(t *testing.T, h *lab.Host, send func()) (v statusView) {
 		if exit := cmd.Wait(); exit != nil || err != nil || v.Schema != "espalier/status/v1" {
 			t.Fatalf("status: %v, %v: %+v", exit, err, v)
 		}
-		if sa := v.of(pair4.SPI); sa == nil || sa.Reason != "coarse" || interval > untilThere {
+		if sa := v.of(pair4.SPI); sa == nil || sa.Reason != "coarse" || interval > 4*untilThere {
 			return v
 		}
 	}
