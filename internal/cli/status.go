@@ -172,7 +172,7 @@ func (r *statusRun) run(ctx context.Context) error {
 		return err
 	}
 	if !v.OK {
-		return &exitError{exitUnmet, fmt.Errorf("--require %s is unmet: %s", r.require, v.Verdict)}
+		return &exitError{exitUnmet, fmt.Errorf("--require %s is unmet: %s", r.require, v.unmet(verdict.Hardware))}
 	}
 	return nil
 }
@@ -221,7 +221,7 @@ func (r *statusRun) look(ctx context.Context, choice sadChoice, engine engine, o
 	v := newStatusView(o, r.now(), r.deviceName)
 	v.SAD, v.Kernel = choice.name(), kernelName()
 	v.limit(r.devices)
-	v.OK = r.require == "" || v.Verdict == verdict.Hardware && v.all(verdict.Hardware)
+	v.OK = r.require == "" || v.unmet(verdict.Hardware) == ""
 	return v, nil
 }
 
@@ -235,16 +235,19 @@ func empty(ctx context.Context, engine engine) bool {
 	return err == nil && perr == nil && sas.Count == 0 && policies.In+policies.Out+policies.Fwd == 0
 }
 
-// all reports whether every SA shown has a verdict; idle ones have none of the others.
-func (v *statusView) all(want verdict.Verdict) bool {
+// unmet names the first SA shown that has another verdict, and why; "" if there are SAs and all have it.
+func (v *statusView) unmet(want verdict.Verdict) string {
+	if len(v.Pairs) == 0 {
+		return "there is no SA"
+	}
 	for i := range v.Pairs {
 		for _, sa := range v.Pairs[i].sas() {
 			if sa.Verdict != want {
-				return false
+				return fmt.Sprintf("SA %s %s→%s is %s, %s", sa.SPI, sa.Src, sa.Dst, sa.Verdict, sa.Reason)
 			}
 		}
 	}
-	return true
+	return ""
 }
 
 func (r *statusRun) deviceName(index int) string {

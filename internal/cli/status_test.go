@@ -135,19 +135,19 @@ func TestStatusDocument(t *testing.T) {
 // --require is met only if every SA shown has the verdict.
 func TestStatusAll(t *testing.T) {
 	v := newStatusView(observed(), noon, named)
-	if v.all(verdict.Hardware) {
-		t.Error("an SA in software passes for hardware")
+	if why := v.unmet(verdict.Hardware); !strings.Contains(why, "SA 0x00001000 fd00::64→fd00::66 is SOFTWARE, no-offload") {
+		t.Errorf("an SA in software passes for hardware, or is not named: %q", why)
 	}
 	v.limit([]string{"p4p1"})
-	if len(v.Pairs) != 1 || v.Verdict != verdict.Hardware || !v.all(verdict.Hardware) {
+	if len(v.Pairs) != 1 || v.Verdict != verdict.Hardware || v.unmet(verdict.Hardware) != "" {
 		t.Errorf("of p4p1: %d pairs, %s", len(v.Pairs), v.Verdict)
 	}
 	v.Pairs[0].In.Verdict = verdict.Idle
-	if v.all(verdict.Hardware) {
+	if v.unmet(verdict.Hardware) == "" {
 		t.Error("an idle SA passes for hardware")
 	}
 	v.limit([]string{"p4p2"})
-	if len(v.Pairs) != 0 {
+	if len(v.Pairs) != 0 || v.unmet(verdict.Hardware) == "" {
 		t.Error("of p4p2: there is none")
 	}
 }
