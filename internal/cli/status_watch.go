@@ -22,10 +22,12 @@ const (
 	clearBelow  = "\x1b[J"
 )
 
+// patience is how long --watch goes on while it sees nothing.
+const patience = 30 * time.Second
+
 // watching shows the status again and again until ctx ends, which is not an error. On a terminal it
 // takes the place of the one before; what was there before comes back, and the last status below
-// it. A round that fails is shown, and another tried: a driver or a device may be on its way back. Two in a row
-// end it.
+// it. A round that fails is shown, and others tried for a while: a driver or a device may be on its way back.
 func (r *statusRun) watching(ctx context.Context, choice sadChoice) (err error) {
 	_, rows := terminalSize(r.out)
 	redraw := rows > 0 && !r.format.isData()
@@ -37,9 +39,9 @@ func (r *statusRun) watching(ctx context.Context, choice sadChoice) (err error) 
 			r.out.Write(last)
 		}()
 	}
-	failed := false
-	for n := 0; ; n++ {
-		if n > 0 && failed {
+	var failing time.Time // since when; zero: not
+	for {
+		if !failing.IsZero() {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -48,26 +50,28 @@ func (r *statusRun) watching(ctx context.Context, choice sadChoice) (err error) 
 		}
 		var text bytes.Buffer
 		err := r.round(ctx, choice, func(v *statusView) error {
-			failed = false
+			failing = time.Time{}
 			text.Reset()
 			if err := r.show(&text, v); err != nil {
 				return err
 			}
-			last = text.Bytes()
-			return r.put(text.String(), redraw, n > 0)
+			again := last != nil
+			last = bytes.Clone(text.Bytes())
+			return r.put(text.String(), redraw, again)
 		})
 		var torn *os.PathError
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case failed || n == 0 && last == nil || errors.As(err, &torn):
+		case last == nil || errors.As(err, &torn) || !failing.IsZero() && time.Since(failing) > patience:
 			return err
+		case failing.IsZero():
+			failing = time.Now()
 		}
-		failed = true
+		text.Reset()
 		if r.format.isData() {
 			writeData(&text, r.format, failure{Schema: schemaOf("status"), Error: err.Error(), Exit: exitCode(err)})
 		} else {
-			text.Reset()
 			fmt.Fprintf(&text, "%s\ntrying again\n", err)
 		}
 		if err := r.put(text.String(), redraw, true); err != nil {

@@ -3,8 +3,10 @@ package cli
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"espalier/test/lab"
 )
@@ -116,6 +118,43 @@ func TestStatusWatch(t *testing.T) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("not an object: %q", line)
 		}
+	}
+}
+
+// A round that fails does not end watching: the device is back for the next.
+func TestStatusWatchGoesOn(t *testing.T) {
+	lab.Tools(t, "timeout")
+	h := lab.New(t, "p4p1").A
+	h.StartDevice()
+	watched := make(chan string)
+	go func() {
+		r := h.Command("timeout", "--preserve-status", "-s", "INT", "12", lab.Binary(t), "status", "--sad", "unix:"+h.Socket, "--watch", "--interval", "900ms", "-o", "json")
+		watched <- r.Stdout
+	}()
+	time.Sleep(3 * time.Second)
+	h.Stop()
+	time.Sleep(1500 * time.Millisecond) // longer than a round
+	h.StartDevice()
+	var told []bool
+	times := map[float64]bool{}
+	for line := range strings.Lines(<-watched) {
+		var o struct {
+			OK   bool
+			Time float64
+		}
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		if o.OK && times[o.Time] {
+			t.Errorf("told twice: %.200s", line)
+		}
+		times[o.Time] = true
+		if n := len(told); n == 0 || told[n-1] != o.OK {
+			told = append(told, o.OK)
+		}
+	}
+	if !slices.Equal(told, []bool{true, false, true}) {
+		t.Errorf("told in turn: %v", told)
 	}
 }
 
