@@ -450,7 +450,7 @@ func TestNobodyPaysForOthers(t *testing.T) {
 	}
 }
 
-// Every rule is reached, but the few that are named otherwise in TestJudge.
+// Every rule is whole, and the last one always applies.
 func TestRules(t *testing.T) {
 	for i, r := range rules {
 		if r.reason == "" || r.verdict == "" || r.when == nil || r.why == nil {
