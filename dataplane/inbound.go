@@ -161,7 +161,7 @@ func (in *inbound) named(dg *underlay.Datagram) *association {
 // open opens datagrams of one SA as far as its limits allow: all at once, or one by one when a
 // limit is near.
 func (in *inbound) open(a *association, datagrams []*underlay.Datagram) {
-	if t := a.tapped.Load(); t != nil && t.settling(in.d.keeper.now.Load()) {
+	if t := a.tapped.Load(); t != nil && t.settling() {
 		datagrams = in.fresh(a, datagrams)
 	}
 	for len(datagrams) > 0 {

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"espalier/esp"
 	"espalier/guard"
@@ -14,29 +15,40 @@ import (
 // packets, it is tapped from then on, and the guard drops its whole packets behind the tap. Between the
 // two some packets are received twice, and none never; so it does not matter when exactly the guard begins.
 //
-// An SA that comes in the place of a tapped one, as in rekeying, is tapped from the beginning: it will be
-// busy, too, and changing the way of packets is no use when they are many.
-//
 // An SA without an anti-replay window is never tapped: it could not tell packets that come twice.
 
 // tapped is what makes an SA a tapped one. It is there once the tap has seen the SA's packets.
 type tapped struct {
-	seen   atomic.Int64 // packets, while it was not
-	since  atomic.Int64 // Unix seconds; 0: it is not
-	errand errand       // to tap it
+	seen    atomic.Int64 // packets, while it was not
+	on      atomic.Bool
+	settled atomic.Int64 // when no packet comes twice any more, Unix nanoseconds; 0: it is
+	errand  errand       // to tap it
 }
 
 // tapAfter is the number of packets that is worth a change of the guard.
 const tapAfter = 256
 
-// settleTime is how long in seconds packets may come twice after a change of who receives them. It is
-// plenty: they wait in sockets only.
-const settleTime = 2
+// settleTime is how long packets may come twice after a change of who receives them. It is plenty: they
+// wait in sockets only.
+const settleTime = 500 * time.Millisecond
+
+// begin has the SA tapped from now on.
+func (t *tapped) begin() {
+	t.settled.Store(time.Now().Add(settleTime).UnixNano())
+	t.on.Store(true)
+}
 
 // settling reports whether packets of the SA may come twice.
-func (t *tapped) settling(now int64) bool {
-	since := t.since.Load()
-	return since != 0 && now-since <= settleTime
+func (t *tapped) settling() bool {
+	settled := t.settled.Load()
+	if settled == 0 {
+		return false
+	}
+	if time.Now().UnixNano() > settled {
+		t.settled.CompareAndSwap(settled, 0)
+		return false
+	}
+	return true
 }
 
 // findTapped finds the SA of a datagram from the tap, nil if it is not for the tap. All that is wrong with
@@ -46,11 +58,16 @@ func (in *inbound) findTapped(dg *underlay.Datagram) *association {
 		return nil
 	}
 	a := in.named(dg)
-	if a == nil || !in.d.canTap(a) {
+	if a == nil || a.in == nil || a.sa.Window == 0 || a.encap.Load() != nil || !in.d.locals.has(a.id.Dst) {
 		return nil
 	}
-	t := in.d.tappedOf(a)
-	if t.since.Load() != 0 {
+	t := a.tapped.Load()
+	if t == nil {
+		t = &tapped{}
+		t.errand.do = func() { in.d.tapSA(a, t) }
+		a.tapped.Store(t)
+	}
+	if t.on.Load() {
 		return a
 	}
 	if t.seen.Add(1) == tapAfter {
@@ -70,58 +87,29 @@ func (in *inbound) fresh(a *association, datagrams []*underlay.Datagram) []*unde
 	return fresh
 }
 
-func (d *Device) canTap(a *association) bool {
-	return a.in != nil && a.sa.Window != 0 && a.encap.Load() == nil && d.locals.has(a.id.Dst)
-}
-
-// tappedOf is what makes an SA a tapped one, once it is. Several queues may ask at once.
-func (d *Device) tappedOf(a *association) *tapped {
-	if t := a.tapped.Load(); t != nil {
-		return t
-	}
-	t := &tapped{}
-	t.errand.do = func() {
-		d.control.Lock()
-		defer d.control.Unlock()
-		d.tapSA(a, t)
-	}
-	if !a.tapped.CompareAndSwap(nil, t) {
-		return a.tapped.Load()
-	}
-	return t
-}
-
-// followTapped taps an SA that comes in the place of one that is. Device.control is held.
-func (d *Device) followTapped(a *association) {
-	if d.tap.busy[keyOf(a)] > 0 && d.canTap(a) {
-		d.tapSA(a, d.tappedOf(a))
-	}
-}
-
-// tapSA has an SA received by the tap. Device.control is held.
+// tapSA has an SA received by the tap.
 func (d *Device) tapSA(a *association, t *tapped) {
-	if d.closed || a.gone || !d.tap.isOpen() || t.since.Load() != 0 {
+	d.control.Lock()
+	defer d.control.Unlock()
+	if d.closed || a.gone || !d.tap.isOpen() {
 		return
 	}
-	t.since.Store(d.keeper.now.Load())
-	if err := d.guard.AddTapped(guardedOf(a)); err != nil {
-		t.since.Store(0)
+	t.begin()
+	if err := d.guard.AddTapped(tappedOf(a)); err != nil {
+		t.on.Store(false)
 		d.log.Warn("ESP goes on by the raw socket, which takes more CPU", "spi", a.sa.SPI, "dst", a.sa.Dst, "err", err)
-		return
 	}
-	d.tap.count(a, 1)
 }
 
-func guardedOf(a *association) guard.Tapped { return guard.Tapped{Dst: a.sa.Dst, SPI: a.sa.SPI} }
+func tappedOf(a *association) guard.Tapped { return guard.Tapped{Dst: a.sa.Dst, SPI: a.sa.SPI} }
 
 // untap gives SAs back to the raw sockets. Device.control is held.
 func (d *Device) untap(all ...*association) error {
 	var gone []guard.Tapped
 	for _, a := range all {
-		if t := a.tapped.Load(); t != nil && t.since.Swap(0) != 0 {
+		if t := a.tapped.Load(); t != nil && t.on.Swap(false) {
 			t.seen.Store(0)
-			d.tap.count(a, -1)
-			gone = append(gone, guardedOf(a))
+			gone = append(gone, tappedOf(a))
 		}
 	}
 	if len(gone) == 0 {
@@ -135,19 +123,6 @@ type tapPort struct {
 	mu   sync.Mutex
 	taps []*underlay.Tap
 	lost uint64 // by those that are gone
-
-	busy map[outboundKey]int // SAs that are tapped, by what a rekeying leaves alone; under Device.control
-}
-
-// count adds to the SAs that are tapped. Device.control is held.
-func (t *tapPort) count(a *association, n int) {
-	if t.busy == nil {
-		t.busy = make(map[outboundKey]int)
-	}
-	k := keyOf(a)
-	if t.busy[k] += n; t.busy[k] == 0 {
-		delete(t.busy, k)
-	}
 }
 
 // openTap opens taps on the underlay device as it is now, in the place of those there are. Without any
@@ -162,8 +137,8 @@ func (d *Device) openTap() error {
 		return d.untap(d.sad.list()...)
 	}
 	for _, a := range d.sad.list() {
-		if t := a.tapped.Load(); t != nil && t.since.Load() != 0 {
-			t.since.Store(d.keeper.now.Load())
+		if t := a.tapped.Load(); t != nil && t.on.Load() {
+			t.begin()
 		}
 	}
 	return nil
