@@ -27,7 +27,7 @@ type Config struct {
 	Underlay string   // the device ESP leaves and arrives by, such as p4p1
 	Guarded  []string // further devices the guard closes for cleartext
 	TUN      string   // name of the TUN device; "" is "esp-" and Underlay
-	Queues   int      // TUN queues, each with a thread for each direction; 0 is 1
+	Queues   int      // TUN queues, each with two threads of its own; 0 is 1
 
 	// Mark and Mask are the fwmark of the underlay's own packets; 0 are DefaultMark and
 	// all ones. Table and RulePriority place the steering; 0 are DefaultTable plus the

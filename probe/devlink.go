@@ -111,15 +111,9 @@ func (g *generic) find(name string) (netlink.HeaderType, error) {
 }
 
 func (g *generic) execute(command uint8, flags netlink.HeaderFlags, attrs func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
-	data := []byte{command, 1, 0, 0}
-	if attrs != nil {
-		ae := netlink.NewAttributeEncoder()
-		attrs(ae)
-		b, err := ae.Encode()
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, b...)
+	data, err := payload([]byte{command, 1, 0, 0}, attrs)
+	if err != nil {
+		return nil, err
 	}
 	return g.conn.Execute(netlink.Message{Header: netlink.Header{Type: g.family, Flags: netlink.Request | flags}, Data: data})
 }

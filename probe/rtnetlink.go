@@ -54,17 +54,22 @@ const rtextFilterSkipStats = 1 << 3
 
 // dump asks for all objects of a kind, behind a header of zeros.
 func dump(c *netlink.Conn, kind netlink.HeaderType, header int, attrs func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
-	data := make([]byte, header)
-	if attrs != nil {
-		ae := netlink.NewAttributeEncoder()
-		attrs(ae)
-		b, err := ae.Encode()
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, b...)
+	data, err := payload(make([]byte, header), attrs)
+	if err != nil {
+		return nil, err
 	}
 	return c.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump}, Data: data})
+}
+
+// payload is a header with attributes behind it, if any.
+func payload(header []byte, attrs func(*netlink.AttributeEncoder)) ([]byte, error) {
+	if attrs == nil {
+		return header, nil
+	}
+	ae := netlink.NewAttributeEncoder()
+	attrs(ae)
+	b, err := ae.Encode()
+	return append(header, b...), err
 }
 
 // behind returns a decoder of the attributes behind a header.

@@ -110,7 +110,7 @@ func newAcceptCommand() *cobra.Command {
 
 func (r *acceptRun) run(cmd *cobra.Command, args []string) error {
 	ctx, stdout, stderr := cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()
-	steps := &syncWriter{w: stdout}
+	steps := &lockedWriter{w: stdout}
 	if r.as.isData() {
 		steps.w = stderr
 	}

@@ -102,7 +102,7 @@ func (h *hostFlags) addConfig(cmd *cobra.Command) {
 
 // options of connections; several may be made at the same time.
 func (h *hostFlags) options(root remote.Root, stderr io.Writer) remote.Options {
-	opt := remote.Options{Config: h.config, Root: root, Stderr: &syncWriter{w: stderr}}
+	opt := remote.Options{Config: h.config, Root: root, Stderr: &lockedWriter{w: stderr}}
 	if opt.Config == "" {
 		opt.Config = os.Getenv(sshConfigVariable)
 	}
@@ -110,18 +110,6 @@ func (h *hostFlags) options(root remote.Root, stderr io.Writer) remote.Options {
 		opt.Terminal = &sync.Mutex{}
 	}
 	return opt
-}
-
-// syncWriter lets several goroutines write, whole lines each.
-type syncWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (s *syncWriter) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.w.Write(p)
 }
 
 // hostWords is an error about a host without the host's name before it.
