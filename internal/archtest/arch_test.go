@@ -31,6 +31,12 @@ var arrows = map[string][]string{
 	"verdict":     {"ipsec"},
 	"lint":        {"xfrm", "xfrm/pair", "ipsec"},
 
+	"tunnel":       {"config", "ipsec"},
+	"deploy/steps": {"tunnel", "config", "ipsec", "xfrm"},
+	"deploy/boot":  {"guard", "ipsec"},
+	"deploy/host":  {"deploy/steps", "deploy/boot", "tunnel", "config", "ipsec", "xfrm", "xfrm/client", "probe", "guard", "remote", "internal/inet", "internal/netns", "internal/usedkeys"},
+	"deploy":       {"deploy/steps", "tunnel", "config", "ipsec", "remote", "verdict", "xfrm"},
+
 	"verdict/verify":  {"esp", "internal/inet", "internal/wire", "ipsec", "verdict", "verdict/observe", "xfrm"},
 	"verdict/observe": {"internal/niccount", "verdict", "xfrm", "xfrm/pair", "ipsec"},
 

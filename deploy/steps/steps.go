@@ -1,0 +1,141 @@
+package steps
+
+import (
+	"net/netip"
+	"time"
+
+	"espalier/tunnel"
+)
+
+// Names of the operations, in the order in which a change goes. Each but Facts and State names the
+// change, may be asked for again, and then does nothing.
+const (
+	Facts    = "tunnel-facts"    // FactsQuestion → tunnel.Facts
+	State    = "tunnel-state"    // nothing → Progress
+	Begin    = "tunnel-begin"    // BeginQuestion → Progress
+	Inbound  = "tunnel-inbound"  // SAsQuestion → SAsAnswer
+	Outbound = "tunnel-outbound" // SAsQuestion → SAsAnswer
+	Policies = "tunnel-policies" // PoliciesQuestion → Progress
+	Probe    = "tunnel-probe"    // ProbeQuestion → ProbeAnswer
+	Guard    = "tunnel-guard"    // Question → Progress
+	Confirm  = "tunnel-confirm"  // Question → Progress
+	Finish   = "tunnel-finish"   // Question → Progress
+	Undo     = "tunnel-undo"     // Question → Progress
+)
+
+// Kind of a change.
+type Kind string
+
+const (
+	Apply  Kind = "apply"
+	Rotate Kind = "rotate"
+	Down   Kind = "down"
+)
+
+// Stage is how far a change has come on one host.
+type Stage string
+
+const (
+	None      Stage = ""          // no change, or another one
+	Open      Stage = "open"      // is undone when its time is over
+	Confirmed Stage = "confirmed" // is not undone by time any more; both generations of SAs are there
+	Finished  Stage = "finished"  // only the new generation is left, or nothing after Down
+	Undone    Stage = "undone"    // the old generation sends; new inbound SAs linger
+)
+
+// Question names the change it is about.
+type Question struct {
+	Change string `json:"change"` // random, of the coordinator
+}
+
+// BeginQuestion begins a change: the host writes down what it is about to have before anything is
+// changed, and sees to its being undone in time.
+type BeginQuestion struct {
+	Change      string        `json:"change"`
+	Kind        Kind          `json:"kind"`
+	Coordinator string        `json:"coordinator"` // the host that the command was given on, for people
+	Origin      string        `json:"origin"`      // the file there: what is owned under it and is not in it any more may go
+	Timeout     time.Duration `json:"timeout"`     // until it is undone unless confirmed; nanoseconds
+	Grace       time.Duration `json:"grace"`       // how long old SAs are kept after it is finished; nanoseconds
+	Pairs       []PairEnd     `json:"pairs"`
+}
+
+// PairEnd is this host's side of a pair in a change. Nothing in it is secret.
+type PairEnd struct {
+	Tunnel   string          `json:"tunnel"`
+	Action   tunnel.Action   `json:"action"`
+	Engine   string          `json:"engine"`
+	Device   string          `json:"device"`
+	Local    netip.Addr      `json:"local"`
+	Remote   netip.Addr      `json:"remote"`
+	Outbound []tunnel.SAID   `json:"outbound,omitempty"` // that will be added
+	Inbound  []tunnel.SAID   `json:"inbound,omitempty"`
+	Old      []tunnel.SAID   `json:"old,omitempty"`      // that are deleted in the end
+	Policies [][]byte        `json:"policies,omitempty"` // NEWPOLICY payloads: all the pair is to have
+	Gone     [][]byte        `json:"gone,omitempty"`     // NEWPOLICY payloads: those to be deleted
+	Rotate   tunnel.Rotation `json:"rotate,omitzero"`    // when these SAs are due to be replaced
+}
+
+// SAsQuestion gives SAs to add. Keys are in them.
+type SAsQuestion struct {
+	Change string   `json:"change"`
+	SAs    [][]byte `json:"sas"` // NEWSA payloads
+}
+
+// SAsAnswer tells what was read back of each SA, in the order of the question.
+type SAsAnswer struct {
+	SAs []ReadBack `json:"sas"`
+}
+
+// ReadBack is an SA as the engine has it.
+type ReadBack struct {
+	Offload string `json:"offload"` // no, crypto or packet: what was granted
+	ESN     bool   `json:"esn"`
+	Window  uint32 `json:"window"`
+	CPU     bool   `json:"cpu"` // tied to a CPU
+}
+
+// PoliciesQuestion puts policies in place.
+type PoliciesQuestion struct {
+	Change string `json:"change"`
+	Part   Part   `json:"part"`
+}
+
+// Part of the policies.
+type Part string
+
+const (
+	Accepting Part = "accepting" // bypasses, and in and fwd at level use: they take ESP and cleartext
+	Sending   Part = "sending"   // out: from here on what leaves is protected (or, with Down, is not)
+	Required  Part = "required"  // in and fwd take nothing in clear any more; what is Gone goes
+)
+
+// ProbeQuestion has the host send probes inside all selectors, and wait until it has seen its peers'.
+type ProbeQuestion struct {
+	Change string        `json:"change"`
+	Within time.Duration `json:"within"` // nanoseconds
+}
+
+// ProbeAnswer tells which pairs' probes came, decrypted by the new inbound SAs.
+type ProbeAnswer struct {
+	Seen    []Seen `json:"seen"`
+	Missing []Seen `json:"missing,omitempty"`
+}
+
+// Seen is about one lane of a pair.
+type Seen struct {
+	Tunnel    string     `json:"tunnel"`
+	Remote    netip.Addr `json:"remote"`
+	RequestID uint32     `json:"request_id"`
+	Packets   uint64     `json:"packets"`
+	Why       string     `json:"why,omitempty"` // nothing was seen, or cannot be sent
+}
+
+// Progress is how far a host has come.
+type Progress struct {
+	Change  string        `json:"change,omitempty"` // the last change
+	Kind    Kind          `json:"kind,omitempty"`
+	Stage   Stage         `json:"stage,omitempty"`
+	Left    time.Duration `json:"left,omitempty"` // until it is undone; nanoseconds
+	Problem string        `json:"problem,omitempty"`
+}

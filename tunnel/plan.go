@@ -1,0 +1,88 @@
+package tunnel
+
+import (
+	"net/netip"
+
+	"espalier/config"
+	"espalier/ipsec"
+)
+
+// Plan is what is to change on some hosts.
+type Plan struct {
+	Hosts []Host
+	Pairs []Pair // in the order of the file; behind them those that are to go
+}
+
+// Host is a machine (a network namespace) of a plan, once, however many addresses of it take part.
+type Host struct {
+	Name  string // for people: the ssh destination, or the name of this host
+	Facts *Facts
+}
+
+// Action is what is to become of a pair.
+type Action string
+
+const (
+	Keep    Action = "keep"    // everything is as the file says
+	Create  Action = "create"  // there is nothing of it yet
+	Adjust  Action = "adjust"  // policies change, SAs stay
+	Replace Action = "replace" // new SAs take the place of those that are there
+	Remove  Action = "remove"  // it is no longer in the file
+)
+
+// Pair is two hosts of a tunnel.
+type Pair struct {
+	Tunnel  string         // name
+	Of      *config.Tunnel // nil if it is no longer in the file
+	Action  Action
+	Why     []string // what differs from what is there, in words
+	Choices []Choice // what was left open in the file
+	Ends    [2]End   // the file's A, B
+}
+
+// Choice is a setting that was chosen here, and why.
+type Choice struct {
+	Setting string `json:"setting"` // "offload", "esn", "window", "engine", "sas"
+	Value   string `json:"value"`
+	Why     string `json:"why"`
+}
+
+// End is one host's side of a pair.
+type End struct {
+	Host          int    // in Plan.Hosts
+	Engine        string // "kernel", or "unix:PATH" of a userspace device
+	Device        string // network device that has Local
+	Local, Remote netip.Addr
+	// Outbound and Inbound are the SAs it is to get: Outbound[i] of one end and Inbound[i] of the
+	// other are the same SA. They have neither SPI nor key before Fill. Empty if SAs stay.
+	Outbound, Inbound []SA
+	// Policies are all the pair is to have here, in their order, with processing that is required.
+	Policies []Policy
+	// Gone are the policies that it has here, and is not to have any more.
+	Gone []Policy
+	// Old are SAs that are deleted once the new ones carry the traffic.
+	Old []SAID
+}
+
+// SA is an SA with what only Linux has words for.
+type SA struct {
+	ipsec.SA
+	Mark, OutputMark config.Mark
+	IfID             uint32
+	CPU              *uint32 // only packets that this CPU (the device: this queue) sends; nil: any
+}
+
+// SAID names an SA that is there.
+type SAID struct {
+	ipsec.SAID
+	Src  netip.Addr  `json:"src"`
+	Mark config.Mark `json:"mark,omitzero"`
+}
+
+// Policy is a policy with what only Linux has words for.
+type Policy struct {
+	ipsec.Policy
+	Mark    config.Mark
+	IfID    uint32
+	Offload ipsec.Offload // packet offload of the policy
+}
