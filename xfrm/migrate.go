@@ -71,6 +71,9 @@ func EncodeMigration(m *Migration) ([]byte, error) {
 		p.bytes(attrMigrate, moves)
 	}
 	putMarkIfID(&p, m.ID.Mark, m.ID.IfID)
+	if err := putSecCtx(&p, m.ID.SecCtx); err != nil {
+		return nil, err
+	}
 	putOffload(&p, m.Offload)
 	return p, nil
 }
