@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"iter"
 	"net/netip"
 
 	"espalier/config"
@@ -15,7 +16,9 @@ type Plan struct {
 
 // Host is a machine (a network namespace) of a plan, once, however many addresses of it take part.
 type Host struct {
-	Name  string // for people: the ssh destination, or the name of this host
+	Name string // for people: the ssh destination, or the name of this host
+	// SSH is how it is reached, as the file says; the zero value is the host that commands are given on.
+	SSH   config.SSH
 	Facts *Facts
 }
 
@@ -30,6 +33,30 @@ const (
 	Remove  Action = "remove"  // it is no longer in the file
 )
 
+// Changes reports whether there is anything to do.
+func (p *Plan) Changes() bool {
+	for i := range p.Pairs {
+		if p.Pairs[i].Action != Keep {
+			return true
+		}
+	}
+	return false
+}
+
+// EndsOf are a host's ends of the pairs that change, in the order of the plan.
+func (p *Plan) EndsOf(host int) iter.Seq2[*End, *Pair] {
+	return func(yield func(*End, *Pair) bool) {
+		for i := range p.Pairs {
+			pair := &p.Pairs[i]
+			for j := range pair.Ends {
+				if e := &pair.Ends[j]; pair.Action != Keep && e.Host == host && e.Local.IsValid() && !yield(e, pair) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Pair is two hosts of a tunnel.
 type Pair struct {
 	Tunnel  string         // name
@@ -37,6 +64,7 @@ type Pair struct {
 	Action  Action
 	Why     []string // what differs from what is there, in words
 	Choices []Choice // what was left open in the file
+	Rotate  Rotation // when its SAs are due to be replaced
 	Ends    [2]End   // the file's A, B
 }
 
@@ -47,7 +75,8 @@ type Choice struct {
 	Why     string `json:"why"`
 }
 
-// End is one host's side of a pair.
+// End is one host's side of a pair. One whose Local is not valid does not exist: a pair that is to
+// be removed may be left on one host only.
 type End struct {
 	Host          int    // in Plan.Hosts
 	Engine        string // "kernel", or "unix:PATH" of a userspace device

@@ -43,6 +43,11 @@ const (
 	Undone    Stage = "undone"    // the old generation sends; new inbound SAs linger
 )
 
+// FactsQuestion asks what a host is and has.
+type FactsQuestion struct {
+	SAD string `json:"sad,omitempty"` // as --sad: only this engine counts. "" and auto: all there are
+}
+
 // Question names the change it is about.
 type Question struct {
 	Change string `json:"change"` // random, of the coordinator
