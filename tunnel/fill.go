@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 
 	"espalier/ipsec"
 )
@@ -63,7 +62,7 @@ func (p *Pair) Fill(random io.Reader, taken Taken) error {
 			return fmt.Errorf("tunnel %s: %d SAs from %s, and %d for them", p.Tunnel, len(out), p.Ends[e].Local, len(in))
 		}
 		for i := range out {
-			spi, err := freshSPI(random, out[i].Dst, taken)
+			spi, err := freshSPI(random, &out[i], uint32(p.Ends[1-e].Queues), taken)
 			if err != nil {
 				return err
 			}
@@ -82,14 +81,26 @@ func (p *Pair) Fill(random io.Reader, taken Taken) error {
 // saltBytes behind an AES-GCM key (RFC 4106 §8.1).
 const saltBytes = 4
 
-func freshSPI(random io.Reader, dst netip.Addr, taken Taken) (ipsec.SPI, error) {
+// freshSPI is one that is not taken. A userspace device gives the packets of an SA to the queue that
+// is the SPI modulo their number, and what answers them is sent by that queue: so the SA of queue n,
+// or with one SA for all a number that both directions and all generations share, has an SPI of that
+// residue.
+func freshSPI(random io.Reader, sa *SA, queues uint32, taken Taken) (ipsec.SPI, error) {
+	n := sa.RequestID
+	if sa.CPU != nil {
+		n = *sa.CPU
+	}
 	const tries = 1000 // of 2³² SPIs hardly any are taken
 	for range tries {
 		var b [4]byte
 		if _, err := io.ReadFull(random, b[:]); err != nil {
 			return 0, fmt.Errorf("make an SPI: %w", err)
 		}
-		id := ipsec.SAID{Dst: dst, SPI: ipsec.SPI(binary.BigEndian.Uint32(b[:]))}
+		spi := binary.BigEndian.Uint32(b[:])
+		if queues > 1 {
+			spi = spi - spi%queues + n%queues
+		}
+		id := ipsec.SAID{Dst: sa.Dst, SPI: ipsec.SPI(spi)}
 		if id.SPI >= lowestSPI && !taken[id] {
 			taken[id] = true
 			return id.SPI, nil

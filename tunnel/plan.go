@@ -64,6 +64,7 @@ type Pair struct {
 	Action  Action
 	Why     []string // what differs from what is there, in words
 	Choices []Choice // what was left open in the file
+	Notes   []string // what traffic will see
 	Rotate  Rotation // when its SAs are due to be replaced
 	Ends    [2]End   // the file's A, B
 }
@@ -82,6 +83,9 @@ type End struct {
 	Engine        string // "kernel", or "unix:PATH" of a userspace device
 	Device        string // network device that has Local
 	Local, Remote netip.Addr
+	// Queues of the userspace device, which an inbound SA's packets are spread over by its SPI; 0: of
+	// the kernel, which does not look at it.
+	Queues int
 	// Outbound and Inbound are the SAs it is to get: Outbound[i] of one end and Inbound[i] of the
 	// other are the same SA. They have neither SPI nor key before Fill. Empty if SAs stay.
 	Outbound, Inbound []SA

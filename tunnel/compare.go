@@ -1,0 +1,380 @@
+package tunnel
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"espalier/config"
+	"espalier/ipsec"
+)
+
+// policyAt is what a policy is known by.
+type policyAt struct {
+	host   int
+	engine string
+	sel    ipsec.Selector
+	dir    ipsec.Direction
+	mark   config.Mark
+	ifID   uint32
+}
+
+func at(host int, engine string, p *Policy) policyAt {
+	return policyAt{host, engine, p.Selector, p.Direction, p.Mark, p.IfID}
+}
+
+// index notes who owns which policies.
+func (m *maker) index() {
+	for i := range m.plan.Hosts {
+		facts := m.plan.Hosts[i].Facts
+		for j := range facts.Owned {
+			o := &facts.Owned[j]
+			for k := range o.Policies {
+				m.owners[at(m.first(i), o.Engine, &o.Policies[k])] = o
+			}
+		}
+	}
+}
+
+// claim notes the policies of a pair, and leaves those out that an earlier one has already: two
+// tunnels between the same hosts bypass the same neighbour discovery.
+func (m *maker) claim(p *Pair) {
+	for i := range p.Ends {
+		e := &p.Ends[i]
+		e.Policies = slices.DeleteFunc(e.Policies, func(policy Policy) bool {
+			id := at(e.Host, e.Engine, &policy)
+			again := m.wanted[id]
+			m.wanted[id] = true
+			return again
+		})
+	}
+}
+
+// owned is what a host has of a pair.
+func (m *maker) owned(host int, tunnel string, local, remote netip.Addr) *Owned {
+	owned := m.plan.Hosts[host].Facts.Owned
+	for i := range owned {
+		if o := &owned[i]; o.Tunnel == tunnel && o.Local == local && o.Remote == remote {
+			return o
+		}
+	}
+	return nil
+}
+
+// compare finds out what is to become of a pair, from what both ends have.
+func (m *maker) compare(p *Pair) {
+	var had [2]*Owned
+	var live [2]*Engine
+	there := false
+	for i := range p.Ends {
+		e := &p.Ends[i]
+		facts := m.plan.Hosts[e.Host].Facts
+		live[i] = facts.Engine(e.Engine)
+		had[i] = m.owned(e.Host, p.Tunnel, e.Local, e.Remote)
+		if !m.mine(p, e, had[i], live[i]) {
+			return
+		}
+		e.Old = oldSAs(live[i], e, had[i])
+		there = there || had[i] != nil || len(e.Old) > 0
+	}
+	sas, policies := p.differentSAs(m, &had, &live), p.differentPolicies(m, &had, &live)
+	p.Why = slices.Concat(sas, policies)
+	switch {
+	case !there:
+		p.Action, p.Why = Create, nil
+	case len(sas) > 0:
+		p.Action = Replace
+		if len(p.Ends[0].Old) == 0 && len(p.Ends[1].Old) == 0 {
+			p.Action = Create
+		}
+	case len(policies) > 0:
+		p.Action = Adjust
+	default:
+		p.Action = Keep
+	}
+	m.rotate(p, &had, len(policies) > 0)
+	if p.Action == Keep || p.Action == Adjust {
+		for i := range p.Ends {
+			p.Ends[i].Outbound, p.Ends[i].Inbound, p.Ends[i].Old = nil, nil, nil
+		}
+	}
+}
+
+// rotate makes of a comparison what a rotation is: new SAs, and nothing that the hosts have not
+// been set up for.
+func (m *maker) rotate(p *Pair, had *[2]*Owned, policies bool) {
+	if m.opt.Kind != Rotate {
+		return
+	}
+	if had[0] == nil && had[1] == nil {
+		m.problem(p.Of.Place("name"), fmt.Sprintf("tunnel %s is not set up between %s and %s", p.Tunnel, p.Ends[0].Local, p.Ends[1].Local), "espalier apply sets it up")
+		return
+	}
+	for i := range p.Ends {
+		if had[i] != nil && !samePolicies(had[i].Policies, p.Ends[i].Policies) {
+			m.problem(p.Of.Place("name"), fmt.Sprintf("tunnel %s was set up on %s for other traffic than the file has now", p.Tunnel, m.name(p.Ends[i].Host)), "espalier apply changes it")
+			return
+		}
+	}
+	if m.opt.Only != nil && !m.opt.Only(p) {
+		p.Action, p.Why = Keep, nil
+		return
+	}
+	if p.Action == Keep || p.Action == Adjust {
+		p.Action = Replace
+		if !policies {
+			p.Why = []string{"rotation"}
+		}
+	}
+}
+
+// mine reports whether what is there of an end is this file's, or nobody's, or is taken over. If not,
+// that was told.
+func (m *maker) mine(p *Pair, e *End, had *Owned, live *Engine) bool {
+	if m.opt.Adopt {
+		return true
+	}
+	const adopt = "take it down there, or apply with --adopt to take it over"
+	if had != nil && had.Origin != m.opt.Origin {
+		m.problem(p.Of.Place("name"), fmt.Sprintf("%s has tunnel %s from %s already", m.name(e.Host), p.Tunnel, had.Origin), adopt)
+		return false
+	}
+	for i := range e.Policies {
+		policy := &e.Policies[i]
+		there := live.policy(policy)
+		if there == nil {
+			continue
+		}
+		owner := m.owners[at(e.Host, e.Engine, policy)]
+		what := fmt.Sprintf("%s of %s has a policy %s %s", live.words(), m.name(e.Host), policy.Direction, policy.Selector)
+		switch {
+		case owner == nil:
+			m.problem(p.Of.Place("name"), what+" that is not espalier's", "delete it, or apply with --adopt to take it over")
+		case owner.Origin != m.opt.Origin:
+			m.problem(p.Of.Place("name"), fmt.Sprintf("%s for tunnel %s of %s", what, owner.Tunnel, owner.Origin), adopt)
+		default:
+			continue
+		}
+		return false
+	}
+	return true
+}
+
+// policy that is there with the identity of p; nil if none is.
+func (e *Engine) policy(p *Policy) *LivePolicy {
+	for i := range e.Policies {
+		l := &e.Policies[i]
+		if l.Selector == p.Selector && l.Direction == p.Direction && l.Mark == p.Mark && l.IfID == p.IfID {
+			return l
+		}
+	}
+	return nil
+}
+
+func (e *Engine) sa(id SAID) *LiveSA {
+	for i := range e.SAs {
+		if e.SAs[i].SAID == id {
+			return &e.SAs[i]
+		}
+	}
+	return nil
+}
+
+// oldSAs are all that an end has for the pair: those that it owns, and those between the two addresses
+// with a request id of the pair's, which nobody else would choose.
+func oldSAs(e *Engine, end *End, had *Owned) (old []SAID) {
+	ours := map[uint32]bool{}
+	note := func(policies []Policy) {
+		for i := range policies {
+			for _, p := range policies[i].Processing {
+				ours[p.RequestID] = true
+			}
+		}
+	}
+	note(end.Policies)
+	owned := map[SAID]bool{}
+	if had != nil {
+		note(had.Policies)
+		for _, id := range slices.Concat(had.Outbound, had.Inbound) {
+			owned[id] = true
+		}
+	}
+	for i := range e.SAs {
+		sa := &e.SAs[i]
+		between := sa.Src == end.Local && sa.Dst == end.Remote || sa.Src == end.Remote && sa.Dst == end.Local
+		if owned[sa.SAID] || between && ours[sa.RequestID] {
+			old = append(old, sa.SAID)
+		}
+	}
+	return old
+}
+
+// differentSAs says why the SAs that are there cannot stay.
+func (p *Pair) differentSAs(m *maker, had *[2]*Owned, live *[2]*Engine) (whys []string) {
+	for i := range p.Ends {
+		sender, receiver := &p.Ends[i], &p.Ends[1-i]
+		from, to := m.name(sender.Host), m.name(receiver.Host)
+		if had[i] == nil {
+			whys = append(whys, "it is not set up on "+from)
+			continue
+		}
+		if had[1-i] == nil {
+			continue // said in the other turn
+		}
+		out, in := had[i].Outbound, had[1-i].Inbound
+		if len(out) == 0 && len(in) == 0 {
+			whys = append(whys, fmt.Sprintf("there are no SAs from %s to %s", from, to))
+			continue
+		}
+		if len(out) != len(sender.Outbound) || len(in) != len(receiver.Inbound) {
+			whys = append(whys, fmt.Sprintf("%d SAs from %s to %s, not %d", len(out), from, to, len(sender.Outbound)))
+			continue
+		}
+		for k := range out {
+			sent, received := live[i].sa(out[k]), live[1-i].sa(in[k])
+			why := ""
+			switch {
+			case sent == nil:
+				why = fmt.Sprintf("SA %s is gone from %s", out[k].SAID, from)
+			case received == nil:
+				why = fmt.Sprintf("SA %s is gone from %s", in[k].SAID, to)
+			case out[k].SAID != in[k].SAID:
+				why = fmt.Sprintf("%s sends by SA %s, which %s does not have", from, out[k].SAID, to)
+			default:
+				if why = sent.differs(&sender.Outbound[k], p.Of); why != "" {
+					why += " on " + from
+				} else if why = received.differs(&receiver.Inbound[k], p.Of); why != "" {
+					why += " on " + to
+				}
+			}
+			if why != "" {
+				whys = append(whys, why)
+				break
+			}
+		}
+	}
+	return whys
+}
+
+// differs says in what an SA is not what is wanted, "" if in nothing. NICs that did not take an SA
+// did so without a word: that is no reason to give them another, unless they have to.
+func (l *LiveSA) differs(want *SA, t *config.Tunnel) string {
+	offload := func(o ipsec.Offload) string {
+		if o.Mode == ipsec.NoOffload {
+			return "offload no"
+		}
+		return fmt.Sprintf("offload %s to device %d", o.Mode, o.Interface)
+	}
+	is := func(what string, is, wanted any) string { return fmt.Sprintf("%s %v, not %v", what, is, wanted) }
+	silently := want.Offload.Mode == ipsec.CryptoOffload && l.Offload.Mode == ipsec.NoOffload && t.Offload != config.RequireOffload
+	switch {
+	case l.Other:
+		return "an SA that espalier did not make"
+	case l.Larval:
+		return "an SA that is being negotiated"
+	case l.Mode != want.Mode:
+		return is("mode", l.Mode, want.Mode)
+	case l.Direction != want.Direction:
+		return is("direction", l.Direction, want.Direction)
+	case l.RequestID != want.RequestID:
+		return is("reqid", l.RequestID, want.RequestID)
+	case l.KeyBits != uint32(t.KeySize):
+		return is("a key of bits", l.KeyBits, t.KeySize)
+	case l.ICVBits != uint32(want.ICVBits):
+		return is("an ICV of bits", l.ICVBits, want.ICVBits)
+	case l.ESN != want.ESN:
+		return is("ESN", l.ESN, want.ESN)
+	case l.Window != want.Window:
+		return is("window", l.Window, want.Window)
+	case !equal(l.Encap, want.Encap):
+		return "another UDP encapsulation"
+	case l.Selector != want.Selector:
+		return "a selector of its own"
+	case l.Offload != want.Offload && !silently:
+		return offload(l.Offload) + ", not " + offload(want.Offload)
+	case l.Limits != want.Limits:
+		return "another lifetime"
+	case l.Mark != want.Mark:
+		return is("mark", l.Mark, want.Mark)
+	case l.OutputMark != want.OutputMark:
+		return is("output-mark", l.OutputMark, want.OutputMark)
+	case l.IfID != want.IfID:
+		return is("if_id", l.IfID, want.IfID)
+	case !equal(l.CPU, want.CPU):
+		return "another CPU"
+	}
+	return ""
+}
+
+// equal compares what may not be there.
+func equal[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// differentPolicies says what of the policies is to change, and notes those that are Gone.
+func (p *Pair) differentPolicies(m *maker, had *[2]*Owned, live *[2]*Engine) (whys []string) {
+	for i := range p.Ends {
+		e := &p.Ends[i]
+		host := m.name(e.Host)
+		missing, different := 0, 0
+		for j := range e.Policies {
+			want := &e.Policies[j]
+			switch there := live[i].policy(want); {
+			case there == nil:
+				missing++
+			case there.Other || !samePolicy(&there.Policy, want):
+				different++
+			}
+		}
+		if had[i] != nil {
+			e.Gone = m.gone(e.Host, had[i], live[i])
+			if !samePolicies(had[i].Policies, e.Policies) && missing+different+len(e.Gone) == 0 {
+				whys = append(whys, "policies were not noted on "+host)
+			}
+			if had[i].Rotate != p.Rotate {
+				whys = append(whys, "it is rotated at other times")
+			}
+		}
+		for _, n := range []struct {
+			count int
+			what  string
+		}{{missing, "missing on"}, {different, "different on"}, {len(e.Gone), "too many on"}} {
+			if n.count > 0 {
+				whys = append(whys, fmt.Sprintf("%d policies %s %s", n.count, n.what, host))
+			}
+		}
+	}
+	return slices.Compact(whys)
+}
+
+// gone are the policies of a pair that are there and are not wanted any more, by no pair.
+func (m *maker) gone(host int, had *Owned, live *Engine) (gone []Policy) {
+	for i := range had.Policies {
+		p := &had.Policies[i]
+		if !m.wanted[at(host, had.Engine, p)] && (live == nil || live.policy(p) != nil) {
+			gone = append(gone, *p)
+		}
+	}
+	return gone
+}
+
+// samePolicy compares what is set of a policy, not what an SPD adds.
+func samePolicy(a, b *Policy) bool {
+	return a.Selector == b.Selector && a.Direction == b.Direction && a.Priority == b.Priority && a.Action == b.Action &&
+		slices.Equal(a.Processing, b.Processing) && a.Limits == b.Limits && a.Mark == b.Mark && a.IfID == b.IfID && a.Offload == b.Offload
+}
+
+// samePolicies compares two lists in any order.
+func samePolicies(a, b []Policy) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	all := make(map[policyAt]*Policy, len(a))
+	for i := range a {
+		all[at(0, "", &a[i])] = &a[i]
+	}
+	for i := range b {
+		if was := all[at(0, "", &b[i])]; was == nil || !samePolicy(was, &b[i]) {
+			return false
+		}
+	}
+	return true
+}
