@@ -1,0 +1,103 @@
+package boot
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Place is where a network namespace of this host keeps what lasts.
+type Place struct {
+	Dir   string // of the state of this network namespace; it is made when needed
+	Units string // where units go; "": nowhere, and Why says why not
+	Why   string
+	// Namespace is the file of the network namespace, for units; "" for the initial one.
+	Namespace string
+	// Systemd tells that it runs, so that units can be started now.
+	Systemd bool
+	// Program is the espalier that units and holders run; "": this one, or a copy of it in Dir if it
+	// would not stay where it is.
+	Program string
+	// Environment are the settings, NAME=VALUE, that the commands in units depend on.
+	Environment []string
+}
+
+const (
+	unitDirVariable  = "ESPALIER_UNIT_DIR"
+	stateDirVariable = "ESPALIER_STATE_DIR"
+	systemUnits      = "/etc/systemd/system"
+	systemdRuns      = "/run/systemd/system"
+	namedNamespaces  = "/run/netns"
+)
+
+// Find tells where the network namespace of the calling thread keeps what lasts, if its state is in
+// dir. Units go to ESPALIER_UNIT_DIR, else, if ESPALIER_STATE_DIR is set, to units in that, else to
+// /etc/systemd/system if it exists.
+func Find(dir string) (*Place, error) {
+	p := &Place{Dir: dir}
+	initial, name, err := findNamespace()
+	if err != nil {
+		return nil, err
+	}
+	state := os.Getenv(stateDirVariable)
+	if state != "" {
+		p.Environment = []string{stateDirVariable + "=" + state}
+	}
+	p.Units = os.Getenv(unitDirVariable)
+	given := p.Units != ""
+	if !given && state != "" {
+		p.Units, given = filepath.Join(state, "units"), true
+	}
+	if !initial {
+		p.Namespace = name
+		switch {
+		case !given:
+			p.Units, p.Why = "", "this is not the host's own network namespace: units would need a directory of their own, "+unitDirVariable
+		case name == "":
+			p.Units, p.Why = "", "this network namespace has no name: units could not find it"
+		}
+		return p, nil
+	}
+	if p.Units == "" {
+		if _, err := os.Stat(systemUnits); err != nil {
+			p.Why = "this host has no systemd: run `espalier boot` before its network comes up"
+			return p, nil
+		}
+		p.Units = systemUnits
+	}
+	_, err = os.Stat(systemdRuns)
+	p.Systemd = err == nil && p.Units == systemUnits
+	return p, nil
+}
+
+// findNamespace tells whether the thread is in the initial network namespace, else the file that names
+// the one it is in.
+func findNamespace() (initial bool, name string, err error) {
+	var own, first unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		return false, "", fmt.Errorf("find out the network namespace: %w", err)
+	}
+	if err := unix.Stat("/proc/1/ns/net", &first); err == nil && own.Ino == first.Ino {
+		return true, "", nil
+	}
+	names, err := os.ReadDir(namedNamespaces)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, "", err
+	}
+	for _, n := range names {
+		var st unix.Stat_t
+		path := filepath.Join(namedNamespaces, n.Name())
+		if unix.Stat(path, &st) == nil && st.Ino == own.Ino && st.Dev == own.Dev {
+			return false, path, nil
+		}
+	}
+	return false, "", nil
+}
+
+// Can reports whether this place can have units, the timer among them; if not, why says so, and what to
+// do instead.
+func (p *Place) Can() (ok bool, why string) { return p.Units != "", cmp.Or(p.Why, "") }
