@@ -16,8 +16,14 @@ import (
 
 // Options of a connection. The zero value uses the user's configuration, and the login's rights.
 type Options struct {
-	SSH     string        // the program; "" is ssh, in PATH
-	Config  string        // a file instead of ~/.ssh/config (ssh -F)
+	SSH    string // the program; "" is ssh, in PATH
+	Config string // a file instead of ~/.ssh/config (ssh -F)
+	// Port, Identity and Jump are ssh's -p, -i (the path of a key) and -J; zero values leave them to the
+	// configuration.
+	Port     uint16
+	Identity string
+	Jump     string
+
 	Root    Root          // "" is AsLogin
 	Connect time.Duration // to reach the host; 0 is 10 s
 	Stderr  io.Writer     // gets what the far side says besides answers, the host's name before each line; nil: nobody

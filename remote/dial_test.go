@@ -268,8 +268,8 @@ func TestArguments(t *testing.T) {
 			t.Errorf("not for every shell: %s", inner)
 		}
 	}
-	args := strings.Join(sshArguments("db2", "command", Options{Config: "f", Fresh: true}, false), " ")
-	for _, want := range []string{"-F f", "BatchMode=yes", "ConnectTimeout=10", "ClearAllForwardings=yes", "ControlPath=none", "-- db2 command"} {
+	args := strings.Join(sshArguments("db2", "command", Options{Config: "f", Fresh: true, Port: 2222, Identity: "~/k", Jump: "bastion"}, false), " ")
+	for _, want := range []string{"-F f", "BatchMode=yes", "ConnectTimeout=10", "ClearAllForwardings=yes", "ControlPath=none", "-p 2222", "-i ~/k", "-J bastion", "-- db2 command"} {
 		if !strings.Contains(args, want) {
 			t.Errorf("no %q: %s", want, args)
 		}

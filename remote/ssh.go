@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +44,15 @@ func sshArguments(dest, command string, opt Options, prompts bool) []string {
 	}
 	if !prompts {
 		args = append(args, "-o", "BatchMode=yes")
+	}
+	if opt.Port != 0 {
+		args = append(args, "-p", strconv.Itoa(int(opt.Port)))
+	}
+	if opt.Identity != "" {
+		args = append(args, "-i", opt.Identity)
+	}
+	if opt.Jump != "" {
+		args = append(args, "-J", opt.Jump)
 	}
 	if opt.Fresh {
 		args = append(args, "-o", "ControlPath=none")
