@@ -35,8 +35,8 @@ func (e *Engine) lacks(t *config.Tunnel) (lacks []lack) {
 	if setting := t.KernelOnly(); userspace && setting != "" {
 		add(settingOf(setting), setting+" is the kernel's", "write engine: kernel, or leave it out")
 	}
-	if e.ESP.Can == No {
-		add("engine", reason("does no ESP", e.ESP), "")
+	if esp := e.esp(t); esp.Can == No {
+		add("engine", reason("does no ESP", esp), "")
 		return lacks
 	}
 	if t.ESN == config.On && e.ESN.Can == No {
@@ -56,6 +56,14 @@ func (e *Engine) lacks(t *config.Tunnel) (lacks []lack) {
 		add("sas", fmt.Sprintf("has %d %s, so that %d SAs are of no use", e.Lanes, e.lanesAre(), t.SAs.Count), fmt.Sprintf("write up to %d, or auto", e.mostSAs()))
 	}
 	return lacks
+}
+
+// esp is whether it does ESP in the family of a tunnel's hosts.
+func (e *Engine) esp(t *config.Tunnel) Answer {
+	if t.Hosts[0].Address.Is6() {
+		return e.ESP6
+	}
+	return e.ESP
 }
 
 // lanesAre is what an engine has several of.

@@ -87,8 +87,10 @@ func (m *maker) compare(p *Pair) {
 		if len(p.Ends[0].Old) == 0 && len(p.Ends[1].Old) == 0 {
 			p.Action = Create
 		}
-	case len(policies) > 0:
+	case len(policies) > 0 && p.noted(&had):
 		p.Action = Adjust
+	case len(policies) > 0:
+		p.Action = Replace
 	default:
 		p.Action = Keep
 	}
@@ -98,6 +100,17 @@ func (m *maker) compare(p *Pair) {
 			p.Ends[i].Outbound, p.Ends[i].Inbound, p.Ends[i].Old = nil, nil, nil
 		}
 	}
+}
+
+// noted reports whether both hosts were set up for the very policies that are wanted: then it does not
+// matter to the other one that some are put back. Otherwise new SAs show that both have the new ones.
+func (p *Pair) noted(had *[2]*Owned) bool {
+	for i := range p.Ends {
+		if had[i] == nil || !samePolicies(had[i].Policies, p.Ends[i].Policies) {
+			return false
+		}
+	}
+	return true
 }
 
 // rotate makes of a comparison what a rotation is: new SAs, and nothing that the hosts have not
@@ -202,7 +215,7 @@ func oldSAs(e *Engine, end *End, had *Owned) (old []SAID) {
 	for i := range e.SAs {
 		sa := &e.SAs[i]
 		between := sa.Src == end.Local && sa.Dst == end.Remote || sa.Src == end.Remote && sa.Dst == end.Local
-		if owned[sa.SAID] || between && ours[sa.RequestID] {
+		if !sa.Lingering && (owned[sa.SAID] || between && ours[sa.RequestID]) {
 			old = append(old, sa.SAID)
 		}
 	}

@@ -76,7 +76,8 @@ const (
 type Engine struct {
 	Name   string `json:"name"`             // "kernel", or "unix:PATH" of a userspace device's socket
 	Device string `json:"device,omitempty"` // that a userspace device does ESP for; "" is the kernel's, for all
-	ESP    Answer `json:"esp"`              // whether it does ESP with AES-GCM
+	ESP    Answer `json:"esp"`              // whether it does ESP with AES-GCM, over IPv4
+	ESP6   Answer `json:"esp6"`             // the same over IPv6
 	ESN    Answer `json:"esn"`
 	UDP    Answer `json:"udp"` // ESP in UDP
 	// Direction is whether it knows SAs of one direction (Linux XFRMA_SA_DIR): outbound ones then
@@ -110,8 +111,9 @@ type LiveSA struct {
 	OutputMark config.Mark     `json:"output_mark,omitzero"`
 	IfID       uint32          `json:"if_id,omitempty"`
 	CPU        *uint32         `json:"cpu,omitempty"`
-	Other      bool            `json:"other,omitempty"` // there is more to it, which espalier never sets
-	Sent       uint64          `json:"sent"`            // last sequence number
+	Other      bool            `json:"other,omitempty"`     // there is more to it, which espalier never sets
+	Lingering  bool            `json:"lingering,omitempty"` // it is left from an undone change, and goes by itself
+	Sent       uint64          `json:"sent"`                // last sequence number
 	Added      time.Time       `json:"added,omitzero"`
 }
 

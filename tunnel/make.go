@@ -28,6 +28,8 @@ type Options struct {
 	Origin string
 	// Adopt takes over policies and pairs that are somebody else's, instead of refusing them.
 	Adopt bool
+	// Here is the host that commands are given on, which has the timer; nil: one of those of the plan.
+	Here *Facts
 	// Only chooses the pairs that are rotated; nil: all.
 	Only func(*Pair) bool
 }

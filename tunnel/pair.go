@@ -11,7 +11,7 @@ import (
 // pair plans what two hosts of a tunnel are to have. false: it cannot be had, and that was told.
 func (m *maker) pair(t *config.Tunnel, p *config.Pair, a, b *place) (Pair, bool) {
 	sides := [2]side{{place: a, name: m.name(a.host), of: p.A}, {place: b, name: m.name(b.host), of: p.B}}
-	pair := Pair{Tunnel: t.Name, Of: t}
+	pair := Pair{Tunnel: t.Name, Of: t, Adopt: m.opt.Adopt}
 	var engines, offloads, windows, sas [2]string
 	ok := true
 	for i := range sides {

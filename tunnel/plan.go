@@ -62,6 +62,7 @@ type Pair struct {
 	Tunnel  string         // name
 	Of      *config.Tunnel // nil if it is no longer in the file
 	Action  Action
+	Adopt   bool     // what is there and nobody's is taken over
 	Why     []string // what differs from what is there, in words
 	Choices []Choice // what was left open in the file
 	Notes   []string // what traffic will see

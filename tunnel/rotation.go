@@ -70,7 +70,7 @@ func (m *maker) rotation(t *config.Tunnel, p *Pair, sides *[2]side, esn bool) (r
 		}
 		return r, false
 	}
-	if !m.timer(t, sides, esn) {
+	if !m.timer(t, esn) {
 		return r, false
 	}
 	if why != "as the file says" {
@@ -81,24 +81,18 @@ func (m *maker) rotation(t *config.Tunnel, p *Pair, sides *[2]side, esn bool) (r
 
 // timer reports whether somebody will rotate the SAs. Without, those without ESN would end while
 // nobody looks, and that is told.
-func (m *maker) timer(t *config.Tunnel, sides *[2]side, esn bool) bool {
+func (m *maker) timer(t *config.Tunnel, esn bool) bool {
+	here := m.opt.Here
 	for i := range m.plan.Hosts {
-		if m.plan.Hosts[i].SSH == (config.SSH{}) && m.plan.Hosts[i].Facts.Timer.Can != No {
-			return true
+		if here == nil && m.plan.Hosts[i].SSH == (config.SSH{}) {
+			here = m.plan.Hosts[i].Facts
 		}
 	}
-	why := ""
-	for i := range sides {
-		answer := sides[i].facts.Timer
-		if answer.Can != No {
-			return true
-		}
-		why = fmt.Sprintf("on %s %s", sides[i].name, answer.Why)
-	}
-	if esn {
+	if esn || here == nil || here.Timer.Can != No {
 		return true
 	}
-	m.problem(t.Place("esn"), fmt.Sprintf("without ESN sequence numbers end, and nobody would rotate the SAs: no timer can be installed (%s)", why), "write esn: on")
+	why := reason("no timer can be installed here", here.Timer)
+	m.problem(t.Place("esn"), "without ESN sequence numbers end, and nobody would rotate the SAs: "+why, "write esn: on")
 	return false
 }
 

@@ -79,6 +79,7 @@ type PairEnd struct {
 	Policies [][]byte        `json:"policies,omitempty"` // NEWPOLICY payloads: all the pair is to have
 	Gone     [][]byte        `json:"gone,omitempty"`     // NEWPOLICY payloads: those to be deleted
 	Rotate   tunnel.Rotation `json:"rotate,omitzero"`    // when these SAs are due to be replaced
+	Adopt    bool            `json:"adopt,omitempty"`    // what is out there and nobody's may be taken over
 }
 
 // SAsQuestion gives SAs to add. Keys are in them.

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/dataplane"
+	"espalier/xfrm/client"
 	"espalier/xfrm/server"
 )
 
@@ -55,12 +56,12 @@ It prints "ready unix:PATH" once it takes commands, and runs until SIGINT or SIG
 			if err := needRoot("a device changes routes, nftables and raw sockets"); err != nil {
 				return err
 			}
-			dir, err := socketDir()
+			dir, err := client.SocketDir()
 			if err != nil {
 				return err
 			}
 			if listen == "" {
-				listen = filepath.Join(dir, cfg.Underlay+socketSuffix)
+				listen = filepath.Join(dir, cfg.Underlay+client.SocketSuffix)
 			}
 			// Wherever the socket is: --release must find it.
 			cfg.StateDir = dir

@@ -15,6 +15,7 @@ import (
 	"espalier/internal/bundle"
 	"espalier/probe"
 	"espalier/xfrm"
+	"espalier/xfrm/client"
 )
 
 // doctorBundle is --bundle of the doctor's.
@@ -84,10 +85,10 @@ func bundleAbout() string {
 // namespace.
 func addDatabases(ctx context.Context, b *bundle.Bundle) {
 	addDatabase(ctx, b, sadChoice{}, "ipsec/kernel")
-	dir, err := socketDir()
+	dir, err := client.SocketDir()
 	sockets := map[string]string{}
 	if err == nil {
-		sockets, err = deviceSockets(dir)
+		sockets, err = client.DeviceSockets(dir)
 	}
 	if err != nil {
 		b.Missing("userspace devices", err)

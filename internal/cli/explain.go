@@ -13,6 +13,7 @@ import (
 	"espalier/dataplane"
 	"espalier/internal/xfrmstat"
 	"espalier/ipsec"
+	"espalier/xfrm/client"
 )
 
 const explainLong = `Explain counters of /proc/net/xfrm_stat, and reasons for which a userspace device drops packets: what
@@ -145,7 +146,7 @@ func explain(name string) (explanation, error) {
 
 // moved explains what has counted anything.
 func (v *explainView) moved(ctx context.Context, sad string, errors io.Writer) error {
-	dir, err := socketDir()
+	dir, err := client.SocketDir()
 	if err != nil {
 		return err
 	}

@@ -4,14 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"espalier/xfrm"
 	"espalier/xfrm/client"
@@ -72,22 +67,6 @@ func (c sadChoice) open() (engine, error) {
 	return e, err
 }
 
-// socketSuffix ends the name of a device's socket, which begins with that of the device.
-const socketSuffix = ".sock"
-
-// runDir holds a directory of sockets for each network namespace.
-const runDir = "/run/espalier"
-
-// socketDir is where the devices of this network namespace have their sockets: named after
-// the inode of the namespace, which is what tells namespaces apart.
-func socketDir() (string, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-		return "", fmt.Errorf("find out the network namespace: %w", err)
-	}
-	return filepath.Join(runDir, fmt.Sprint(st.Ino)), nil
-}
-
 // chooseSAD follows --sad, else ESPALIER_SAD, else the rules of auto: the socket of a device
 // that the commands name, else the only socket in dir, else the kernel.
 func chooseSAD(flag, env, dir string, devices []string) (sadChoice, error) {
@@ -104,7 +83,7 @@ func chooseSAD(flag, env, dir string, devices []string) (sadChoice, error) {
 	case value != "" && value != "auto":
 		return sadChoice{}, &exitError{exitXfrmSyntax, fmt.Errorf("%s %q: kernel, unix:PATH or auto goes here", why, value)}
 	}
-	sockets, err := deviceSockets(dir)
+	sockets, err := client.DeviceSockets(dir)
 	if err != nil {
 		return sadChoice{}, &exitError{exitXfrmSemantic, err}
 	}
@@ -132,33 +111,4 @@ func chooseSAD(flag, env, dir string, devices []string) (sadChoice, error) {
 	}
 	return sadChoice{}, &exitError{exitXfrmSemantic,
 		fmt.Errorf("%s holds the sockets of %d devices: choose one with --sad unix:PATH, or --sad kernel", dir, len(sockets))}
-}
-
-// deviceSockets finds the sockets in dir by device. Keys go to who listens on them: it must
-// be root or the user that runs this.
-func deviceSockets(dir string) (map[string]string, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for devices: %w; say which SAD with --sad", err)
-	}
-	sockets := map[string]string{}
-	for _, entry := range entries {
-		device, ok := strings.CutSuffix(entry.Name(), socketSuffix)
-		if !ok || entry.Type() != fs.ModeSocket {
-			continue
-		}
-		path := filepath.Join(dir, entry.Name())
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			continue // it has just gone
-		}
-		if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-			return nil, fmt.Errorf("%s belongs to user %d, not to root: keys will not be sent there", path, st.Uid)
-		}
-		sockets[device] = path
-	}
-	return sockets, nil
 }

@@ -18,6 +18,7 @@ import (
 	"espalier/verdict"
 	"espalier/verdict/observe"
 	"espalier/xfrm"
+	"espalier/xfrm/client"
 )
 
 const statusLong = `Show who encrypts the traffic of each pair of SAs, and how that is known:
@@ -141,7 +142,7 @@ func (r *statusRun) main(cmd *cobra.Command) error {
 }
 
 func (r *statusRun) run(ctx context.Context) error {
-	dir, err := socketDir()
+	dir, err := client.SocketDir()
 	if err != nil {
 		return err
 	}

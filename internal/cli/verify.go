@@ -19,6 +19,7 @@ import (
 	"espalier/verdict/observe"
 	"espalier/verdict/verify"
 	"espalier/xfrm"
+	"espalier/xfrm/client"
 )
 
 // verifyRun is one `espalier verify`.
@@ -172,7 +173,7 @@ func (r *verifyRun) run(ctx context.Context) error {
 
 // openSAD opens the SAD that the flag, the environment or the rules of auto name.
 func openSAD(flag string) (sadChoice, engine, error) {
-	dir, err := socketDir()
+	dir, err := client.SocketDir()
 	if err != nil {
 		return sadChoice{}, nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"espalier/probe"
 	"espalier/xfrm"
+	"espalier/xfrm/client"
 )
 
 const xfrmLong = `The grammar of ip xfrm, for the kernel and for userspace devices alike. Words, abbreviations,
@@ -204,7 +205,7 @@ func parseFailure(err error) error {
 }
 
 func (r *xfrmRun) connect(jobs []job) error {
-	dir, err := socketDir()
+	dir, err := client.SocketDir()
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/xfrm"
+	"espalier/xfrm/client"
 )
 
 // completionPatience is how long a shell waits for what the SAD holds.
@@ -105,8 +106,8 @@ func completeFlagValue(f *xfrmFlag, word string) ([]cobra.Completion, cobra.Shel
 
 func sadNames() []string {
 	names := []string{"kernel", "auto"}
-	if dir, err := socketDir(); err == nil {
-		sockets, _ := deviceSockets(dir)
+	if dir, err := client.SocketDir(); err == nil {
+		sockets, _ := client.DeviceSockets(dir)
 		for _, path := range sockets {
 			names = append(names, "unix:"+path)
 		}

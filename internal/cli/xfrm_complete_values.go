@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/xfrm"
+	"espalier/xfrm/client"
 )
 
 // knownValues looks up what may stand for a value. What does not answer in time, or may not be
@@ -61,7 +62,7 @@ func (k *knownValues) aboutState(value string, s *xfrm.State) []cobra.Completion
 }
 
 func (k *knownValues) open() (engine, error) {
-	dir, err := socketDir()
+	dir, err := client.SocketDir()
 	if err != nil {
 		return nil, err
 	}
