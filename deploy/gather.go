@@ -1,0 +1,197 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"espalier/config"
+	"espalier/deploy/steps"
+	"espalier/remote"
+	"espalier/tunnel"
+)
+
+// Host of a plan, and the connection to it.
+type Host struct {
+	tunnel.Host
+	Conn *remote.Conn
+	// Dial connects to it again. fresh wants a connection that shares nothing with others.
+	Dial func(ctx context.Context, fresh bool) (*remote.Conn, error)
+}
+
+// GatherOptions are how hosts are reached.
+type GatherOptions struct {
+	SAD    string                  // of this host, as --sad
+	Local  remote.Operations       // what this host does without ssh
+	Remote remote.Options          // of the connections to others
+	Say    func(host, line string) // progress; nil: nobody listens
+}
+
+// Hosts are those of a plan.
+func Hosts(hosts []Host) []tunnel.Host {
+	plain := make([]tunnel.Host, len(hosts))
+	for i := range hosts {
+		plain[i] = hosts[i].Host
+	}
+	return plain
+}
+
+// Origin is what hosts know a file by: the name of this host, and where it is here.
+func Origin(path string) (string, error) {
+	here, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return here + ":" + whole, nil
+}
+
+// atMost is how many hosts are connected to at the same time: each takes an ssh of its own.
+const atMost = 32
+
+// Gather connects to the hosts of a file and asks for their facts, all at the same time. This host,
+// known by its addresses, needs no ssh; it is among them only if the file has it, and here has its
+// facts in any case (nil if it is not, and would not tell). What is wrong with any is told at once, and
+// then no connection is left open. Hosts that cannot be reached at all, for want of an ssh, are left
+// out: the planner tells them.
+func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Host, here *tunnel.Facts, err error) {
+	if opt.Say == nil {
+		opt.Say = func(string, string) {}
+	}
+	local := Host{Dial: func(context.Context, bool) (*remote.Conn, error) { return remote.Local("this host", opt.Local), nil }}
+	localErr := local.ask(ctx, opt.SAD)
+	own := ownAddresses
+	if localErr == nil {
+		local.Name = local.Facts.Hostname
+		here, own = local.Facts, local.Facts.Has
+	}
+	atHome := false
+	destinations := map[config.SSH]bool{}
+	for i := range f.Tunnels {
+		for j := range f.Tunnels[i].Hosts {
+			h := &f.Tunnels[i].Hosts[j]
+			switch {
+			case own(h.Address):
+				atHome = true
+			case h.SSH != nil && !destinations[*h.SSH]:
+				destinations[*h.SSH] = true
+				hosts = append(hosts, Host{Host: tunnel.Host{Name: h.SSH.To, SSH: *h.SSH}, Dial: dialer(h, opt.Remote)})
+			}
+		}
+	}
+	failures := make([]error, len(hosts))
+	var all sync.WaitGroup
+	places := make(chan struct{}, atMost)
+	for i := range hosts {
+		all.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			if failures[i] = hosts[i].ask(ctx, ""); failures[i] == nil {
+				opt.Say(hosts[i].Name, summary(hosts[i].Facts))
+			}
+		})
+	}
+	all.Wait()
+	if atHome {
+		hosts = append([]Host{local}, hosts...)
+		failures = append(failures, localErr)
+		if localErr == nil {
+			opt.Say(local.Name, summary(local.Facts))
+		}
+	} else {
+		local.close()
+	}
+	if err := errors.Join(failures...); err != nil || ctx.Err() != nil {
+		Close(hosts)
+		return nil, nil, errors.Join(context.Cause(ctx), err)
+	}
+	return hosts, here, nil
+}
+
+// Close ends the connections.
+func Close(hosts []Host) {
+	var all sync.WaitGroup
+	for i := range hosts {
+		all.Go(hosts[i].close)
+	}
+	all.Wait()
+}
+
+func (h *Host) close() {
+	if h.Conn != nil {
+		h.Conn.Close() // what was asked has been answered
+		h.Conn = nil
+	}
+}
+
+// ask connects to the host and gets its facts.
+func (h *Host) ask(ctx context.Context, sad string) (err error) {
+	if h.Conn, err = h.Dial(ctx, false); err != nil {
+		return err
+	}
+	facts, err := remote.Call[tunnel.Facts](ctx, h.Conn, steps.Facts, steps.FactsQuestion{SAD: sad}, nil)
+	if err != nil {
+		h.close()
+		return err
+	}
+	h.Facts = &facts
+	return nil
+}
+
+// dialer connects to a host as the file says.
+func dialer(h *config.Host, opt remote.Options) func(context.Context, bool) (*remote.Conn, error) {
+	ssh := *h.SSH
+	opt.Port, opt.Identity, opt.Jump = ssh.Port, ssh.Identity, ssh.Jump
+	opt.Root = remote.RootRequired
+	if h.Sudo == config.Off {
+		opt.Root = remote.AsLogin
+	}
+	return func(ctx context.Context, fresh bool) (*remote.Conn, error) {
+		opt := opt
+		opt.Fresh = fresh
+		return remote.Dial(ctx, ssh.To, opt)
+	}
+}
+
+// ownAddresses is whether this host has an address, for those who may ask no more.
+func ownAddresses(a netip.Addr) bool {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, one := range list {
+		if p, err := netip.ParsePrefix(one.String()); err == nil && p.Addr().Unmap() == a {
+			return true
+		}
+	}
+	return false
+}
+
+// summary is a line about a host: what it is, and who does ESP there.
+func summary(f *tunnel.Facts) string {
+	var engines []string
+	for i := range f.Engines {
+		e := &f.Engines[i]
+		switch {
+		case e.ESP.Can == tunnel.No && e.ESP6.Can == tunnel.No:
+		case e.Device != "":
+			engines = append(engines, "the userspace device of "+e.Device)
+		default:
+			engines = append(engines, "the kernel")
+		}
+	}
+	who := strings.Join(engines, " or ")
+	if who == "" {
+		who = "nobody yet"
+	}
+	return fmt.Sprintf("%s, Linux %s, ESP by %s", f.Hostname, f.Kernel, who)
+}
