@@ -37,7 +37,12 @@ func (m *maker) pair(t *config.Tunnel, p *config.Pair, a, b *place) (Pair, bool)
 	if !ok {
 		return pair, false
 	}
-	pair.choose("engine", &sides, engines, func(s *side) string { return s.engine.Name })
+	pair.choose("engine", &sides, engines, func(s *side) string {
+		if s.engine.Device != "" {
+			return "userspace"
+		}
+		return s.engine.Name
+	})
 	pair.choose("offload", &sides, offloads, func(s *side) string { return s.offload.String() })
 	if whyESN != "" {
 		pair.Choices = append(pair.Choices, Choice{"esn", map[bool]string{true: "on", false: "off"}[esn], whyESN})

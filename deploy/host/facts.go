@@ -12,10 +12,10 @@ import (
 	"espalier/tunnel"
 )
 
-// gatherFacts tells what the network namespace of the calling thread is and has, apart from what its
+// GatherFacts tells what the network namespace of the calling thread is and has, apart from what its
 // journal says. sad is as --sad: the only engine that counts, or "" or "auto" for all there are. It
 // takes some ms of the CPU, and changes nothing.
-func gatherFacts(ctx context.Context, sad string) (*tunnel.Facts, error) {
+func GatherFacts(ctx context.Context, sad string) (*tunnel.Facts, error) {
 	var ns unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
 		return nil, fmt.Errorf("find out the network namespace: %w", err)

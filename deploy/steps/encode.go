@@ -27,7 +27,9 @@ func SAOf(s *xfrm.State) (tunnel.SA, error) {
 	if err != nil {
 		return tunnel.SA{}, err
 	}
-	return tunnel.SA{SA: sa, Mark: mark(s.Mark), OutputMark: mark(s.OutputMark), IfID: s.IfID, CPU: s.PCPU}, nil
+	out := tunnel.SA{SA: sa, Mark: mark(s.Mark), OutputMark: mark(s.OutputMark), IfID: s.IfID}
+	out.CPU = s.PCPU
+	return out, nil
 }
 
 // LinuxPolicy is a policy in the words of Linux. Errors wrap ipsec.ErrInvalid.

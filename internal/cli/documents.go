@@ -27,5 +27,6 @@ func Schemas() map[string][]any {
 		"espalier/xfrm/v1":         {failure{}},
 		"espalier/verify/v1":       {verifyView{}},
 		"espalier/config/v1":       {configView{}},
+		"espalier/plan/v1":         {planView{}},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/accept"
+	"espalier/deploy/steps"
 	"espalier/remote"
 )
 
@@ -31,6 +32,7 @@ func remoteOperations() remote.Operations {
 			return Main(ctx, append([]string{name}, args...), stdin, stdout, stderr)
 		})
 	}
+	ops[steps.Facts] = remote.JSON(answerFacts)
 	ops[verifyReceipt] = remote.JSON(answerReceipt)
 	return ops
 }
