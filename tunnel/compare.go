@@ -23,10 +23,26 @@ func at(host int, engine string, p *Policy) policyAt {
 	return policyAt{host, engine, p.Selector, p.Direction, p.Mark, p.IfID}
 }
 
-// index notes who owns which policies.
+// saAt is what an SA is known by.
+type saAt struct {
+	host   int
+	engine string
+	id     SAID
+}
+
+// index notes which policies and SAs there are, and who owns them.
 func (m *maker) index() {
 	for i := range m.plan.Hosts {
 		facts := m.plan.Hosts[i].Facts
+		for j := range facts.Engines {
+			e := &facts.Engines[j]
+			for k := range e.Policies {
+				m.policies[at(m.first(i), e.Name, &e.Policies[k].Policy)] = &e.Policies[k]
+			}
+			for k := range e.SAs {
+				m.sas[saAt{m.first(i), e.Name, e.SAs[k].SAID}] = &e.SAs[k]
+			}
+		}
 		for j := range facts.Owned {
 			o := &facts.Owned[j]
 			for k := range o.Policies {
@@ -64,20 +80,18 @@ func (m *maker) owned(host int, tunnel string, local, remote netip.Addr) *Owned 
 // compare finds out what is to become of a pair, from what both ends have.
 func (m *maker) compare(p *Pair) {
 	var had [2]*Owned
-	var live [2]*Engine
 	there := false
 	for i := range p.Ends {
 		e := &p.Ends[i]
-		facts := m.plan.Hosts[e.Host].Facts
-		live[i] = facts.Engine(e.Engine)
+		live := m.plan.Hosts[e.Host].Facts.Engine(e.Engine)
 		had[i] = m.owned(e.Host, p.Tunnel, e.Local, e.Remote)
-		if !m.mine(p, e, had[i], live[i]) {
+		if !m.mine(p, e, had[i], live) {
 			return
 		}
-		e.Old = oldSAs(live[i], e, had[i])
+		e.Old = oldSAs(live, e, had[i])
 		there = there || had[i] != nil || len(e.Old) > 0
 	}
-	sas, policies := p.differentSAs(m, &had, &live), p.differentPolicies(m, &had, &live)
+	sas, policies := p.differentSAs(m, &had), p.differentPolicies(m, &had)
 	p.Why = slices.Concat(sas, policies)
 	switch {
 	case !there:
@@ -154,7 +168,7 @@ func (m *maker) mine(p *Pair, e *End, had *Owned, live *Engine) bool {
 	}
 	for i := range e.Policies {
 		policy := &e.Policies[i]
-		there := live.policy(policy)
+		there := m.policy(e, policy)
 		if there == nil {
 			continue
 		}
@@ -173,25 +187,11 @@ func (m *maker) mine(p *Pair, e *End, had *Owned, live *Engine) bool {
 	return true
 }
 
-// policy that is there with the identity of p; nil if none is.
-func (e *Engine) policy(p *Policy) *LivePolicy {
-	for i := range e.Policies {
-		l := &e.Policies[i]
-		if l.Selector == p.Selector && l.Direction == p.Direction && l.Mark == p.Mark && l.IfID == p.IfID {
-			return l
-		}
-	}
-	return nil
-}
+// policy that an end has with the identity of p; nil if there is none.
+func (m *maker) policy(e *End, p *Policy) *LivePolicy { return m.policies[at(e.Host, e.Engine, p)] }
 
-func (e *Engine) sa(id SAID) *LiveSA {
-	for i := range e.SAs {
-		if e.SAs[i].SAID == id {
-			return &e.SAs[i]
-		}
-	}
-	return nil
-}
+// sa that an end has; nil if it is gone.
+func (m *maker) sa(e *End, id SAID) *LiveSA { return m.sas[saAt{e.Host, e.Engine, id}] }
 
 // oldSAs are all that an end has for the pair: those that it owns, and those between the two addresses
 // with a request id of the pair's, which nobody else would choose.
@@ -223,7 +223,7 @@ func oldSAs(e *Engine, end *End, had *Owned) (old []SAID) {
 }
 
 // differentSAs says why the SAs that are there cannot stay.
-func (p *Pair) differentSAs(m *maker, had *[2]*Owned, live *[2]*Engine) (whys []string) {
+func (p *Pair) differentSAs(m *maker, had *[2]*Owned) (whys []string) {
 	for i := range p.Ends {
 		sender, receiver := &p.Ends[i], &p.Ends[1-i]
 		from, to := m.name(sender.Host), m.name(receiver.Host)
@@ -244,7 +244,7 @@ func (p *Pair) differentSAs(m *maker, had *[2]*Owned, live *[2]*Engine) (whys []
 			continue
 		}
 		for k := range out {
-			sent, received := live[i].sa(out[k]), live[1-i].sa(in[k])
+			sent, received := m.sa(sender, out[k]), m.sa(receiver, in[k])
 			why := ""
 			switch {
 			case sent == nil:
@@ -323,14 +323,14 @@ func (l *LiveSA) differs(want *SA, t *config.Tunnel) string {
 func equal[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // differentPolicies says what of the policies is to change, and notes those that are Gone.
-func (p *Pair) differentPolicies(m *maker, had *[2]*Owned, live *[2]*Engine) (whys []string) {
+func (p *Pair) differentPolicies(m *maker, had *[2]*Owned) (whys []string) {
 	for i := range p.Ends {
 		e := &p.Ends[i]
 		host := m.name(e.Host)
 		missing, different := 0, 0
 		for j := range e.Policies {
 			want := &e.Policies[j]
-			switch there := live[i].policy(want); {
+			switch there := m.policy(e, want); {
 			case there == nil:
 				missing++
 			case there.Other || !samePolicy(&there.Policy, want):
@@ -338,7 +338,7 @@ func (p *Pair) differentPolicies(m *maker, had *[2]*Owned, live *[2]*Engine) (wh
 			}
 		}
 		if had[i] != nil {
-			e.Gone = m.gone(e.Host, had[i], live[i])
+			e.Gone = m.gone(e, had[i])
 			if !samePolicies(had[i].Policies, e.Policies) && missing+different+len(e.Gone) == 0 {
 				whys = append(whys, "policies were not noted on "+host)
 			}
@@ -359,10 +359,10 @@ func (p *Pair) differentPolicies(m *maker, had *[2]*Owned, live *[2]*Engine) (wh
 }
 
 // gone are the policies of a pair that are there and are not wanted any more, by no pair.
-func (m *maker) gone(host int, had *Owned, live *Engine) (gone []Policy) {
+func (m *maker) gone(e *End, had *Owned) (gone []Policy) {
 	for i := range had.Policies {
 		p := &had.Policies[i]
-		if !m.wanted[at(host, had.Engine, p)] && (live == nil || live.policy(p) != nil) {
+		if id := at(e.Host, had.Engine, p); !m.wanted[id] && m.policies[id] != nil {
 			gone = append(gone, *p)
 		}
 	}

@@ -27,11 +27,9 @@ const (
 // Diff is what changes on a host, in the order in which it does.
 func (p *Plan) Diff(host int) (diff []Difference) {
 	var in, out, accepting, sending, last []Difference
+	m := maker{plan: &Plan{Hosts: p.Hosts}, owners: map[policyAt]*Owned{}, policies: map[policyAt]*LivePolicy{}, sas: map[saAt]*LiveSA{}}
+	m.index()
 	for e, pair := range p.EndsOf(host) {
-		live := p.Hosts[host].Facts.Engine(e.Engine)
-		if live == nil {
-			live = &Engine{}
-		}
 		for i := range e.Inbound {
 			in = append(in, Difference{Sign: Added, SA: &e.Inbound[i]})
 		}
@@ -42,7 +40,7 @@ func (p *Plan) Diff(host int) (diff []Difference) {
 			for i := range e.Policies {
 				policy := &e.Policies[i]
 				d := Difference{Sign: Added, Policy: policy}
-				if there := live.policy(policy); there != nil {
+				if there := m.policy(e, policy); there != nil {
 					if !there.Other && samePolicy(&there.Policy, policy) {
 						continue
 					}
@@ -59,7 +57,7 @@ func (p *Plan) Diff(host int) (diff []Difference) {
 			last = append(last, Difference{Sign: Removed, Policy: &e.Gone[i]})
 		}
 		for _, id := range e.Old {
-			if sa := live.sa(id); sa != nil {
+			if sa := m.sa(e, id); sa != nil {
 				last = append(last, Difference{Sign: Removed, SA: sa.sa(), sends: sa.Src == e.Local})
 			}
 		}

@@ -45,6 +45,7 @@ func Make(file *config.File, hosts []Host, opt Options) (*Plan, error) {
 	m := &maker{
 		file: file, opt: opt, plan: &Plan{Hosts: slices.Clone(hosts)},
 		at: map[netip.Addr]*place{}, wanted: map[policyAt]bool{}, owners: map[policyAt]*Owned{},
+		policies: map[policyAt]*LivePolicy{}, sas: map[saAt]*LiveSA{},
 	}
 	m.index()
 	if opt.Kind != Down {
@@ -75,8 +76,10 @@ type maker struct {
 	at       map[netip.Addr]*place // where an address of the file was found; nil: nowhere
 	problems config.Problems
 
-	wanted map[policyAt]bool // the policies of all pairs
-	owners map[policyAt]*Owned
+	wanted   map[policyAt]bool        // the policies of all pairs
+	owners   map[policyAt]*Owned      // of policies, as hosts' journals have it
+	policies map[policyAt]*LivePolicy // that are there
+	sas      map[saAt]*LiveSA
 }
 
 // place is a host of the file among those of the plan.

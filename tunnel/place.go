@@ -30,7 +30,7 @@ func (m *maker) place(h *config.Host) {
 		return
 	}
 	facts := m.plan.Hosts[i].Facts
-	p := &place{host: i, facts: facts, device: facts.Device(h.Dev)}
+	p := &place{host: m.first(i), facts: facts, device: facts.Device(h.Dev)}
 	with := facts.deviceWith(h.Address)
 	switch {
 	case p.device != nil && p.device.has(h.Address):
@@ -55,7 +55,7 @@ func (m *maker) hostOf(h *config.Host) int {
 		}
 		here = i
 		if host.Facts.deviceWith(h.Address) != nil {
-			return m.first(i)
+			return i
 		}
 	}
 	if h.SSH == nil {
@@ -74,7 +74,7 @@ func (m *maker) hostOf(h *config.Host) int {
 			continue
 		}
 		if host.Facts.deviceWith(h.Address) != nil {
-			return m.first(i)
+			return i
 		}
 		instead := "give an address that it has"
 		if near, ok := host.Facts.nearest(h.Address); ok {

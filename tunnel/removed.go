@@ -93,9 +93,8 @@ func (m *maker) inFile(o *Owned) bool {
 // leaving is the end of a pair that is to go.
 func (m *maker) leaving(host int, o *Owned) End {
 	e := End{Host: host, Engine: o.Engine, Device: o.Device, Local: o.Local, Remote: o.Remote}
-	live := m.plan.Hosts[host].Facts.Engine(o.Engine)
-	e.Gone = m.gone(host, o, live)
-	if live != nil {
+	e.Gone = m.gone(&e, o)
+	if live := m.plan.Hosts[host].Facts.Engine(o.Engine); live != nil {
 		e.Old = oldSAs(live, &e, o)
 	}
 	return e

@@ -1,0 +1,227 @@
+package tunnel_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"espalier/ipsec"
+	"espalier/tunnel"
+)
+
+// What was applied needs nothing more; what has become of it since decides what is to be done.
+func TestAgain(t *testing.T) {
+	kernel := func(h []tunnel.Host, i int) *tunnel.Engine { return &h[i].Facts.Engines[0] }
+	for name, c := range map[string]struct {
+		text   string // instead of two
+		change func(h []tunnel.Host)
+		want   []tunnel.Action
+		why    string // part of the first reason
+	}{
+		"nothing":                       {"", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Keep}, ""},
+		"an SA gone":                    {"", func(h []tunnel.Host) { kernel(h, 1).SAs = kernel(h, 1).SAs[:1] }, []tunnel.Action{tunnel.Replace}, "is gone from root@db2"},
+		"all SAs gone, as after a boot": {"", func(h []tunnel.Host) { kernel(h, 0).SAs, kernel(h, 1).SAs = nil, nil }, []tunnel.Action{tunnel.Create}, "is gone from db1"},
+		"one host has nothing":          {"", func(h []tunnel.Host) { h[1] = kernelHost("db2", "enp4s0", "192.168.1.65") }, []tunnel.Action{tunnel.Replace}, "not set up on root@db2"},
+		"a policy deleted":              {"", func(h []tunnel.Host) { kernel(h, 0).Policies = kernel(h, 0).Policies[:1] }, []tunnel.Action{tunnel.Adjust}, "1 policies missing on db1"},
+		"a policy at level use":         {"", func(h []tunnel.Host) { kernel(h, 0).Policies[0].Processing[0].Optional = true }, []tunnel.Action{tunnel.Adjust}, "1 policies different on db1"},
+		"the key of another size":       {two + "    key-size: 128\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "a key of bits 256, not 128"},
+		"another window":                {two + "    window: 64\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "window 4096, not 64 on root@db2"},
+		"other traffic":                 {two + "    selectors: [tcp]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
+		"a bypass more":                 {two + "    bypass: [tcp/22]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
+		"rotated more often":            {two + "    rotate: 1h\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Adjust}, "rotated at other times"},
+		"renamed":                       {strings.Replace(two, "name: db", "name: data", 1), func([]tunnel.Host) {}, []tunnel.Action{tunnel.Create, tunnel.Remove}, ""},
+		"SAs of somebody else's beside": {"", func(h []tunnel.Host) {
+			other := kernel(h, 0).SAs[0]
+			other.SPI, other.RequestID = 7, 9
+			kernel(h, 0).SAs = append(kernel(h, 0).SAs, other)
+		}, []tunnel.Action{tunnel.Keep}, ""},
+		"a NIC that did not take it, silently": {"", func(h []tunnel.Host) { h[0] = offloading(h[0], no("")) }, []tunnel.Action{tunnel.Keep}, ""},
+		"a NIC that has to take it": {two + "    offload: require\n", func(h []tunnel.Host) { h[0], h[1] = offloading(h[0], no("")), offloading(h[1], no("")) },
+			[]tunnel.Action{tunnel.Replace}, "offload no, not offload crypto to device 4 on db1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hosts := applied(t, mustMake(t, parse(t, two), twoHosts(), tunnel.Options{}), 1)
+			c.change(hosts)
+			text := c.text
+			if text == "" {
+				text = two
+			}
+			p := mustMake(t, parse(t, text), hosts, tunnel.Options{})
+			if got := actionsOf(p); !slices.Equal(got, c.want) {
+				t.Fatalf("%v, want %v: %q", got, c.want, p.Pairs[0].Why)
+			}
+			if c.why != "" && (len(p.Pairs[0].Why) == 0 || !strings.Contains(p.Pairs[0].Why[0], c.why)) && p.Pairs[0].Action != tunnel.Create {
+				t.Errorf("%q, want %q", p.Pairs[0].Why, c.why)
+			}
+			if c.want[0] != tunnel.Keep && !p.Changes() || c.want[0] == tunnel.Keep && (p.Changes() || len(p.Diff(0)) > 0) {
+				t.Errorf("changes: %v, %v", p.Changes(), p.Diff(0))
+			}
+			if again := mustMake(t, parse(t, text), applied(t, p, 2), tunnel.Options{}); again.Changes() {
+				t.Errorf("and then again: %v %q", actionsOf(again), again.Pairs[0].Why)
+			}
+		})
+	}
+}
+
+// A policy that one tunnel leaves and another takes does not go; SAs and policies of neither are left.
+func TestRenamedTakesOver(t *testing.T) {
+	hosts := applied(t, mustMake(t, parse(t, two), twoHosts(), tunnel.Options{}), 1)
+	p := mustMake(t, parse(t, strings.Replace(two, "name: db", "name: data", 1)), hosts, tunnel.Options{})
+	for _, e := range p.Pairs[1].Ends {
+		if len(e.Gone) != 0 || len(e.Old) != 2 {
+			t.Errorf("%d policies and %d SAs are to go", len(e.Gone), len(e.Old))
+		}
+	}
+	e := &applied(t, p, 2)[0].Facts.Engines[0]
+	if len(e.SAs) != 2 || len(e.Policies) != 2 {
+		t.Errorf("%d SAs, %d policies", len(e.SAs), len(e.Policies))
+	}
+}
+
+func TestRemoved(t *testing.T) {
+	both := two + "  - name: web\n    hosts: [192.168.1.64, {address: 192.168.1.66, dev: eth0, ssh: root@db3}]\n"
+	hosts := append(twoHosts(), kernelHost("db3", "eth0", "192.168.1.66"))
+	hosts = applied(t, mustMake(t, parse(t, both), hosts, tunnel.Options{}), 1)
+	hosts[0].Facts.Owned = append(hosts[0].Facts.Owned, tunnel.Owned{Tunnel: "other", Origin: "db9:/x.yaml", Engine: "kernel"})
+
+	p := mustMake(t, parse(t, two), hosts[:2], tunnel.Options{})
+	if got := actionsOf(p); !slices.Equal(got, []tunnel.Action{tunnel.Keep, tunnel.Remove}) {
+		t.Fatal(got)
+	}
+	web := &p.Pairs[1]
+	if web.Ends[1].Local.IsValid() || len(web.Ends[0].Gone) != 2 || len(web.Ends[0].Old) != 2 || len(web.Notes) != 1 {
+		t.Errorf("%+v", web)
+	}
+
+	p = mustMake(t, parse(t, both), hosts, tunnel.Options{Kind: tunnel.Down})
+	if got := actionsOf(p); !slices.Equal(got, []tunnel.Action{tunnel.Remove, tunnel.Remove}) {
+		t.Fatal(got)
+	}
+	for i, h := range applied(t, p, 2) {
+		if e := h.Facts.Engines[0]; len(e.SAs) != 0 || len(e.Policies) != 0 {
+			t.Errorf("host %d is left with %d SAs and %d policies", i, len(e.SAs), len(e.Policies))
+		}
+	}
+	if p = mustMake(t, parse(t, two), twoHosts(), tunnel.Options{Kind: tunnel.Down}); len(p.Pairs) != 0 {
+		t.Errorf("down of what is not there: %v", actionsOf(p))
+	}
+}
+
+func TestRotate(t *testing.T) {
+	f := parse(t, two)
+	hosts := applied(t, mustMake(t, f, twoHosts(), tunnel.Options{}), 1)
+	p := mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Rotate})
+	e := &p.Pairs[0].Ends[0]
+	if p.Pairs[0].Action != tunnel.Replace || len(e.Outbound) != 1 || len(e.Old) != 2 || len(e.Gone) != 0 {
+		t.Fatalf("%+v", p.Pairs[0])
+	}
+	for _, d := range p.Diff(0) {
+		if d.Policy != nil {
+			t.Errorf("%s %v", d.Sign, d.Policy)
+		}
+	}
+	if p = mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Rotate, Only: func(*tunnel.Pair) bool { return false }}); p.Changes() {
+		t.Errorf("what is not due: %v", actionsOf(p))
+	}
+	for text, want := range map[string]string{
+		two + "    bypass: [tcp/22]\n": "for other traffic than the file has now: espalier apply changes it",
+		"":                             "tunnel db is not set up between",
+	} {
+		h := hosts
+		if text == "" {
+			text, h = two, twoHosts()
+		}
+		if _, err := tunnel.Make(parse(t, text), h, tunnel.Options{Kind: tunnel.Rotate, Origin: origin}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// A tunnel stays in its engine; to change it is to be said.
+func TestEngineStays(t *testing.T) {
+	device := func(h tunnel.Host) tunnel.Host {
+		h.Facts.Engines[0].ESP, h.Facts.Engines[0].ESP6 = yes, yes
+		return h
+	}
+	f := parse(t, two)
+	hosts := []tunnel.Host{here(userspaceHost("db1", "p4p1", 1, "192.168.1.64")), kernelHost("db2", "enp4s0", "192.168.1.65")}
+	hosts = applied(t, mustMake(t, f, hosts, tunnel.Options{}), 1)
+	hosts[0] = device(hosts[0])
+	if p := mustMake(t, f, hosts, tunnel.Options{}); p.Changes() {
+		t.Errorf("%v %q", actionsOf(p), p.Pairs[0].Why)
+	}
+	if _, err := tunnel.Make(parse(t, two+"    engine: kernel\n"), hosts, tunnel.Options{Origin: origin}); err == nil || !strings.Contains(err.Error(), "is set up in unix:") {
+		t.Error(err)
+	}
+}
+
+// What lingers of an undone change counts for nothing but its SPI.
+func TestLingering(t *testing.T) {
+	f := parse(t, two)
+	hosts := applied(t, mustMake(t, f, twoHosts(), tunnel.Options{}), 1)
+	left := hosts[0].Facts.Engines[0].SAs[0]
+	left.SPI, left.Lingering = 0x5555, true
+	hosts[0].Facts.Engines[0].SAs = append(hosts[0].Facts.Engines[0].SAs, left)
+	p := mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Rotate})
+	if len(p.Pairs[0].Ends[0].Old) != 2 || !p.Taken()[left.SAID.SAID] {
+		t.Errorf("%+v", p.Pairs[0].Ends[0].Old)
+	}
+}
+
+func TestRotation(t *testing.T) {
+	for settings, want := range map[string]time.Duration{
+		"":                                 8 * time.Hour,
+		"    esn: off\n":                   17*time.Minute + 36*time.Second, // 2³¹ packets of 1538 bytes at 25 Gb/s
+		"    lifetime: {time: 1h}\n":       48 * time.Minute,
+		"    lifetime: {bytes: 4TiB}\n":    19*time.Minute + 14*time.Second,
+		"    rotate: {every: 10m}\n":       10 * time.Minute,
+		"    rotate: never\n    esn: on\n": 0,
+	} {
+		if p := mustMake(t, parse(t, two+settings), twoHosts(), tunnel.Options{}); p.Pairs[0].Rotate.Every != want {
+			t.Errorf("%q: %s, want %s", settings, p.Pairs[0].Rotate.Every, want)
+		}
+	}
+}
+
+func TestInnerMTU(t *testing.T) {
+	for _, c := range []struct {
+		mtu               int
+		tunnel, ipv6, udp bool
+		want              int
+	}{
+		{1500, false, false, false, 1466}, {1500, true, false, false, 1446}, {1500, false, false, true, 1458},
+		{1500, true, true, false, 1426}, {9000, false, true, false, 8966}, {60, true, true, false, 0},
+	} {
+		if got := tunnel.InnerMTU(c.mtu, c.tunnel, c.ipv6, c.udp); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+// SPIs suit the queues of the device that receives, in each generation.
+func TestFill(t *testing.T) {
+	f := parse(t, two)
+	hosts := []tunnel.Host{here(userspaceHost("db1", "p4p1", 4, "192.168.1.64")), userspaceHost("db2", "enp4s0", 3, "192.168.1.65")}
+	for seed := range uint64(3) {
+		p := mustMake(t, f, hosts, tunnel.Options{})
+		hosts = applied(t, p, seed)
+		for i := range p.Pairs[0].Ends {
+			sender, queues := &p.Pairs[0].Ends[i], ipsec.SPI(p.Pairs[0].Ends[1-i].Queues)
+			for n, sa := range sender.Outbound {
+				if sa.SPI%queues != ipsec.SPI(n)%queues || sa.SPI < 0x1000 || sa.Key.Len() != 36 {
+					t.Errorf("SA %d has SPI %s, key of %d bytes", n, sa.SPI, sa.Key.Len())
+				}
+			}
+		}
+		p.Wipe()
+		for _, sa := range p.Pairs[0].Ends[1].Inbound {
+			if slices.ContainsFunc(sa.Key.ExposeSecretBytes(), func(b byte) bool { return b != 0 }) {
+				t.Error("a key was not wiped")
+			}
+		}
+		for i := range hosts { // as after a boot
+			hosts[i].Facts.Engines[1].SAs = nil
+		}
+	}
+}
