@@ -43,6 +43,9 @@ func (e *entry) comment() string {
 	if s.Interface != 0 {
 		fmt.Fprintf(&b, " dev %d", s.Interface)
 	}
+	if e.Mask != 0 {
+		fmt.Fprintf(&b, " mark %#x/%#x", e.Mark, e.Mask)
+	}
 	fmt.Fprintf(&b, " prio %d", e.Priority)
 	return b.String()
 }

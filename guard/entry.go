@@ -16,6 +16,8 @@ type entry struct {
 	Optional  bool // Protect, and all of its processing is optional
 	Selector  ipsec.Selector
 	Priority  uint32
+	// Of policies of the host's guard: packets with another mark, under Mask, are none of its business.
+	Mark, Mask uint32
 }
 
 func newEntry(p *ipsec.Policy) (entry, error) {

@@ -120,7 +120,7 @@ func openDevice(c *conn, name string) (*device, error) {
 	if d.found, err = c.countRules(name); err != nil {
 		return nil, err
 	}
-	d.seen, err = c.readDrops(name)
+	d.seen, err = c.readDrops(deviceTable(name))
 	return d, err
 }
 
@@ -230,6 +230,14 @@ func countEncaps(cfg *Config, encaps []Encap) (map[Encap]int, error) {
 }
 
 func checkEncaps(cfg *Config, encaps []Encap) ([]Encap, error) {
+	if len(encaps) > 0 && cfg.Mask == 0 {
+		return nil, fmt.Errorf("%w: encapsulation without a mark: any program could send in its place", ipsec.ErrInvalid)
+	}
+	return checkEnds(encaps)
+}
+
+// checkEnds checks the ends of encapsulations, and gives them plain addresses.
+func checkEnds(encaps []Encap) ([]Encap, error) {
 	plain := func(a netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 	}
@@ -242,9 +250,6 @@ func checkEncaps(cfg *Config, encaps []Encap) ([]Encap, error) {
 				ipsec.ErrInvalid, encaps[i].Local, encaps[i].Remote)
 		}
 		checked[i] = e
-	}
-	if len(encaps) > 0 && cfg.Mask == 0 {
-		return nil, fmt.Errorf("%w: encapsulation without a mark: any program could send in its place", ipsec.ErrInvalid)
 	}
 	return checked, nil
 }
@@ -311,7 +316,7 @@ func (g *Guard) Counters() (Counters, error) {
 
 // count takes a reading. One that is lower than the last means that someone removed the table.
 func (d *device) count(c *conn) error {
-	now, err := c.readDrops(d.name)
+	now, err := c.readDrops(deviceTable(d.name))
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func shapeOf(e *entry) (shape, bool) {
 		sh.dstBits = uint8(s.Dst.Bits())
 	}
 	src, _, _ := portFields(s.Protocol)
-	return sh, s.Interface == 0 && sh.srcBits|sh.dstBits != 0 && (!s.HasPorts() || src.length == 2)
+	return sh, s.Interface == 0 && e.Mask == 0 && sh.srcBits|sh.dstBits != 0 && (!s.HasPorts() || src.length == 2)
 }
 
 func keyOf(e *entry) key {
@@ -154,12 +154,11 @@ func appendPort(b []byte, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
-// encapSet is an empty set for encapsulations on one side, with a set of their addresses. Coming in
-// only the local end counts: a NAT may give the peer another address and port at any time.
+// encapSet is an empty set for encapsulations on one side, with a set of their addresses.
 func encapSet(s *side, f *family, name string) *set {
 	bits := uint8(8 * f.addrLen)
 	sh := shape{dstBits: bits, protocol: unix.IPPROTO_UDP, dstPort: 0xffff}
-	if s == &egress {
+	if !s.anyPeer {
 		sh.srcBits, sh.srcPort = bits, 0xffff
 	}
 	all := &set{name: name, family: f, shape: sh, members: make(map[key]*ranked), users: make(map[key]int)}
@@ -169,11 +168,15 @@ func encapSet(s *side, f *family, name string) *set {
 
 // encapKey is the key of an encapsulation on one side.
 func encapKey(s *side, e Encap) key {
-	if s == &ingress {
-		return key(appendPort(e.Local.Addr().AsSlice(), e.Local.Port()))
+	src, dst := e.Remote, e.Local
+	if s.sends {
+		src, dst = dst, src
 	}
-	b := append(e.Local.Addr().AsSlice(), e.Remote.Addr().AsSlice()...)
-	return key(appendPort(appendPort(b, e.Local.Port()), e.Remote.Port()))
+	if s.anyPeer {
+		return key(appendPort(dst.Addr().AsSlice(), dst.Port()))
+	}
+	b := append(src.Addr().AsSlice(), dst.Addr().AsSlice()...)
+	return key(appendPort(appendPort(b, src.Port()), dst.Port()))
 }
 
 // newWalk finds the segments of entries in SPD order, and which of those share sets: at least as

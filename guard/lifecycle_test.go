@@ -195,7 +195,7 @@ const tableOwner = 2 // NFT_TABLE_F_OWNER
 func own(t *testing.T, table string) {
 	c := must(dial())
 	t.Cleanup(func() { c.close() })
-	ok(c.commit([]request{{unix.NFT_MSG_NEWTABLE, netlink.Create, table, func(ae *netlink.AttributeEncoder) {
+	ok(c.commit([]request{{unix.NFPROTO_NETDEV, unix.NFT_MSG_NEWTABLE, netlink.Create, table, func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_TABLE_NAME, table)
 		ae.Uint32(unix.NFTA_TABLE_FLAGS, tableOwner)
 	}}}))

@@ -33,10 +33,11 @@ func (c *conn) close() error { return c.nl.Close() }
 
 // request is one nf_tables message.
 type request struct {
-	kind  uint16 // NFT_MSG_*
-	flags netlink.HeaderFlags
-	what  string // for a person, if it is refused
-	attrs func(*netlink.AttributeEncoder)
+	family uint8  // NFPROTO_*
+	kind   uint16 // NFT_MSG_*
+	flags  netlink.HeaderFlags
+	what   string // for a person, if it is refused
+	attrs  func(*netlink.AttributeEncoder)
 }
 
 func (r *request) message() (netlink.Message, error) {
@@ -54,7 +55,7 @@ func (r *request) message() (netlink.Message, error) {
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | r.kind),
 			Flags: netlink.Request | r.flags,
 		},
-		Data: append(nfgenmsg(unix.NFPROTO_NETDEV, 0), attrs...),
+		Data: append(nfgenmsg(r.family, 0), attrs...),
 	}, nil
 }
 
@@ -168,9 +169,9 @@ func refused(requests []request, msgs []netlink.Message, err error) error {
 }
 
 // dump lists the objects of a table.
-func (c *conn) dump(kind uint16, table string) ([]netlink.Message, error) {
-	r := request{kind: kind, flags: netlink.Dump, what: "table " + table, attrs: func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, table) // NFTA_OBJ_TABLE has the same number
+func (c *conn) dump(kind uint16, t table) ([]netlink.Message, error) {
+	r := request{family: t.family, kind: kind, flags: netlink.Dump, what: t.String(), attrs: func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_RULE_TABLE, t.name) // NFTA_OBJ_TABLE has the same number
 	}}
 	return c.ask(&r)
 }
@@ -213,7 +214,7 @@ func (c *conn) unchanged(read func() error) error {
 }
 
 func (c *conn) generation() (uint32, error) {
-	replies, err := c.ask(&request{kind: unix.NFT_MSG_GETGEN, what: "generation"})
+	replies, err := c.ask(&request{family: unix.NFPROTO_UNSPEC, kind: unix.NFT_MSG_GETGEN, what: "generation"})
 	if err != nil {
 		return 0, err
 	}
@@ -246,9 +247,9 @@ func attributes(m netlink.Message, each func(*netlink.AttributeDecoder)) error {
 }
 
 // encodeExpressions is the body of NFTA_RULE_EXPRESSIONS.
-func encodeExpressions(ae *netlink.AttributeEncoder, m match) error {
+func encodeExpressions(ae *netlink.AttributeEncoder, family uint8, m match) error {
 	for _, e := range m {
-		b, err := expr.Marshal(unix.NFPROTO_NETDEV, e)
+		b, err := expr.Marshal(family, e)
 		if err != nil {
 			return err
 		}

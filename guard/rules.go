@@ -40,12 +40,19 @@ type side struct {
 	// after whatever may still change a packet.
 	priority   int32
 	directions []ipsec.Direction
+	// What of an encapsulation counts, and how.
+	sends   bool // the local end is the source
+	anyPeer bool // a NAT may move the peer: only the local end counts
+	marked  bool // it carries the mark of the underlay's own sockets
+	whole   bool // it is not in fragments yet
 }
 
 var (
-	ingress = side{"in", "ingress", "dropped_in", unix.NF_NETDEV_INGRESS, -1000, []ipsec.Direction{ipsec.Inbound, ipsec.Forward}}
-	egress  = side{"out", "egress", "dropped_out", unix.NF_NETDEV_EGRESS, 1000, []ipsec.Direction{ipsec.Outbound}}
-	sides   = [...]*side{&ingress, &egress}
+	ingress = side{name: "in", hook: "ingress", counter: "dropped_in", number: unix.NF_NETDEV_INGRESS, priority: -1000,
+		directions: []ipsec.Direction{ipsec.Inbound, ipsec.Forward}, anyPeer: true}
+	egress = side{name: "out", hook: "egress", counter: "dropped_out", number: unix.NF_NETDEV_EGRESS, priority: 1000,
+		directions: []ipsec.Direction{ipsec.Outbound}, sends: true, marked: true}
+	sides = [...]*side{&ingress, &egress}
 )
 
 func (s *side) has(d ipsec.Direction) bool {
@@ -61,9 +68,10 @@ func (s *side) familyChain(f *family) string { return s.name + "_" + f.name }
 
 // tableName is the name of a device's table. Names nft cannot read are escaped with '/',
 // which no device name contains.
-func tableName(device string) string {
+func tableName(device string) string { return "espalier_" + nameOf(device) }
+
+func nameOf(device string) string {
 	var b strings.Builder
-	b.WriteString("espalier_")
 	for _, c := range []byte(device) {
 		switch {
 		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', c == '_', c == '-', c == '.':
@@ -122,18 +130,22 @@ func (l *layout) rules() (n int) {
 func (l *layout) sets(each func(*set)) {
 	for _, s := range sides {
 		for _, f := range families {
-			w := l.walks[s][f]
-			if w.encaps != nil {
-				w.encaps.both(each)
-			}
-			if w.tapped != nil {
-				each(w.tapped)
-			}
-			for _, seg := range w.segments {
-				for _, set := range seg.sets {
-					set.both(each)
-				}
-			}
+			l.walks[s][f].sets(each)
+		}
+	}
+}
+
+// sets calls each for all sets of the walk.
+func (w *walk) sets(each func(*set)) {
+	if w.encaps != nil {
+		w.encaps.both(each)
+	}
+	if w.tapped != nil {
+		each(w.tapped)
+	}
+	for _, seg := range w.segments {
+		for _, set := range seg.sets {
+			set.both(each)
 		}
 	}
 }
@@ -246,10 +258,16 @@ func (s *side) addEncaps(c *chain, f *family, cfg *Config, encaps []Encap) *set 
 		return nil
 	}
 	udp := f.start()
-	if s == &egress {
+	if s.marked {
 		udp = udp.marked(cfg.Mark, cfg.Mask)
 	}
 	udp = udp.upper(equal, unix.IPPROTO_UDP)
+	if s.whole {
+		for _, m := range f.withHeader(udp) {
+			c.add(all.in(m, false).accept(), "UDP encapsulation")
+		}
+		return all
+	}
 	c.add(all.in(udp, false).accept(), "UDP encapsulation")
 	c.add(all.hosts.in(f.laterFragment(udp), false).accept(), "fragments of UDP encapsulation")
 	return all
@@ -262,7 +280,11 @@ func (f *family) carries(e Encap) bool { return e.Local.Addr().BitLen() == 8*f.a
 // this one. It returns the chain they call, if any.
 func (s *side) addEntry(c *chain, f *family, e *entry, set *set, comment string, number int) []chain {
 	sel := &e.Selector
-	at := f.addresses(f.start(), sel.Src, sel.Dst)
+	start := f.start()
+	if e.Mask != 0 {
+		start = start.marked(e.Mark&e.Mask, e.Mask)
+	}
+	at := f.addresses(start, sel.Src, sel.Dst)
 	switch {
 	case set == nil:
 	case !sel.HasPorts():

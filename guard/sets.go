@@ -95,7 +95,7 @@ func (s *set) keyType() (all uint32) {
 // set adds an empty set.
 func (t *tableRequests) set(s *set, id uint32) {
 	t.add(unix.NFT_MSG_NEWSET, netlink.Create, "set "+s.name, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_TABLE, t.name)
+		ae.String(unix.NFTA_SET_TABLE, t.of.name)
 		ae.String(unix.NFTA_SET_NAME, s.name)
 		ae.Uint32(unix.NFTA_SET_FLAGS, 0)
 		ae.Uint32(unix.NFTA_SET_KEY_TYPE, s.keyType())
@@ -129,7 +129,7 @@ func (t *tableRequests) elements(all []element) {
 			kind, flags = unix.NFT_MSG_DELSETELEM, 0
 		}
 		t.add(kind, flags, "elements of set "+some[0].set.name, func(ae *netlink.AttributeEncoder) {
-			ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
+			ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, t.of.name)
 			ae.String(unix.NFTA_SET_ELEM_LIST_SET, some[0].set.name)
 			ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(ae *netlink.AttributeEncoder) error {
 				for i := range some {
@@ -153,9 +153,9 @@ func (e *element) encode(ae *netlink.AttributeEncoder) error {
 }
 
 // readElements reads the comments of a set's elements.
-func (c *conn) readElements(table, set string) ([]string, error) {
-	r := request{kind: unix.NFT_MSG_GETSETELEM, flags: netlink.Dump, what: "set " + set, attrs: func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+func (c *conn) readElements(t table, set string) ([]string, error) {
+	r := request{family: t.family, kind: unix.NFT_MSG_GETSETELEM, flags: netlink.Dump, what: "set " + set, attrs: func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
 		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
 	}}
 	msgs, err := c.ask(&r)

@@ -20,60 +20,90 @@ type counter struct{ packets, bytes uint64 }
 // replaceTable are the requests that put a layout in the place of whatever the table
 // holds now. The counters go on from the numbers given.
 func replaceTable(device string, l *layout, from drops) []request {
-	t := tableRequests{name: tableName(device)}
-	t.table(unix.NFT_MSG_NEWTABLE, netlink.Create) // so that there is one to delete
-	t.table(unix.NFT_MSG_DELTABLE, 0)
-	t.table(unix.NFT_MSG_NEWTABLE, netlink.Create)
-	t.counter(ingress.counter, from.in)
-	t.counter(egress.counter, from.out)
+	t := tableRequests{of: deviceTable(device)}
+	t.anew(from)
 	id := uint32(0)
 	l.sets(func(s *set) {
 		id++
-		t.set(s, id)
-		var all []element
-		for k, e := range s.members {
-			all = append(all, element{set: s, key: k, entry: e})
-		}
-		t.elements(all)
+		t.filled(s, id)
 	})
-	for i := range l.chains {
-		t.chain(&l.chains[i], device)
-	}
-	for i := range l.chains {
-		for j := range l.chains[i].rules {
-			t.rule(&l.chains[i], j)
-		}
-	}
+	t.chains(l.chains, device)
 	return t.requests
 }
 
 // changeElements are the requests that change sets in a table.
 func changeElements(device string, all []element) []request {
-	t := tableRequests{name: tableName(device)}
+	t := tableRequests{of: deviceTable(device)}
 	t.elements(all)
 	return t.requests
 }
 
 // removeTable is the request that ends the guard of a device.
 func removeTable(device string) []request {
-	t := tableRequests{name: tableName(device)}
+	t := tableRequests{of: deviceTable(device)}
 	t.table(unix.NFT_MSG_DELTABLE, 0)
 	return t.requests
 }
 
+// table names a table.
+type table struct {
+	family uint8 // NFPROTO_*
+	name   string
+}
+
+func deviceTable(device string) table { return table{unix.NFPROTO_NETDEV, tableName(device)} }
+
+func (t table) String() string {
+	if t.family == unix.NFPROTO_INET {
+		return "table inet " + t.name
+	}
+	return "table netdev " + t.name
+}
+
 type tableRequests struct {
-	name     string
+	of       table
 	requests []request
 }
 
+// anew makes the table empty, whatever it held. Its counters go on from the numbers given.
+func (t *tableRequests) anew(from drops) {
+	t.table(unix.NFT_MSG_NEWTABLE, netlink.Create) // so that there is one to delete
+	t.table(unix.NFT_MSG_DELTABLE, 0)
+	t.table(unix.NFT_MSG_NEWTABLE, netlink.Create)
+	t.counter(ingress.counter, from.in)
+	t.counter(egress.counter, from.out)
+}
+
+// filled adds a set with its members.
+func (t *tableRequests) filled(s *set, id uint32) {
+	t.set(s, id)
+	var all []element
+	for k, e := range s.members {
+		all = append(all, element{set: s, key: k, entry: e})
+	}
+	t.elements(all)
+}
+
+// chains adds chains, which may call one another, with their rules.
+func (t *tableRequests) chains(all []chain, device string) {
+	for i := range all {
+		t.chain(&all[i], device)
+	}
+	for i := range all {
+		for j := range all[i].rules {
+			t.rule(&all[i], j)
+		}
+	}
+}
+
 func (t *tableRequests) add(kind uint16, flags netlink.HeaderFlags, what string, attrs func(*netlink.AttributeEncoder)) {
-	what = fmt.Sprintf("%s of table netdev %s", what, t.name)
-	t.requests = append(t.requests, request{kind, flags, what, attrs})
+	what = fmt.Sprintf("%s of %s", what, t.of)
+	t.requests = append(t.requests, request{t.of.family, kind, flags, what, attrs})
 }
 
 func (t *tableRequests) table(kind uint16, flags netlink.HeaderFlags) {
-	t.requests = append(t.requests, request{kind, flags, "table netdev " + t.name, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_TABLE_NAME, t.name)
+	t.requests = append(t.requests, request{t.of.family, kind, flags, t.of.String(), func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_TABLE_NAME, t.of.name)
 		if kind == unix.NFT_MSG_NEWTABLE {
 			ae.Uint32(unix.NFTA_TABLE_FLAGS, 0)
 		}
@@ -82,7 +112,7 @@ func (t *tableRequests) table(kind uint16, flags netlink.HeaderFlags) {
 
 func (t *tableRequests) counter(name string, from counter) {
 	t.add(unix.NFT_MSG_NEWOBJ, netlink.Create, "counter "+name, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_OBJ_TABLE, t.name)
+		ae.String(unix.NFTA_OBJ_TABLE, t.of.name)
 		ae.String(unix.NFTA_OBJ_NAME, name)
 		ae.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 		ae.Nested(unix.NFTA_OBJ_DATA, func(ae *netlink.AttributeEncoder) error {
@@ -95,7 +125,7 @@ func (t *tableRequests) counter(name string, from counter) {
 
 func (t *tableRequests) chain(c *chain, device string) {
 	t.add(unix.NFT_MSG_NEWCHAIN, netlink.Create, "chain "+c.name, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_CHAIN_TABLE, t.name)
+		ae.String(unix.NFTA_CHAIN_TABLE, t.of.name)
 		ae.String(unix.NFTA_CHAIN_NAME, c.name)
 		if c.hook == nil {
 			return
@@ -103,7 +133,9 @@ func (t *tableRequests) chain(c *chain, device string) {
 		ae.Nested(unix.NFTA_CHAIN_HOOK, func(ae *netlink.AttributeEncoder) error {
 			ae.Uint32(unix.NFTA_HOOK_HOOKNUM, c.hook.number)
 			ae.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.hook.priority))
-			ae.String(unix.NFTA_HOOK_DEV, device)
+			if device != "" {
+				ae.String(unix.NFTA_HOOK_DEV, device)
+			}
 			return nil
 		})
 		ae.Uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
@@ -115,10 +147,10 @@ func (t *tableRequests) rule(c *chain, i int) {
 	r := &c.rules[i]
 	what := fmt.Sprintf("rule %d (%s) in chain %s", i+1, r.comment, c.name)
 	t.add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, what, func(ae *netlink.AttributeEncoder) {
-		ae.String(unix.NFTA_RULE_TABLE, t.name)
+		ae.String(unix.NFTA_RULE_TABLE, t.of.name)
 		ae.String(unix.NFTA_RULE_CHAIN, c.name)
 		ae.Nested(unix.NFTA_RULE_EXPRESSIONS, func(ae *netlink.AttributeEncoder) error {
-			return encodeExpressions(ae, r.match)
+			return encodeExpressions(ae, t.of.family, r.match)
 		})
 		if r.comment != "" {
 			ae.Bytes(unix.NFTA_RULE_USERDATA, encodeUserdata(r.comment))
@@ -152,11 +184,11 @@ func decodeUserdata(b []byte) string {
 
 // readEntries reads back the entries of a device's rules; none if it has no table.
 func (c *conn) readEntries(device string) ([]entry, error) {
-	name := tableName(device)
+	of := deviceTable(device)
 	var comments map[string][]string
 	err := c.unchanged(func() error {
 		comments = map[string][]string{}
-		msgs, err := c.dump(unix.NFT_MSG_GETRULE, name)
+		msgs, err := c.dump(unix.NFT_MSG_GETRULE, of)
 		if err != nil {
 			return err
 		}
@@ -175,11 +207,11 @@ func (c *conn) readEntries(device string) ([]entry, error) {
 			if err != nil {
 				return err
 			}
-			if table != name {
+			if table != of.name {
 				continue
 			}
 			if set, ok := strings.CutPrefix(comment, setWord); ok {
-				elements, err := c.readElements(name, set)
+				elements, err := c.readElements(of, set)
 				if err != nil {
 					return err
 				}
@@ -195,7 +227,7 @@ func (c *conn) readEntries(device string) ([]entry, error) {
 	}
 	entries, err := decodeEntries(comments)
 	if err != nil {
-		return nil, fmt.Errorf("table netdev %s: %w: it was left by another version; release the device to start anew", name, err)
+		return nil, fmt.Errorf("%s: %w: it was left by another version; release the device to start anew", of, err)
 	}
 	return entries, nil
 }
@@ -254,13 +286,12 @@ func interleave(a, b []entry) []entry {
 	return joined
 }
 
-// readDrops reads a device's counters; zero if it has no table.
-func (c *conn) readDrops(device string) (drops, error) {
-	name := tableName(device)
+// readDrops reads a table's counters; zero if there is none.
+func (c *conn) readDrops(of table) (drops, error) {
 	var d drops
 	err := c.unchanged(func() error {
 		d = drops{}
-		msgs, err := c.dump(unix.NFT_MSG_GETOBJ, name)
+		msgs, err := c.dump(unix.NFT_MSG_GETOBJ, of)
 		if err != nil {
 			return err
 		}
@@ -269,7 +300,7 @@ func (c *conn) readDrops(device string) (drops, error) {
 			switch {
 			case err != nil:
 				return err
-			case table != name:
+			case table != of.name:
 			case object == ingress.counter:
 				d.in = n
 			case object == egress.counter:

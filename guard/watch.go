@@ -120,7 +120,7 @@ func (d *device) complete(c *conn) (bool, error) {
 			return
 		}
 		var elements []string
-		elements, err = c.readElements(tableName(d.name), s.name)
+		elements, err = c.readElements(deviceTable(d.name), s.name)
 		complete = len(elements) >= len(s.members)
 	})
 	return complete, err
@@ -128,14 +128,14 @@ func (d *device) complete(c *conn) (bool, error) {
 
 // countRules counts the rules in a device's table, 0 if there is none.
 func (c *conn) countRules(device string) (int, error) {
-	name, n := tableName(device), 0
-	msgs, err := c.dump(unix.NFT_MSG_GETRULE, name)
+	t, n := deviceTable(device), 0
+	msgs, err := c.dump(unix.NFT_MSG_GETRULE, t)
 	if err != nil {
 		return 0, err
 	}
 	for _, m := range msgs {
 		err := attributes(m, func(ad *netlink.AttributeDecoder) {
-			if ad.Type() == unix.NFTA_RULE_TABLE && ad.String() == name {
+			if ad.Type() == unix.NFTA_RULE_TABLE && ad.String() == t.name {
 				n++
 			}
 		})
