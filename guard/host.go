@@ -34,16 +34,12 @@ type HostRules struct {
 // network namespace of the calling thread. On an error what was there stays. Without policies it is
 // ReleaseHost. It wraps ipsec.ErrInvalid if an argument is at fault.
 func ApplyHost(r HostRules) error {
-	if len(r.Policies) == 0 {
-		return ReleaseHost()
-	}
-	encaps, err := checkEnds(r.Encaps)
-	if err != nil {
-		return fmt.Errorf("guard: %w", err)
-	}
-	entries, err := hostEntries(r.Policies)
+	entries, encaps, err := r.check()
 	if err != nil {
 		return err
+	}
+	if len(entries) == 0 {
+		return ReleaseHost()
 	}
 	return withConn(func(c *conn) error {
 		before, err := c.readDrops(hostTable)
@@ -52,6 +48,21 @@ func ApplyHost(r HostRules) error {
 		}
 		return c.commit(hostRequests(r.Policies, entries, encaps, before))
 	})
+}
+
+// Check tells what ApplyHost would not take.
+func (r *HostRules) Check() error {
+	_, _, err := r.check()
+	return err
+}
+
+func (r *HostRules) check() ([]*ranked, []Encap, error) {
+	encaps, err := checkEnds(r.Encaps)
+	if err != nil {
+		return nil, nil, fmt.Errorf("guard: %w", err)
+	}
+	entries, err := hostEntries(r.Policies)
+	return entries, encaps, err
 }
 
 // ReleaseHost removes the host's guard; without one it does nothing.

@@ -1,23 +1,111 @@
 package boot
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"espalier/guard"
+)
+
+type hostPolicy = guard.HostPolicy
+
+func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // Install makes the guard of these pairs, all that this host owns, last: it writes them down, puts
 // their guard in force in the place of the one before, and has them loaded at each boot before
 // networking. The same pairs again change nothing. With no pairs it is Remove.
 //
-// The guard is in force and written down even if the unit cannot be installed, which the error then says.
-func (p *Place) Install(pairs []Pair) error { return errors.ErrUnsupported }
+// What can be done is done, and the error tells the rest. Of a place that has no units (Can) that is none.
+func (p *Place) Install(pairs []Pair) error {
+	if len(pairs) == 0 {
+		return p.Remove()
+	}
+	pairs = normal(pairs)
+	rules := rulesOf(pairs)
+	if err := rules.Check(); err != nil {
+		return err
+	}
+	err := p.locked(func() error { return errors.Join(p.writeGuard(pairs), guard.ApplyHost(rules)) })
+	if p.Units == "" {
+		return err
+	}
+	return errors.Join(err, p.installGuardUnit())
+}
 
 // Remove takes the guard out of force and away, with its unit; ends the holders; and removes what
-// belongs to nothing else. The timer goes with its last rotation (SetRotation). Each part is tried even
+// belongs to nothing else. The timer goes with its last rotation (DropRotation). Each part is tried even
 // if another fails.
-func (p *Place) Remove() error { return errors.ErrUnsupported }
+func (p *Place) Remove() error {
+	err := errors.Join(p.removeUnits(guardUnit), p.Hold(nil, nil))
+	err = errors.Join(err, p.locked(func() error {
+		return errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))
+	}))
+	return errors.Join(err, remove(filepath.Join(p.Dir, lockFile)), p.tidy())
+}
 
 // Load puts the guard in force that was written down: what a host does when it boots, before its
-// network comes up. What is damaged is told, and does not keep the rest from being loaded; then
-// fallback, unless nil, tells what else was owned (from the journal), and both together are loaded. found tells
-// whether there was anything to load.
-func (p *Place) Load(fallback func() ([]Pair, error)) (found bool, err error) {
-	return false, errors.ErrUnsupported
+// network comes up. Fallback, unless nil, tells what else is to be guarded: what a change had begun, and if
+// the file is damaged all that the journal knows. found tells whether there was anything to load.
+//
+// An error tells what is wrong; all that could be read is loaded then, and between hosts of which no
+// more is certain than that they are a pair, nothing passes in clear.
+func (p *Place) Load(fallback func(damaged bool) ([]Pair, error)) (found bool, err error) {
+	err = p.locked(func() error {
+		pairs, there, err := p.readGuard()
+		found = there
+		if fallback != nil {
+			more, moreErr := fallback(err != nil)
+			pairs = union(pairs, normal(more))
+			err = errors.Join(err, moreErr)
+		}
+		found = found || len(pairs) > 0
+		if !found {
+			return err
+		}
+		for i := range pairs {
+			one := rulesOf(pairs[i : i+1])
+			if wrong := one.Check(); wrong != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w: all between the two is held back", describe(pairs[i]), wrong))
+				pairs[i] = closed(pairs[i])
+			}
+		}
+		if len(pairs) == 0 {
+			return errors.Join(err, errors.New("nothing is known of what to guard: cleartext is not held back"))
+		}
+		return errors.Join(err, guard.ApplyHost(rulesOf(pairs)))
+	})
+	if err != nil {
+		return found, fmt.Errorf("load the guard: %w", err)
+	}
+	return found, nil
+}
+
+// normal are pairs without what changes by itself and the guard does not look at.
+func normal(pairs []Pair) []Pair {
+	all := make([]Pair, len(pairs))
+	for i, pair := range pairs {
+		pair.Policies = slices.Clone(pair.Policies)
+		for j := range pair.Policies {
+			own := &pair.Policies[j]
+			own.Device = pair.Device
+			own.Index, own.Limits = 0, zero(own.Limits)
+			own.Added, own.Used = zero(own.Added), zero(own.Used)
+		}
+		all[i] = pair
+	}
+	return all
+}
+
+func zero[T any](T) (z T) { return z }
+
+func rulesOf(pairs []Pair) guard.HostRules {
+	var r guard.HostRules
+	for _, p := range pairs {
+		r.Policies = append(r.Policies, p.Policies...)
+		r.Encaps = append(r.Encaps, p.Encaps...)
+	}
+	return r
 }

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -100,4 +99,4 @@ func findNamespace() (initial bool, name string, err error) {
 
 // Can reports whether this place can have units, the timer among them; if not, why says so, and what to
 // do instead.
-func (p *Place) Can() (ok bool, why string) { return p.Units != "", cmp.Or(p.Why, "") }
+func (p *Place) Can() (ok bool, why string) { return p.Units != "", p.Why }
