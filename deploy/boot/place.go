@@ -38,7 +38,7 @@ const (
 // /etc/systemd/system if it exists.
 func Find(dir string) (*Place, error) {
 	p := &Place{Dir: dir}
-	initial, name, err := findNamespace()
+	kind, name, err := findNamespace()
 	if err != nil {
 		return nil, err
 	}
@@ -51,16 +51,18 @@ func Find(dir string) (*Place, error) {
 	if !given && state != "" {
 		p.Units, given = filepath.Join(state, "units"), true
 	}
-	if !initial {
-		p.Namespace = name
-		switch {
-		case !given:
-			p.Units, p.Why = "", "this is not the host's own network namespace: units would need a directory of their own, "+unitDirVariable
-		case name == "":
-			p.Units, p.Why = "", "this network namespace has no name: units could not find it"
-		}
+	switch {
+	case kind == another && !given:
+		p.Units, p.Why = "", "this is not the host's own network namespace: units would need a directory of their own, "+unitDirVariable
+		return p, nil
+	case kind == another && name == "":
+		p.Units, p.Why = "", "this network namespace has no name: units could not find it"
+		return p, nil
+	case kind == unknown && !given:
+		p.Why = "no telling whether this is the host's own network namespace (/proc/1/ns/net cannot be read): name a directory for units, " + unitDirVariable
 		return p, nil
 	}
+	p.Namespace = name
 	if p.Units == "" {
 		if _, err := os.Stat(systemUnits); err != nil {
 			p.Why = "this host has no systemd: run `espalier boot` before its network comes up"
@@ -73,28 +75,39 @@ func Find(dir string) (*Place, error) {
 	return p, nil
 }
 
-// findNamespace tells whether the thread is in the initial network namespace, else the file that names
-// the one it is in.
-func findNamespace() (initial bool, name string, err error) {
+// namespaceKind is whether a network namespace is the initial one.
+type namespaceKind int
+
+const (
+	unknown namespaceKind = iota // the first process cannot be asked, and it has no name
+	initial
+	another
+)
+
+// findNamespace tells what network namespace the thread is in, and the file that names it.
+func findNamespace() (kind namespaceKind, name string, err error) {
 	var own, first unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
-		return false, "", fmt.Errorf("find out the network namespace: %w", err)
+		return unknown, "", fmt.Errorf("find out the network namespace: %w", err)
 	}
-	if err := unix.Stat("/proc/1/ns/net", &first); err == nil && own.Ino == first.Ino {
-		return true, "", nil
+	if err := unix.Stat("/proc/1/ns/net", &first); err == nil {
+		if own.Ino == first.Ino && own.Dev == first.Dev {
+			return initial, "", nil
+		}
+		kind = another
 	}
 	names, err := os.ReadDir(namedNamespaces)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return false, "", err
+		return unknown, "", err
 	}
 	for _, n := range names {
 		var st unix.Stat_t
 		path := filepath.Join(namedNamespaces, n.Name())
 		if unix.Stat(path, &st) == nil && st.Ino == own.Ino && st.Dev == own.Dev {
-			return false, path, nil
+			return another, path, nil
 		}
 	}
-	return false, "", nil
+	return kind, "", nil
 }
 
 // Can reports whether this place can have units, the timer among them; if not, why says so, and what to
