@@ -1,0 +1,225 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"espalier/deploy/boot"
+	"espalier/guard"
+	"espalier/test/lab"
+)
+
+// pairAt is what the kernel of a host has of a pair, as the guard is to know it.
+func (l *nicLab) pairAt(t *testing.T, h *lab.Host, p lab.Pair) boot.Pair {
+	t.Helper()
+	local, remote := p.Ends()
+	if h == l.B {
+		local, remote = remote, local
+	}
+	pair := boot.Pair{Tunnel: "lab", Local: local, Remote: remote}
+	for policy, err := range l.kernel[h].Policies(context.Background()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, err := policy.IPsec()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair.Policies = append(pair.Policies, guard.HostPolicy{Policy: own})
+	}
+	if p.UDP {
+		pair.Encaps = []guard.Encap{{Local: netip.AddrPortFrom(local, 4500), Remote: netip.AddrPortFrom(remote, 4500)}}
+	}
+	return pair
+}
+
+// guarded installs the guard of what the kernels have, as it is done on a host.
+func (l *nicLab) guarded(t *testing.T, p lab.Pair, hosts ...*lab.Host) map[*lab.Host]*boot.Place {
+	t.Helper()
+	places := make(map[*lab.Host]*boot.Place)
+	for _, h := range hosts {
+		place := &boot.Place{Dir: filepath.Join(h.Dir, "tunnels"), Units: filepath.Join(h.Dir, "units"), Program: Espalier}
+		places[h] = place
+		pair := l.pairAt(t, h, p)
+		inside(t, h, func() error { return place.Install([]boot.Pair{pair}) })
+		t.Cleanup(func() { inside(t, h, place.Remove) })
+	}
+	return places
+}
+
+func guardCounters(t *testing.T, h *lab.Host) (c guard.Counters) {
+	t.Helper()
+	inside(t, h, func() (err error) {
+		c, _, err = guard.HostCounters()
+		return err
+	})
+	return c
+}
+
+// The guard of the host lets ESP pass, by whatever SA, and nothing in clear once SAs and policies are gone.
+func TestHostGuard(t *testing.T) {
+	l := newNICLab(t, "p4p1")
+	var pairs []lab.Pair
+	for _, v6 := range []bool{false, true} {
+		for _, tunnel := range []bool{false, true} {
+			pairs = append(pairs, lab.Pair{V6: v6, Tunnel: tunnel}, lab.Pair{V6: v6, Tunnel: tunnel, Software: true}, lab.Pair{V6: v6, Tunnel: tunnel, Software: true, UDP: true})
+		}
+	}
+	for i, p := range pairs {
+		p.SPI = 0x1000 + uint32(i)*0x10
+		way := either(p.UDP, "in UDP", either(p.Software, "software", "the NIC"))
+		name := fmt.Sprintf("%s, %s, %s", either(p.V6, "IPv6", "IPv4"), either(p.Tunnel, "tunnel", "transport"), way)
+		t.Run(name, func(t *testing.T) {
+			l.flush(t)
+			l.program(t, p)
+			places := l.guarded(t, p, l.A, l.B)
+			if p.UDP {
+				for h, place := range places {
+					inside(t, h, func() error { return place.Hold(context.Background(), []uint16{4500}) })
+				}
+			}
+			l.passesGuarded(t, p)
+			l.nothingInClear(t, p, places)
+			if !t.Failed() {
+				Tell("The guard of the host", name, "ping and TCP pass; without SAs and policies nothing leaves or enters in clear")
+			}
+		})
+	}
+}
+
+// passesGuarded has traffic pass without any loss.
+func (l *nicLab) passesGuarded(t *testing.T, p lab.Pair) {
+	t.Helper()
+	_, b := p.Ends()
+	cable := watchCable(t)
+	before := [2]map[string]uint64{l.drops(t, l.A), l.drops(t, l.B)}
+	if !l.A.Ping(b, 3) {
+		t.Error("ping failed")
+	}
+	if err := lab.Exchange(l.A, l.B, netip.AddrPortFrom(b, 0), exchanged/2); err != nil {
+		t.Errorf("TCP: %v", err)
+	}
+	for i, h := range l.Hosts() {
+		if after := l.drops(t, h); fmt.Sprint(after) != fmt.Sprint(before[i]) {
+			t.Errorf("host %s dropped %v, before %v", h.Name, after, before[i])
+		}
+		if c := guardCounters(t, h); c != (guard.Counters{}) {
+			t.Errorf("the guard of host %s dropped %+v", h.Name, c)
+		}
+	}
+	if counts, _ := cable.stop(t); counts.Cleartext != 0 || counts.ESP == 0 {
+		t.Errorf("on the cable: %+v", counts)
+	}
+}
+
+// nothingInClear takes SAs and policies away, and has both hosts send all the same: first both guarded, then
+// one, whose peer is none the wiser; and last none, which shows that it was the guard.
+func (l *nicLab) nothingInClear(t *testing.T, p lab.Pair, places map[*lab.Host]*boot.Place) {
+	t.Helper()
+	a, b := p.Ends()
+	l.flush(t)
+	for _, c := range []struct {
+		name         string
+		open         *lab.Host
+		cleartext    bool // on the cable
+		in, out      bool // the guard of A has counted it
+		comesThrough bool
+	}{
+		{name: "both guarded", out: true},
+		{name: "the peer open", open: l.B, cleartext: true, in: true, out: true},
+		{name: "both open", open: l.A, cleartext: true, comesThrough: true},
+	} {
+		if c.open != nil {
+			inside(t, c.open, guard.ReleaseHost)
+		}
+		before := guardCounters(t, l.A)
+		cable := watchCable(t)
+		came := l.arrives(t, p, either2(c.comesThrough, untilThere, 50*time.Millisecond))
+		came = l.B.Ping(a, 1) && came
+		came = l.A.Ping(b, 1) && came
+		counts, _ := cable.stop(t)
+		after := guardCounters(t, l.A)
+		if came != c.comesThrough || (counts.Cleartext > 0) != c.cleartext {
+			t.Errorf("%s: arrived %v, on the cable %+v", c.name, came, counts)
+		}
+		if in, out := after.In > before.In, after.Out > before.Out; in != c.in || out != c.out {
+			t.Errorf("%s: the guard of A had counted %+v, and now %+v", c.name, before, after)
+		}
+	}
+}
+
+func either2[T any](is bool, yes, no T) T {
+	if is {
+		return yes
+	}
+	return no
+}
+
+// TestEncapHolder: ESP in UDP takes somebody who has the port, who comes back when he is killed.
+func TestEncapHolder(t *testing.T) {
+	l := newNICLab(t, "p4p1")
+	for i, v6 := range []bool{false, true} {
+		p := lab.Pair{V6: v6, UDP: true, Software: true, SPI: 0x2000 + uint32(i)*0x10}
+		t.Run(either(v6, "IPv6", "IPv4"), func(t *testing.T) {
+			l.flush(t)
+			l.program(t, p)
+			if l.arrives(t, p, 50*time.Millisecond) {
+				t.Error("ESP in UDP passes without a socket: the test proves nothing")
+			}
+			places := l.guarded(t, p, l.A, l.B)
+			hold := func(h *lab.Host, ports ...uint16) {
+				inside(t, h, func() error { return places[h].Hold(context.Background(), ports) })
+			}
+			hold(l.A, 4500)
+			hold(l.B, 4500)
+			if !l.arrives(t, p, untilThere) {
+				t.Error("nothing passes")
+			}
+			hold(l.B)
+			if l.arrives(t, p, 50*time.Millisecond) {
+				t.Error("passes although the holder has ended")
+			}
+			hold(l.B, 4500)
+			killHolder(t, l.B)
+			for start := time.Now(); !l.arrives(t, p, 100*time.Millisecond); {
+				if time.Since(start) > 2*untilThere {
+					t.Fatal("nothing passes after the holder was killed")
+				}
+			}
+			hold(l.B)
+			hold(l.A)
+			if !t.Failed() {
+				Tell("The guard of the host", "ESP in UDP, "+either(v6, "IPv6", "IPv4")+", the holder of the socket is killed", "another one takes its place, and it passes again")
+			}
+		})
+	}
+}
+
+// killHolder kills the holder of a host, not its supervisor.
+func killHolder(t *testing.T, h *lab.Host) {
+	t.Helper()
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	killed := 0
+	own := strings.TrimSpace(read(t, filepath.Join(h.Dir, "tunnels", "encap-4500.lock")))
+	for _, file := range files {
+		words := strings.Split(read(t, file), "\x00")
+		stat := strings.Fields(read(t, filepath.Join(filepath.Dir(file), "stat")))
+		if len(words) > 4 && words[1] == boot.HoldCommand && words[4] == "--detached" && stat[4] == own {
+			var pid int
+			fmt.Sscan(filepath.Base(filepath.Dir(file)), &pid)
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			killed++
+		}
+	}
+	if killed != 1 {
+		t.Fatalf("%d holders", killed)
+	}
+}
