@@ -66,7 +66,7 @@ userspace device where it cannot.`,
 	root.AddCommand(
 		status, newVerifyCommand(), newExplainCommand(), newDoctorCommand(), newAcceptCommand(),
 		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newConfigCommand(),
-		newPlanCommand(), newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(), newBootCommand(), newHoldCommand(),
+		newPlanCommand(), newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(), newBootCommand(), newHoldCommand(), newTunnelKeeperCommand(),
 	)
 	return root
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"espalier/internal/usedkeys"
 	"espalier/probe"
 	"espalier/probe/trial"
 	"espalier/xfrm/client"
@@ -162,7 +163,7 @@ func tryDevice(ctx context.Context, progress io.Writer, name string) (*trial.Res
 		return nil, fmt.Errorf("trial on %s: %w", name, err)
 	}
 	defer kernel.Close()
-	o := trial.Options{Device: name, Ifindex: dev.Index, Driver: nic.Driver, StateDir: stateDir(), Scope: kernelScope()}
+	o := trial.Options{Device: name, Ifindex: dev.Index, Driver: nic.Driver, StateDir: stateDir(), Scope: usedkeys.KernelScope()}
 	if isTerminal(progress) {
 		o.Progress = func(done, total int) { fmt.Fprintf(progress, "\rtrial on %s: %d of %d", name, done+1, total) }
 		defer fmt.Fprint(progress, "\r"+clearLine)

@@ -1,0 +1,194 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/deploy/steps"
+	"espalier/xfrm"
+)
+
+const (
+	journalName = "journal.json"
+	lockName    = "lock"
+	keeperName  = "keeper.lock"
+)
+
+// ReadJournal reads what is owned in a network namespace, by its directory (Dir). Where there is no
+// journal nothing is owned. One that cannot be read whole is an error: what is owned must not be
+// forgotten.
+func ReadJournal(dir string) (*Journal, error) {
+	path := filepath.Join(dir, journalName)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Journal{Version: journalVersion}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the journal of tunnels: %w", err)
+	}
+	j, err := decodeJournal(data)
+	if err != nil {
+		return nil, fmt.Errorf("the journal of tunnels %s cannot be read: %w. It tells which SAs and policies are espalier's, so nothing is done without it: "+
+			"put back a copy of it, or move it away and delete with `ip xfrm` (or `espalier xfrm`) what is still there", path, err)
+	}
+	return j, nil
+}
+
+// decodeJournal is strict: every field is known, and every policy can be read.
+func decodeJournal(data []byte) (*Journal, error) {
+	var version struct{ Version int }
+	if err := json.Unmarshal(data, &version); err != nil {
+		return nil, err
+	}
+	if version.Version != journalVersion {
+		return nil, fmt.Errorf("it is of version %d, and this espalier knows version %d", version.Version, journalVersion)
+	}
+	var j Journal
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&j); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something stands behind it")
+	}
+	return &j, j.check()
+}
+
+// check finds what no Host would have written.
+func (j *Journal) check() error {
+	var all []Policy
+	for i := range j.Owned {
+		o := &j.Owned[i]
+		if !o.Local.IsValid() || !o.Remote.IsValid() || o.Engine == "" {
+			return fmt.Errorf("what is owned of tunnel %q has no addresses or no engine", o.Tunnel)
+		}
+		all = append(all, o.Policies...)
+	}
+	if c := j.Change; c != nil {
+		switch c.Stage {
+		case steps.Open, steps.Confirmed, steps.Finished, steps.Undone:
+		default:
+			return fmt.Errorf("the change is %q", c.Stage)
+		}
+		if len(c.Pairs) != len(c.Begin.Pairs) {
+			return fmt.Errorf("the change has %d pairs, and states of %d", len(c.Begin.Pairs), len(c.Pairs))
+		}
+		for i := range c.Pairs {
+			all = append(all, c.Pairs[i].Before...)
+			for _, payload := range append(c.Begin.Pairs[i].Policies, c.Begin.Pairs[i].Gone...) {
+				all = append(all, Policy{Payload: payload})
+			}
+		}
+	}
+	for _, p := range all {
+		if _, err := xfrm.DecodePolicy(p.Payload); err != nil {
+			return fmt.Errorf("policy %q: %w", p.Text, err)
+		}
+	}
+	return nil
+}
+
+// write puts the journal on disk. Either it is there whole when this returns, or what was there before is.
+func (h *Host) write(j *Journal) error {
+	j.Version = journalVersion
+	data, err := json.MarshalIndent(j, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the journal of tunnels: %w", err)
+	}
+	if err := h.cfg.Write(filepath.Join(h.cfg.Dir, journalName), append(data, '\n')); err != nil {
+		return fmt.Errorf("write the journal of tunnels: %w", err)
+	}
+	return nil
+}
+
+// WriteFile puts a file in the place of another, for its owner alone to read. It is on disk when this
+// returns; at no moment, not even when the host loses its power, is there half of it.
+func WriteFile(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes names in a directory last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// lockPatience is how long an operation waits for another one; each takes a fraction of it.
+const lockPatience = 30 * time.Second
+
+// lock keeps other operations and the keeper out until it is released, in all processes.
+func (h *Host) lock(ctx context.Context) (release func(), err error) {
+	for start := time.Now(); ; {
+		release, err := lockFile(filepath.Join(h.cfg.Dir, lockName))
+		switch {
+		case err == nil:
+			return release, nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return nil, fmt.Errorf("lock the journal of tunnels: %w", err)
+		case time.Since(start) > lockPatience:
+			return nil, fmt.Errorf("another espalier has held the journal of tunnels in %s for %s", h.cfg.Dir, lockPatience)
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// lockFile locks a file that it makes if need be; EWOULDBLOCK if somebody else has locked it.
+func lockFile(path string) (release func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}

@@ -1,0 +1,184 @@
+package host
+
+import (
+	"slices"
+
+	"espalier/deploy/boot"
+	"espalier/deploy/steps"
+	"espalier/guard"
+	"espalier/ipsec"
+	"espalier/xfrm"
+)
+
+// after is what will be owned once the change is finished.
+func (j *Journal) after() []Owned {
+	owned := slices.Clone(j.Owned)
+	for i := range j.Change.Begin.Pairs {
+		owned = withPair(owned, j.Change.owned(i), &j.Change.Begin.Pairs[i])
+	}
+	return owned
+}
+
+// owned is what will be owned of a pair; nil if it goes.
+func (c *Change) owned(i int) *Owned {
+	p, state := &c.Begin.Pairs[i], &c.Pairs[i]
+	if leaves(c.Begin.Kind, p) {
+		return nil
+	}
+	o := Owned{Tunnel: p.Tunnel, Origin: c.Begin.Origin, Local: p.Local, Remote: p.Remote, Engine: p.Engine, Device: p.Device,
+		Outbound: p.Outbound, Inbound: p.Inbound, Encaps: state.Encaps, Rotate: p.Rotate, Since: c.Since}
+	if len(p.Inbound) == 0 && state.Was != nil { // the SAs stay
+		o.Outbound, o.Inbound, o.Encaps, o.Since = state.Was.Outbound, state.Was.Inbound, state.Was.Encaps, state.Was.Since
+	}
+	for _, payload := range p.Policies {
+		if xp, err := xfrm.DecodePolicy(payload); err == nil { // which Begin has made sure of
+			o.Policies = append(o.Policies, Policy{payload, xp.ID().String()})
+		}
+	}
+	return &o
+}
+
+// withPair puts what is owned of a pair, nil for nothing, in the place of what was.
+func withPair(all []Owned, o *Owned, p *steps.PairEnd) []Owned {
+	i := slices.IndexFunc(all, func(have Owned) bool { return have.Tunnel == p.Tunnel && have.Local == p.Local && have.Remote == p.Remote })
+	switch {
+	case i < 0 && o == nil:
+		return all
+	case i < 0:
+		return append(all, *o)
+	case o == nil:
+		return slices.Delete(all, i, i+1)
+	}
+	all[i] = *o
+	return all
+}
+
+// openGuard lets through what will be sent in clear before anybody sends it.
+func (r *round) openGuard(c *Change) error {
+	var interim []Owned
+	opened := false
+	for _, o := range r.j.Owned {
+		o.Policies = slices.Clone(o.Policies)
+		for i := range c.Begin.Pairs {
+			p := &c.Begin.Pairs[i]
+			if p.Engine != o.Engine {
+				continue
+			}
+			for _, payload := range p.Gone {
+				key := policyKey(payload)
+				n := len(o.Policies)
+				o.Policies = slices.DeleteFunc(o.Policies, func(have Policy) bool { return policyKey(have.Payload) == key && !c.wants(p.Engine, key) })
+				opened = opened || len(o.Policies) < n
+			}
+		}
+		if len(o.Policies) > 0 {
+			interim = append(interim, o)
+		}
+	}
+	if !opened || r.cfg.Boot == nil {
+		return nil
+	}
+	return r.lasting(c, interim)
+}
+
+// lasting has a guard for pairs last in the place of the one before.
+func (r *round) lasting(c *Change, owned []Owned) error {
+	if r.cfg.Boot == nil {
+		return nil
+	}
+	if !c.Guarded {
+		c.Guarded = true
+		if err := r.write(r.j); err != nil {
+			return err
+		}
+	}
+	return r.installGuard(owned)
+}
+
+func (r *round) installGuard(owned []Owned) error {
+	if r.cfg.Boot == nil {
+		return nil
+	}
+	pairs, err := bootPairs(owned)
+	if err != nil {
+		return err
+	}
+	return r.cfg.Boot.Install(pairs)
+}
+
+// BootPairs are the pairs that the guard is for when a host boots, by its journal: those that are owned,
+// and those of a change that has not come to its end.
+func BootPairs(dir string) ([]boot.Pair, error) {
+	j, err := ReadJournal(dir)
+	if err != nil {
+		return nil, err
+	}
+	owned := j.Owned
+	if j.Change.open() {
+		owned = append(slices.Clone(owned), j.after()...)
+	}
+	return bootPairs(owned)
+}
+
+// bootPairs are what is owned, in the words of package boot.
+func bootPairs(owned []Owned) ([]boot.Pair, error) {
+	var pairs []boot.Pair
+	for _, o := range owned {
+		p := boot.Pair{Tunnel: o.Tunnel, Local: o.Local, Remote: o.Remote, Encaps: o.Encaps}
+		if o.Engine != kernelEngine {
+			p.Device = o.Device
+		}
+		for _, kept := range o.Policies {
+			xp, err := xfrm.DecodePolicy(kept.Payload)
+			if err != nil {
+				return nil, err
+			}
+			if xp.IfID != 0 {
+				continue
+			}
+			tp, err := steps.PolicyOf(xp)
+			if err != nil {
+				return nil, err
+			}
+			p.Policies = append(p.Policies, guard.HostPolicy{Policy: tp.Policy, Device: p.Device,
+				Mark: tp.Mark.Value, Mask: tp.Mark.Mask, PacketOffload: tp.Offload.Mode == ipsec.PacketOffload})
+		}
+		pairs = append(pairs, p)
+	}
+	return pairs, nil
+}
+
+// hold sees to it that the UDP ports are held by which ESP comes to the kernel, and no others.
+func (r *round) hold() error {
+	var ports []uint16
+	add := func(engine string, encaps []guard.Encap) {
+		for _, e := range encaps {
+			if engine == kernelEngine && !slices.Contains(ports, e.Local.Port()) {
+				ports = append(ports, e.Local.Port())
+			}
+		}
+	}
+	for _, o := range r.j.Owned {
+		add(o.Engine, o.Encaps)
+	}
+	for _, l := range r.j.Lingering {
+		add(l.Engine, l.Encaps)
+	}
+	if c := r.j.Change; c.open() {
+		for i := range c.Pairs {
+			add(c.Begin.Pairs[i].Engine, c.Pairs[i].Encaps)
+			if was := c.Pairs[i].Was; was != nil {
+				add(was.Engine, was.Encaps)
+			}
+		}
+	}
+	slices.Sort(ports)
+	if slices.Equal(ports, r.j.Held) || r.cfg.Boot == nil {
+		return nil
+	}
+	if err := r.cfg.Boot.Hold(r.ctx, ports); err != nil {
+		return err
+	}
+	r.j.Held = ports
+	return r.write(r.j)
+}

@@ -1,0 +1,152 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"espalier/deploy/steps"
+	"espalier/tunnel"
+)
+
+// round is what goes on under the lock: the journal as it was read, and the engines.
+type round struct {
+	*Host
+	ctx     context.Context
+	j       *Journal
+	engines *engines
+}
+
+// under runs f with the journal locked, and everything settled whose time has come. What f began it
+// does not leave half done because nobody waits for it any more: its context does not end.
+func (h *Host) under(ctx context.Context, f func(*round) error) error {
+	release, err := h.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	j, err := ReadJournal(h.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), roundPatience)
+	defer cancel()
+	r := &round{Host: h, ctx: ctx, j: j, engines: h.engines()}
+	defer r.engines.close()
+	r.settle()
+	return f(r)
+}
+
+// roundPatience ends a round in which an engine does not answer.
+const roundPatience = 2 * time.Minute
+
+// change is the journal's, if that is the one asked about.
+func (r *round) change(id string) (*Change, error) {
+	c := r.j.Change
+	if c == nil || c.Begin.Change != id {
+		return nil, errors.New("this host knows nothing of the change: it has not begun here, or another one has")
+	}
+	return c, nil
+}
+
+// openChange is the journal's if it is the one asked about and can still be carried on.
+func (r *round) openChange(id string) (*Change, error) {
+	c, err := r.change(id)
+	if err != nil {
+		return nil, err
+	}
+	if c.Stage != steps.Open {
+		return nil, fmt.Errorf("the change is %s here", c.Stage)
+	}
+	return c, nil
+}
+
+// progress is how far the last change has come.
+func (r *round) progress() steps.Progress {
+	c := r.j.Change
+	if c == nil {
+		return steps.Progress{}
+	}
+	p := steps.Progress{Change: c.Begin.Change, Kind: c.Begin.Kind, Stage: c.Stage, Problem: c.Problem}
+	if c.Stage == steps.Open {
+		p.Left = max(0, c.Deadline-r.cfg.Clock.Now())
+	}
+	return p
+}
+
+// State tells how far the last change has come.
+func (h *Host) State(ctx context.Context) (p steps.Progress, err error) {
+	err = h.under(ctx, func(r *round) error {
+		p = r.progress()
+		if r.pending() {
+			return r.keep() // the keeper may have been killed
+		}
+		return nil
+	})
+	return p, err
+}
+
+// keep has a keeper run.
+func (r *round) keep() error {
+	if r.cfg.Keeper == nil {
+		return nil
+	}
+	if err := r.cfg.Keeper(); err != nil {
+		return fmt.Errorf("start the process that undoes the change in time: %w", err)
+	}
+	return nil
+}
+
+// Facts are this host's, with what the journal has.
+func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts, error) {
+	if h.cfg.Gather == nil {
+		return nil, errors.New("this host does not tell facts")
+	}
+	f, err := h.cfg.Gather(ctx, q.SAD)
+	if err != nil {
+		return nil, err
+	}
+	err = h.under(ctx, func(r *round) error {
+		if c := r.j.Change; c.open() {
+			f.Change = openWords(c, r.cfg.Clock.Now())
+			if err := r.keep(); err != nil {
+				return err
+			}
+		}
+		f.Owned, err = r.j.owned()
+		return err
+	})
+	return f, err
+}
+
+// openWords say why no other change can begin.
+func openWords(c *Change, now time.Duration) string {
+	s := fmt.Sprintf("%s of %s, given on %s, is under way", c.Begin.Kind, c.Begin.Origin, c.Begin.Coordinator)
+	if c.Stage == steps.Confirmed {
+		return s + ": it has been confirmed, and ends by itself once its hosts are heard"
+	}
+	return fmt.Sprintf("%s: it is undone in %s unless it is confirmed", s, max(0, c.Deadline-now).Round(time.Second))
+}
+
+// owned is what the journal owns, as plans have it.
+func (j *Journal) owned() ([]tunnel.Owned, error) {
+	var all []tunnel.Owned
+	for _, o := range j.Owned {
+		t := tunnel.Owned{Tunnel: o.Tunnel, Origin: o.Origin, Local: o.Local, Remote: o.Remote, Engine: o.Engine, Device: o.Device,
+			Outbound: o.Outbound, Inbound: o.Inbound, Rotate: o.Rotate, Since: o.Since}
+		for _, p := range o.Policies {
+			xp, err := steps.DecodePolicy(p.Payload, false)
+			if err != nil {
+				return nil, err
+			}
+			tp, err := steps.PolicyOf(xp)
+			if err != nil {
+				return nil, err
+			}
+			t.Policies = append(t.Policies, tp)
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
