@@ -212,4 +212,6 @@ func xfrmMark(m config.Mark) *xfrm.Mark {
 }
 
 // end names a pair in words.
-func end(p *steps.PairEnd) string { return fmt.Sprintf("%s to %s", p.Tunnel, netip.Addr.String(p.Remote)) }
+func end(p *steps.PairEnd) string {
+	return fmt.Sprintf("%s to %s", p.Tunnel, netip.Addr.String(p.Remote))
+}

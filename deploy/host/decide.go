@@ -16,8 +16,12 @@ const (
 	margin = 10 * time.Second
 	// onlyOld is how long packets have to come by old SAs alone to say that the peer has undone it.
 	onlyOld = 5 * time.Second
-	// silence is how long nothing has to come to say so, where there is no older generation.
-	silence = 30 * time.Second
+	// silence is how long nothing has to come to say so, where there is no older generation. An outage of
+	// the network that is as long cannot be told from it.
+	silence = 2 * time.Minute
+	// farewell is how long nothing has to come to say that the peer keeps a pair no more, which is to go
+	// here: it does not hurt to wait.
+	farewell = 10 * time.Minute
 	// quiet is how long nothing must have come by an SA that lingers before it is deleted.
 	quiet = 30 * time.Second
 	// longest is how long an SA lingers at most whose peer was never heard again.
@@ -42,13 +46,14 @@ func decidesFrom(c *Change) time.Duration { return c.Confirmed + c.Begin.Timeout
 // speaksUntil is how long a host goes on sending heartbeats for its peers to hear, once the change is
 // over: they may have to decide without a coordinator, and later.
 func speaksUntil(c *Change) time.Duration {
+	decided := 2*c.Begin.Timeout + margin + silence
 	switch {
-	case c.Begin.Kind == steps.Down || c.Begun == c.Ended:
-		return 0
+	case c.Stage == steps.Undone && c.Begin.Kind == steps.Down:
+		return c.Ended + decided + farewell
 	case c.Stage == steps.Undone:
-		return c.Ended + 2*c.Begin.Timeout + margin + silence
-	case c.Stage == steps.Finished:
-		return c.Confirmed + 2*c.Begin.Timeout + margin + silence
+		return c.Ended + decided
+	case c.Stage == steps.Finished && c.Begin.Kind != steps.Down:
+		return c.Confirmed + decided
 	}
 	return 0
 }
@@ -84,7 +89,7 @@ func (v view) decide() verdict {
 		return hold
 	case v.leaves && old:
 		return undo
-	case v.leaves && v.now >= max(v.since, v.oldLast)+silence:
+	case v.leaves && v.now >= max(v.since, v.oldLast)+farewell:
 		return finish
 	case v.leaves:
 		return hold

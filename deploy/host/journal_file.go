@@ -46,18 +46,18 @@ func ReadJournal(dir string) (*Journal, error) {
 
 // decodeJournal is strict: every field is known, and every policy can be read.
 func decodeJournal(data []byte) (*Journal, error) {
-	var version struct{ Version int }
-	if err := json.Unmarshal(data, &version); err != nil {
-		return nil, err
-	}
-	if version.Version != journalVersion {
-		return nil, fmt.Errorf("it is of version %d, and this espalier knows version %d", version.Version, journalVersion)
-	}
 	var j Journal
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&j); err != nil {
+		var any struct{ Version int }
+		if json.Unmarshal(data, &any) == nil && any.Version != journalVersion {
+			err = fmt.Errorf("it is of version %d, and this espalier knows version %d", any.Version, journalVersion)
+		}
 		return nil, err
+	}
+	if j.Version != journalVersion {
+		return nil, fmt.Errorf("it is of version %d, and this espalier knows version %d", j.Version, journalVersion)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something stands behind it")

@@ -40,7 +40,9 @@ func (c *Change) owned(i int) *Owned {
 
 // withPair puts what is owned of a pair, nil for nothing, in the place of what was.
 func withPair(all []Owned, o *Owned, p *steps.PairEnd) []Owned {
-	i := slices.IndexFunc(all, func(have Owned) bool { return have.Tunnel == p.Tunnel && have.Local == p.Local && have.Remote == p.Remote })
+	i := slices.IndexFunc(all, func(have Owned) bool {
+		return have.Tunnel == p.Tunnel && have.Local == p.Local && have.Remote == p.Remote
+	})
 	switch {
 	case i < 0 && o == nil:
 		return all
