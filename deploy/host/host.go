@@ -29,11 +29,13 @@ type Config struct {
 	Addresses func() ([]netip.Addr, error)         // of this host; nil: of the calling thread's network namespace
 	Keeper    func() error                         // starts one, if none runs; nil: somebody calls Tick
 	Write     func(path string, data []byte) error // a file, durably and at once; nil: WriteFile
-	Gather    func(ctx context.Context, sad string) (*tunnel.Facts, error)
+	// Gather tells what there is apart from the journal; nil: GatherFacts.
+	Gather func(ctx context.Context, sad string) (*tunnel.Facts, error)
 }
 
 // Boot keeps what lasts: *boot.Place.
 type Boot interface {
+	Can() (ok bool, why string) // whether there can be units
 	Install(pairs []boot.Pair) error
 	Hold(ctx context.Context, ports []uint16) error
 }
@@ -60,6 +62,9 @@ func New(cfg Config) *Host {
 	}
 	if cfg.Addresses == nil {
 		cfg.Addresses = ownAddresses
+	}
+	if cfg.Gather == nil {
+		cfg.Gather = GatherFacts
 	}
 	if cfg.Write == nil {
 		cfg.Write = WriteFile

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"espalier/deploy/steps"
@@ -100,24 +101,46 @@ func (r *round) keep() error {
 
 // Facts are this host's, with what the journal has.
 func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts, error) {
-	if h.cfg.Gather == nil {
-		return nil, errors.New("this host does not tell facts")
-	}
 	f, err := h.cfg.Gather(ctx, q.SAD)
 	if err != nil {
 		return nil, err
 	}
+	f.Boot = h.lasts()
+	f.Timer = f.Boot
 	err = h.under(ctx, func(r *round) error {
+		for i := range f.Engines {
+			r.j.markLingering(&f.Engines[i])
+		}
+		if f.Owned, err = r.j.owned(); err != nil {
+			return err
+		}
 		if c := r.j.Change; c.open() {
 			f.Change = openWords(c, r.cfg.Clock.Now())
-			if err := r.keep(); err != nil {
-				return err
-			}
 		}
-		f.Owned, err = r.j.owned()
-		return err
+		if r.pending() {
+			return r.keep()
+		}
+		return nil
 	})
 	return f, err
+}
+
+// lasts is whether something can last beyond a reboot.
+func (h *Host) lasts() tunnel.Answer {
+	if h.cfg.Boot == nil {
+		return tunnel.Answer{Can: tunnel.No, Why: "nothing lasts here"}
+	}
+	if ok, why := h.cfg.Boot.Can(); !ok {
+		return tunnel.Answer{Can: tunnel.No, Why: why}
+	}
+	return tunnel.Answer{Can: tunnel.Yes}
+}
+
+// markLingering marks SAs that go by themselves.
+func (j *Journal) markLingering(e *tunnel.Engine) {
+	for i := range e.SAs {
+		e.SAs[i].Lingering = slices.ContainsFunc(j.Lingering, func(l Lingering) bool { return l.Engine == e.Name && l.ID == e.SAs[i].SAID })
+	}
 }
 
 // openWords say why no other change can begin.

@@ -118,6 +118,8 @@ func (n *node) Sleep(ctx context.Context, d time.Duration) error {
 
 // What lasts.
 
+func (n *node) Can() (bool, string) { return true, "" }
+
 func (n *node) Install(pairs []boot.Pair) error {
 	if err := n.refused("guard", ""); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"espalier/deploy/boot"
+	"espalier/deploy/host"
 )
 
 // newBootCommand is what a host runs before its network comes up. People have no use for it.
@@ -27,7 +28,7 @@ func newBootCommand() *cobra.Command {
 func bootHost(ctx context.Context, dir string) error {
 	if dir == "" {
 		var err error
-		if dir, err = tunnelDir(stateDir()); err != nil {
+		if dir, err = host.Dir(stateDir()); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"espalier/deploy/boot"
 	"espalier/deploy/host"
+	"espalier/remote"
 )
 
 // newTunnelKeeperCommand undoes what is not confirmed in time. People have no use for it.
@@ -35,9 +36,23 @@ func tunnelHost() (*host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	return tunnelHostAt(dir)
+}
+
+// tunnelHostAt is the same, with its journal in a directory that is known.
+func tunnelHostAt(dir string) (*host.Host, error) {
 	place, err := boot.Find(dir)
 	if err != nil {
 		return nil, err
 	}
 	return host.New(host.Config{Dir: dir, Keys: stateDir(), Boot: place, Keeper: host.StartKeeper}), nil
+}
+
+// tunnelOperations are the steps of changes that this host serves.
+func tunnelOperations() (remote.Operations, error) {
+	h, err := tunnelHost()
+	if err != nil {
+		return nil, err
+	}
+	return h.Operations(), nil
 }
