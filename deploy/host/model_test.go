@@ -117,6 +117,9 @@ func ideal(t testing.TB, kind, hosts int) []picture {
 		t.Fatal("nothing has gone wrong, and it is ", got)
 	}
 	w.settle()
+	if w.lost > 0 {
+		t.Errorf("%s: %d packets of an application were lost", kinds[kind].name, w.lost)
+	}
 	return w.picture()
 }
 
