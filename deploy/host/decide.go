@@ -54,6 +54,8 @@ func speaksUntil(c *Change) time.Duration {
 		return c.Ended + decided
 	case c.Stage == steps.Finished && c.Begin.Kind != steps.Down:
 		return c.Confirmed + decided
+	case c.Stage == steps.Finished: // nobody speaks; but a coordinator may ask again what has become of it
+		return c.Ended + 2*c.Begin.Timeout
 	}
 	return 0
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -201,6 +204,66 @@ func TestOneAtATime(t *testing.T) {
 	}
 	w.settle()
 	if got := w.carryOut(w.plan(steps.Rotate, 4, 1), direct); got != "done" {
+		t.Error("afterwards: ", got)
+	}
+}
+
+// What could not be undone at once is tried again, until it can.
+func TestTriedAgain(t *testing.T) {
+	for _, op := range []string{"open", "delete SA", "update policy", "guard"} {
+		w := prepared(t, 2, 1)
+		before := w.picture()
+		w.carryOut(w.plan(steps.Apply, 2, 1), until(steps.Confirm))
+		n := w.hosts[0]
+		n.refuse = func(what, _ string) error {
+			if what == op {
+				return errors.New("not now")
+			}
+			return nil
+		}
+		w.advance(2 * timeout)
+		p, err := n.host.State(t.Context())
+		if err != nil || p.Stage != steps.Undone || (op == "open" || op == "delete SA") != strings.Contains(p.Problem, "not now") {
+			t.Errorf("%s: %+v, %v", op, p, err)
+		}
+		n.refuse = nil
+		w.settle()
+		w.same(t, before)
+		if p, err := n.host.State(t.Context()); err != nil || p.Problem != "" {
+			t.Errorf("%s: %+v, %v", op, p, err)
+		}
+	}
+}
+
+// A keeper ends when nothing is left to do, and leaves nothing where nothing is owned; there is only one.
+func TestKeep(t *testing.T) {
+	w := prepared(t, 2, 1)
+	h := w.hosts[0].host
+	fail := func(err error) { t.Error(err) }
+	release, err := lockFile(filepath.Join(h.cfg.Dir, keeperName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.carryOut(w.plan(steps.Down, 2, 1), direct)
+	if err := h.Keep(t.Context(), fail); err != nil || w.hosts[0].idle() != true {
+		t.Error("beside another: ", err)
+	}
+	release()
+	if _, err := os.Stat(h.cfg.Dir); err != nil {
+		t.Error(err)
+	}
+	w.advance(5 * timeout)
+	os.WriteFile(filepath.Join(h.cfg.Dir, journalName+unfinished+"7"), nil, 0o600)
+	if err := h.Keep(t.Context(), fail); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(h.cfg.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("something is left: ", err)
+	}
+	if p, err := h.State(t.Context()); err != nil || p.Stage != steps.None {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if got := w.carryOut(w.plan(steps.Apply, 3, 0), direct); got != "done" {
 		t.Error("afterwards: ", got)
 	}
 }

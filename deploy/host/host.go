@@ -73,14 +73,15 @@ func New(cfg Config) *Host {
 }
 
 // Dir is where the journal of the calling thread's network namespace is, in the state directory:
-// "tunnels" for the host's own namespace, another name for each of the others.
+// "tunnels" for the host's own namespace, another name for each of the others, and for each where the
+// host's own is not to be seen.
 func Dir(stateDir string) (string, error) {
 	var own, first unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
 		return "", os.NewSyscallError("find out the network namespace: stat", err)
 	}
 	name := "tunnels"
-	if err := unix.Stat("/proc/1/ns/net", &first); err == nil && (own.Ino != first.Ino || own.Dev != first.Dev) {
+	if err := unix.Stat("/proc/1/ns/net", &first); err != nil || own.Ino != first.Ino || own.Dev != first.Dev {
 		name += "-" + strconv.FormatUint(own.Ino, 10)
 	}
 	return filepath.Join(stateDir, name), nil

@@ -58,6 +58,7 @@ type Change struct {
 	Closing   time.Duration       `json:"closing,omitempty"`   // when old SAs go, since it was told to finish
 	Probed    bool                `json:"probed,omitempty"`    // the peers' probes were seen
 	Guarded   bool                `json:"guarded,omitempty"`   // what lasts was changed
+	Again     bool                `json:"again,omitempty"`     // what lasts could not be put back, and is tried again
 	Pairs     []PairState         `json:"pairs"`               // one for each of Begin.Pairs
 	Problem   string              `json:"problem,omitempty"`
 }

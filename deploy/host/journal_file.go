@@ -102,6 +102,7 @@ func (j *Journal) check() error {
 // write puts the journal on disk. Either it is there whole when this returns, or what was there before is.
 func (h *Host) write(j *Journal) error {
 	j.Version = journalVersion
+	h.sweep()
 	data, err := json.MarshalIndent(j, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the journal of tunnels: %w", err)
@@ -112,6 +113,27 @@ func (h *Host) write(j *Journal) error {
 	return nil
 }
 
+// sweep removes what a process left behind that was killed while it wrote.
+func (h *Host) sweep() {
+	left, _ := filepath.Glob(filepath.Join(h.cfg.Dir, journalName+unfinished+"*"))
+	for _, path := range left {
+		os.Remove(path)
+	}
+}
+
+// unfinished is in the names of files that are being written.
+const unfinished = ".new-"
+
+// clean removes the journal, the locks, and the directory if nothing else is in it: there is nothing
+// left to know. Others wait for the locks again, see lockFile.
+func (h *Host) clean() {
+	h.sweep()
+	for _, name := range []string{journalName, keeperName, lockName} {
+		os.Remove(filepath.Join(h.cfg.Dir, name))
+	}
+	os.Remove(h.cfg.Dir)
+}
+
 // WriteFile puts a file in the place of another, for its owner alone to read. It is on disk when this
 // returns; at no moment, not even when the host loses its power, is there half of it.
 func WriteFile(path string, data []byte) (err error) {
@@ -119,7 +141,7 @@ func WriteFile(path string, data []byte) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".new-*") // mode 0600
+	f, err := os.CreateTemp(dir, filepath.Base(path)+unfinished+"*") // mode 0600
 	if err != nil {
 		return err
 	}
@@ -190,5 +212,17 @@ func lockFile(path string) (release func(), err error) {
 		f.Close()
 		return nil, err
 	}
-	return func() { f.Close() }, nil
+	// Whoever had it may have removed it: then it keeps nobody out.
+	locked, err := f.Stat()
+	if err == nil {
+		var there os.FileInfo
+		if there, err = os.Stat(path); err == nil && os.SameFile(locked, there) {
+			return func() { f.Close() }, nil
+		}
+	}
+	f.Close()
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = unix.EWOULDBLOCK
+	}
+	return nil, err
 }

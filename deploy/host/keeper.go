@@ -44,8 +44,12 @@ func (h *Host) Keep(ctx context.Context, tell func(error)) error {
 			// Who begins a change after this round finds no keeper; who began it before is seen.
 			over := false
 			err := h.under(ctx, func(r *round) error {
-				if over = !r.pending(); over {
-					release()
+				if over = !r.pending(); !over {
+					return nil
+				}
+				release()
+				if len(r.j.Owned) == 0 && len(r.j.Held) == 0 {
+					r.clean()
 				}
 				return nil
 			})

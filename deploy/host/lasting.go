@@ -97,6 +97,13 @@ func (r *round) lasting(c *Change, owned []Owned) error {
 	return r.installGuard(owned)
 }
 
+// restoreGuard has the guard last again that is for what is owned; it is tried again if it fails.
+func (r *round) restoreGuard(c *Change, owned []Owned) error {
+	err := r.installGuard(owned)
+	c.Again = err != nil
+	return err
+}
+
 func (r *round) installGuard(owned []Owned) error {
 	if r.cfg.Boot == nil {
 		return nil

@@ -58,7 +58,7 @@ func (r *round) tick() (pending bool, beats []Flow, err error) {
 // pending reports whether something is to be done later without being asked for.
 func (r *round) pending() bool {
 	c := r.j.Change
-	if c.open() || len(r.j.Lingering) > 0 || c != nil && slices.ContainsFunc(c.Pairs, func(p PairState) bool { return p.Again }) {
+	if c.open() || len(r.j.Lingering) > 0 || c != nil && c.Again || c != nil && slices.ContainsFunc(c.Pairs, func(p PairState) bool { return p.Again }) {
 		return true
 	}
 	return c != nil && c.BootID == r.cfg.Clock.BootID() && r.cfg.Clock.Now() < speaksUntil(c)
@@ -66,6 +66,9 @@ func (r *round) pending() bool {
 
 // again tries what has failed of a change that is over.
 func (r *round) again(c *Change) (changed bool) {
+	if c.Again && r.restoreGuard(c, r.j.Owned) == nil {
+		c.Problem, changed = "", true
+	}
 	for i := range c.Pairs {
 		if !c.Pairs[i].Again {
 			continue
@@ -107,7 +110,7 @@ func (r *round) decideAll(c *Change) (changed bool, err error) {
 			changed = true
 		case undo:
 			if c.Guarded {
-				errs = append(errs, r.installGuard(r.without(c, i)))
+				errs = append(errs, r.restoreGuard(c, r.without(c, i)))
 			}
 			errs = append(errs, r.undoPair(c, i))
 			changed = true

@@ -56,7 +56,7 @@ func (r *round) undo(c *Change) {
 	var errs []error
 	opens := c.Guarded && c.Begin.Kind != steps.Down
 	if opens { // before anybody sends in clear
-		errs = append(errs, r.installGuard(r.former(c)))
+		errs = append(errs, r.restoreGuard(c, r.former(c)))
 	}
 	for i := range c.Pairs {
 		if c.Pairs[i].Stage == "" {
@@ -64,7 +64,7 @@ func (r *round) undo(c *Change) {
 		}
 	}
 	if c.Guarded && !opens {
-		errs = append(errs, r.installGuard(r.j.Owned))
+		errs = append(errs, r.restoreGuard(c, r.j.Owned))
 	}
 	r.conclude(c)
 	if err := errors.Join(errs...); err != nil {
@@ -175,7 +175,7 @@ func (r *round) forget(c *Change) {
 	}
 	c.Stage, c.Ended = steps.Undone, r.cfg.Clock.Now()
 	c.Problem = "this host was booted meanwhile: its SAs are gone"
-	if err := r.installGuard(r.j.Owned); err != nil {
+	if err := r.restoreGuard(c, r.j.Owned); err != nil {
 		c.Problem += fmt.Sprintf("; %v", err)
 	}
 	if err := errors.Join(r.hold(), r.write(r.j)); err != nil {
