@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -33,8 +32,9 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 			return errors.New(openWords(c, now))
 		}
 		c := &Change{Begin: q, Stage: steps.Open, Since: r.cfg.Clock.Wall(), BootID: r.cfg.Clock.BootID(), Begun: now, Deadline: now + q.Timeout}
+		ours := r.j.policyKeys()
 		for i := range q.Pairs {
-			state, err := r.before(&q.Pairs[i])
+			state, err := r.before(&q.Pairs[i], ours)
 			if err != nil {
 				return fmt.Errorf("tunnel %s: %w", q.Pairs[i].Tunnel, err)
 			}
@@ -137,8 +137,8 @@ func leaves(kind steps.Kind, p *steps.PairEnd) bool {
 	return kind == steps.Down || p.Action == tunnel.Remove
 }
 
-// before finds out how a pair is now, and that nothing of somebody else's is in the way.
-func (r *round) before(p *steps.PairEnd) (state PairState, err error) {
+// before finds out how a pair is now, and that nothing of somebody else's is in the way; ours are policyKeys.
+func (r *round) before(p *steps.PairEnd, ours map[string]bool) (state PairState, err error) {
 	if i := r.j.owner(p.Tunnel, p.Local, p.Remote); i >= 0 {
 		was := r.j.Owned[i]
 		state.Was = &was
@@ -162,7 +162,7 @@ func (r *round) before(p *steps.PairEnd) (state PairState, err error) {
 		if err != nil {
 			return state, err
 		}
-		if !p.Adopt && !r.j.ownsPolicy(p.Engine, wanted.ID()) {
+		if !p.Adopt && !ours[p.Engine+keyOf(wanted.ID())] {
 			return state, fmt.Errorf("policy %s is out there already, and is not espalier's: delete it or `espalier apply --adopt`", wanted.ID())
 		}
 		kept, err := snapshot(there)
@@ -189,14 +189,15 @@ func (r *round) before(p *steps.PairEnd) (state PairState, err error) {
 	return state, nil
 }
 
-// ownsPolicy reports whether some pair of an engine has the policy.
-func (j *Journal) ownsPolicy(engine string, id xfrm.PolicyID) bool {
+// policyKeys are the policies that are owned, by engine and keyOf.
+func (j *Journal) policyKeys() map[string]bool {
+	ours := map[string]bool{}
 	for i := range j.Owned {
-		if j.Owned[i].Engine == engine && slices.ContainsFunc(j.Owned[i].Policies, func(p Policy) bool { return policyKey(p.Payload) == keyOf(id) }) {
-			return true
+		for _, p := range j.Owned[i].Policies {
+			ours[j.Owned[i].Engine+policyKey(p.Payload)] = true
 		}
 	}
-	return false
+	return ours
 }
 
 // stateID is an SA's, in the words of Linux.
@@ -213,5 +214,5 @@ func xfrmMark(m config.Mark) *xfrm.Mark {
 
 // end names a pair in words.
 func end(p *steps.PairEnd) string {
-	return fmt.Sprintf("%s to %s", p.Tunnel, netip.Addr.String(p.Remote))
+	return fmt.Sprintf("%s to %s", p.Tunnel, p.Remote)
 }

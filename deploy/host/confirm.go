@@ -35,6 +35,9 @@ func (h *Host) Confirm(ctx context.Context, q steps.Question) (p steps.Progress,
 		if err != nil {
 			return err
 		}
+		if c.Stage == steps.Open && r.rebooted(c) {
+			r.forget(c)
+		}
 		if c.Stage != steps.Open {
 			p = r.progress()
 			return nil
@@ -64,6 +67,8 @@ func (h *Host) Finish(ctx context.Context, q steps.Question) (p steps.Progress, 
 				return err
 			}
 			switch {
+			case c.open() && r.rebooted(c):
+				r.forget(c)
 			case c.Stage == steps.Open:
 				return errors.New("the change is not confirmed")
 			case c.Stage == steps.Confirmed && c.Closing == 0:

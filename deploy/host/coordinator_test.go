@@ -118,9 +118,8 @@ func direct(_, _ int, _ string, deliver func() error) error { return deliver() }
 type coordinator struct {
 	*world
 	*planned
-	wire    wire
-	n       int // messages so far
-	outcome string
+	wire wire
+	n    int // messages so far
 }
 
 const (

@@ -194,6 +194,40 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// Whoever asks a host that has booted meanwhile is told so, and nothing is put there.
+func TestRebootAsked(t *testing.T) {
+	for _, last := range []string{steps.Confirm, steps.Finish} {
+		for _, ask := range []string{steps.Undo, steps.Confirm, steps.Finish, "policies"} {
+			w := prepared(t, 2, 1)
+			change := w.plan(steps.Rotate, 2, 1)
+			w.carryOut(change, until(last))
+			n := w.hosts[0]
+			n.sas, n.spd, n.boot, n.jump = nil, nil, "second", -n.now+time.Second
+			n.restart()
+			q := steps.Question{Change: change.id}
+			var p steps.Progress
+			var err error
+			switch ask {
+			case steps.Undo:
+				p, err = n.host.Undo(t.Context(), q)
+			case steps.Confirm:
+				p, err = n.host.Confirm(t.Context(), q)
+			case steps.Finish:
+				p, err = n.host.Finish(t.Context(), q)
+			default:
+				p, err = n.host.Policies(t.Context(), steps.PoliciesQuestion{Change: change.id, Part: steps.Accepting})
+			}
+			confirmed := last == steps.Finish && ask == steps.Confirm // which says what it has come to
+			if (ask == "policies") != (err != nil) || err == nil && !confirmed && p.Stage != steps.Undone {
+				t.Errorf("before %s, %s: %+v, %v", last, ask, p, err)
+			}
+			if len(n.spd)+len(n.sas) > 0 {
+				t.Errorf("before %s, %s: something was put there", last, ask)
+			}
+		}
+	}
+}
+
 // A change that somebody else has open keeps another from beginning, and says whose it is.
 func TestOneAtATime(t *testing.T) {
 	w := prepared(t, 2, 1)

@@ -68,11 +68,11 @@ func take(ctx context.Context, e Engine, id xfrm.PolicyID) error {
 	return nil
 }
 
-// samePolicy reports whether a policy that was read back is the one wanted; an index is only compared
-// where one is.
+// samePolicy reports whether a policy that was read back is the one wanted. Its index is the engine's
+// business: it is given back to it, and means nothing to packets.
 func samePolicy(there, want *xfrm.Policy) bool {
 	if keyOf(there.ID()) != keyOf(want.ID()) || there.Priority != want.Priority || there.Action != want.Action || there.Flags != want.Flags ||
-		limits(there) != limits(want) || len(there.Tmpls) != len(want.Tmpls) || want.Index != 0 && there.Index != want.Index {
+		limits(there) != limits(want) || len(there.Tmpls) != len(want.Tmpls) {
 		return false
 	}
 	for i := range want.Tmpls {

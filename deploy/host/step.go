@@ -60,8 +60,14 @@ func (r *round) openChange(id string) (*Change, error) {
 	if c.Stage != steps.Open {
 		return nil, fmt.Errorf("the change is %s here", c.Stage)
 	}
+	if r.rebooted(c) {
+		return nil, errors.New("this host was booted meanwhile: the change is undone here")
+	}
 	return c, nil
 }
+
+// rebooted reports whether the SAs of a change went with the host that it began on.
+func (r *round) rebooted(c *Change) bool { return c.BootID != r.cfg.Clock.BootID() }
 
 // progress is how far the last change has come.
 func (r *round) progress() steps.Progress {

@@ -35,7 +35,7 @@ func (h *Host) Tick(ctx context.Context) (pending bool, err error) {
 func (r *round) tick() (pending bool, beats []Flow, err error) {
 	changed := false
 	c := r.j.Change
-	if c != nil && c.Stage == steps.Confirmed && c.BootID == r.cfg.Clock.BootID() {
+	if c != nil && c.Stage == steps.Confirmed && !r.rebooted(c) {
 		if changed, err = r.decideAll(c); err != nil {
 			c.Problem = err.Error()
 		}
@@ -61,7 +61,7 @@ func (r *round) pending() bool {
 	if c.open() || len(r.j.Lingering) > 0 || c != nil && c.Again || c != nil && slices.ContainsFunc(c.Pairs, func(p PairState) bool { return p.Again }) {
 		return true
 	}
-	return c != nil && c.BootID == r.cfg.Clock.BootID() && r.cfg.Clock.Now() < speaksUntil(c)
+	return c != nil && !r.rebooted(c) && r.cfg.Clock.Now() < speaksUntil(c)
 }
 
 // again tries what has failed of a change that is over.
@@ -254,7 +254,7 @@ func (r *round) lingerOn() (changed bool) {
 // heartbeats are a probe for each policy by which this host sends to the peers of the change.
 func (r *round) heartbeats() []Flow {
 	c := r.j.Change
-	if c == nil || c.BootID != r.cfg.Clock.BootID() {
+	if c == nil || r.rebooted(c) {
 		return nil
 	}
 	own, err := r.cfg.Addresses()

@@ -20,6 +20,8 @@ func (h *Host) Undo(ctx context.Context, q steps.Question) (p steps.Progress, er
 		switch {
 		case c == nil || c.Begin.Change != q.Change:
 			return nil // there is nothing of it
+		case c.open() && r.rebooted(c):
+			r.forget(c)
 		case takesUndo(c, r.cfg.Clock.Now()):
 			r.undo(c)
 		case c.Stage == steps.Confirmed:
@@ -40,7 +42,7 @@ func (r *round) settle() {
 		return
 	}
 	switch {
-	case c.BootID != r.cfg.Clock.BootID():
+	case r.rebooted(c):
 		if now >= c.Begin.Timeout { // until then it is guarded
 			r.forget(c)
 		}
