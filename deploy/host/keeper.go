@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -71,6 +72,7 @@ const unreadable = 60
 // StartKeeper starts `espalier tunnel-keeper` of this very executable, even if its file is gone by now,
 // as a process of its own that nothing ends when this one ends.
 func StartKeeper() error {
+	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // what this process was given is not for the keeper
 	cmd := exec.Command("/proc/self/exe", KeeperCommand)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -214,6 +214,7 @@ func TestEveryCut(t *testing.T) {
 
 // Whatever happens, at random: cuts, partitions, and hosts that say nothing.
 func TestRandomCuts(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
@@ -237,6 +238,6 @@ func TestRandomCuts(t *testing.T) {
 }
 
 var (
-	randomCuts = flag.Int("random-cuts", 100, "how many changes are cut at random")
+	randomCuts = flag.Int("random-cuts", 60, "how many changes are cut at random")
 	randomSeed = flag.Uint64("random-seed", 1, "which")
 )

@@ -209,3 +209,54 @@ func TestInboundRefuses(t *testing.T) {
 		t.Errorf("a key for the second time: %v", err)
 	}
 }
+
+// Ports of UDP encapsulation are held from before SAs are there until they are gone, whatever becomes of
+// a change.
+func TestPortsHeld(t *testing.T) {
+	encapsulated := func(w *world, kind steps.Kind, generation, former int) *planned {
+		p := w.plan(kind, generation, former)
+		for i := range w.hosts {
+			for _, list := range [][][]byte{p.in[i], p.out[i]} {
+				for n, payload := range list {
+					s, err := xfrm.DecodeState(payload)
+					if err != nil {
+						t.Fatal(err)
+					}
+					s.Encap = &xfrm.EncapTmpl{Type: xfrm.EncapESPInUDP, SrcPort: 4500, DstPort: 4501}
+					if list[n], err = xfrm.EncodeState(s); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		return p
+	}
+	w := newWorld(t, 2)
+	held := func(when string, want int) {
+		t.Helper()
+		for _, n := range w.hosts {
+			if len(n.held) != want {
+				t.Errorf("%s, %s: %v is held, want %d ports", when, n.name, n.held, want)
+			}
+		}
+	}
+	w.carryOut(encapsulated(w, steps.Apply, 1, 0), until("accepting"))
+	held("SAs are there", 2) // each is sent from one port, and received by the other
+	w.advance(timeout + time.Second)
+	held("undone, and lingering", 2)
+	w.settle()
+	held("gone", 0)
+	if got := w.carryOut(encapsulated(w, steps.Apply, 2, 0), direct); got != "done" {
+		t.Fatal(got)
+	}
+	held("applied", 2)
+	down := w.plan(steps.Down, 3, 2)
+	w.carryOut(down, until(steps.Confirm))
+	held("to be taken down", 2)
+	w.settle()
+	held("not taken down", 2)
+	if got := w.carryOut(w.plan(steps.Down, 4, 2), direct); got != "done" {
+		t.Fatal(got)
+	}
+	held("taken down", 0)
+}
