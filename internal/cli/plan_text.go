@@ -19,11 +19,7 @@ var actions = map[tunnel.Action]string{
 // writePlan says what a plan changes: pair by pair why, and host by host what.
 func writePlan(w io.Writer, p *tunnel.Plan) error {
 	t := planText{screen: newScreen(w), plan: p}
-	for i := range p.Pairs {
-		if p.Pairs[i].Action != tunnel.Keep {
-			t.pair(&p.Pairs[i])
-		}
-	}
+	t.pairs()
 	for i := range p.Hosts {
 		t.host(i)
 	}
@@ -60,9 +56,37 @@ func (t *planText) fold(head, text string) {
 
 var actionColours = map[tunnel.Action]string{tunnel.Create: green, tunnel.Remove: red, tunnel.Adjust: yellow, tunnel.Replace: yellow}
 
+// pairs writes those that change; what is to be said of several alike is said once.
+func (t *planText) pairs() {
+	var alike []*tunnel.Pair
+	said := ""
+	end := func() {
+		if len(alike) == 0 {
+			return
+		}
+		for _, p := range alike {
+			t.line(fmt.Sprintf("%s  %s ↔ %s  %s", t.paint(bold, p.Tunnel), p.Ends[0].Local, p.Ends[0].Remote, t.paint(actionColours[p.Action], actions[p.Action])))
+		}
+		t.WriteString(said + "\n")
+	}
+	for i := range t.plan.Pairs {
+		p := &t.plan.Pairs[i]
+		if p.Action == tunnel.Keep {
+			continue
+		}
+		body := planText{screen: t.screen, plan: t.plan}
+		body.pair(p)
+		if body.String() != said {
+			end()
+			alike, said = nil, body.String()
+		}
+		alike = append(alike, p)
+	}
+	end()
+}
+
+// pair says what there is to say of one.
 func (t *planText) pair(p *tunnel.Pair) {
-	ends := fmt.Sprintf("%s ↔ %s", p.Ends[0].Local, p.Ends[0].Remote)
-	t.line(fmt.Sprintf("%s  %s  %s", t.paint(bold, p.Tunnel), ends, t.paint(actionColours[p.Action], actions[p.Action])))
 	for _, why := range p.Why {
 		t.fold("    ", why)
 	}
@@ -82,8 +106,10 @@ func (t *planText) pair(p *tunnel.Pair) {
 	if list := unprobed(p); len(list) > 0 {
 		t.fold("    note     ", "nobody can probe "+strings.Join(list, ", ")+": whether that gets through is not seen")
 	}
-	t.line("")
 }
+
+// mostLines of a host's differences are shown to people.
+const mostLines = 100
 
 // host writes what changes on one, in the order in which it does.
 func (t *planText) host(i int) {
@@ -96,7 +122,11 @@ func (t *planText) host(i int) {
 	for k := range diff {
 		lines[k] = command(t.plan, i, &diff[k])
 	}
-	for len(diff) > 0 {
+	for shown := 0; len(diff) > 0; shown++ {
+		if shown == mostLines {
+			t.line(fmt.Sprintf("  … and %d more: -o json has them all", len(diff)))
+			break
+		}
 		d, same := diff[0], 1
 		for same < len(diff) && diff[same].Sign == d.Sign && lines[same] == lines[0] {
 			same++
