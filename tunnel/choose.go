@@ -361,8 +361,8 @@ func chooseSAs(t *config.Tunnel, s *side) (why string) {
 		}
 	case config.SpreadCount:
 		count := int(t.SAs.Count)
-		if !userspace || count < lanes {
-			s.cpus = []*uint32{nil} // for the others
+		if !userspace || count != lanes || count == 1 {
+			s.cpus = []*uint32{nil} // for the other CPUs or queues, whose number may not be known
 			count--
 		}
 		for i := range count {

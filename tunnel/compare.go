@@ -30,24 +30,22 @@ type saAt struct {
 	id     SAID
 }
 
-// index notes which policies and SAs there are, and who owns them.
-func (m *maker) index() {
-	for i := range m.plan.Hosts {
-		facts := m.plan.Hosts[i].Facts
-		for j := range facts.Engines {
-			e := &facts.Engines[j]
-			for k := range e.Policies {
-				m.policies[at(m.first(i), e.Name, &e.Policies[k].Policy)] = &e.Policies[k]
-			}
-			for k := range e.SAs {
-				m.sas[saAt{m.first(i), e.Name, e.SAs[k].SAID}] = &e.SAs[k]
-			}
+// index notes which policies and SAs a host has, and who owns them.
+func (m *maker) index(host int) {
+	facts, first := m.plan.Hosts[host].Facts, m.first(host)
+	for j := range facts.Engines {
+		e := &facts.Engines[j]
+		for k := range e.Policies {
+			m.policies[at(first, e.Name, &e.Policies[k].Policy)] = &e.Policies[k]
 		}
-		for j := range facts.Owned {
-			o := &facts.Owned[j]
-			for k := range o.Policies {
-				m.owners[at(m.first(i), o.Engine, &o.Policies[k])] = o
-			}
+		for k := range e.SAs {
+			m.sas[saAt{first, e.Name, e.SAs[k].SAID}] = &e.SAs[k]
+		}
+	}
+	for j := range facts.Owned {
+		o := &facts.Owned[j]
+		for k := range o.Policies {
+			m.owners[at(first, o.Engine, &o.Policies[k])] = o
 		}
 	}
 }

@@ -27,8 +27,8 @@ const (
 // Diff is what changes on a host, in the order in which it does.
 func (p *Plan) Diff(host int) (diff []Difference) {
 	var in, out, accepting, sending, last []Difference
-	m := maker{plan: &Plan{Hosts: p.Hosts}, owners: map[policyAt]*Owned{}, policies: map[policyAt]*LivePolicy{}, sas: map[saAt]*LiveSA{}}
-	m.index()
+	m := newMaker(p.Hosts)
+	m.index(host)
 	for e, pair := range p.EndsOf(host) {
 		for i := range e.Inbound {
 			in = append(in, Difference{Sign: Added, SA: &e.Inbound[i]})

@@ -42,12 +42,11 @@ func Make(file *config.File, hosts []Host, opt Options) (*Plan, error) {
 	if opt.Kind == "" {
 		opt.Kind = Apply
 	}
-	m := &maker{
-		file: file, opt: opt, plan: &Plan{Hosts: slices.Clone(hosts)},
-		at: map[netip.Addr]*place{}, wanted: map[policyAt]bool{}, owners: map[policyAt]*Owned{},
-		policies: map[policyAt]*LivePolicy{}, sas: map[saAt]*LiveSA{},
+	m := newMaker(slices.Clone(hosts))
+	m.file, m.opt = file, opt
+	for i := range hosts {
+		m.index(i)
 	}
-	m.index()
 	if opt.Kind != Down {
 		for i := range file.Tunnels {
 			m.tunnel(&file.Tunnels[i])
@@ -80,6 +79,13 @@ type maker struct {
 	owners   map[policyAt]*Owned      // of policies, as hosts' journals have it
 	policies map[policyAt]*LivePolicy // that are there
 	sas      map[saAt]*LiveSA
+}
+
+func newMaker(hosts []Host) *maker {
+	return &maker{
+		plan: &Plan{Hosts: hosts}, at: map[netip.Addr]*place{}, wanted: map[policyAt]bool{},
+		owners: map[policyAt]*Owned{}, policies: map[policyAt]*LivePolicy{}, sas: map[saAt]*LiveSA{},
+	}
 }
 
 // place is a host of the file among those of the plan.

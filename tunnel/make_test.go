@@ -117,6 +117,15 @@ func TestChooses(t *testing.T) {
 		"a device": {"", func(h []tunnel.Host) { h[0] = here(userspaceHost("db1", "p4p1", 4, "192.168.1.64")) }, map[string]string{"engine": "userspace on db1", "sas": "4 on db1", "offload": "no on db1"}, func(e *tunnel.End) bool {
 			return e.Engine == "unix:/run/espalier/1/p4p1.sock" && e.Queues == 4 && len(e.Outbound) == 4 && *e.Outbound[3].CPU == 3 && len(e.Inbound) == 1
 		}},
+		"one SA of a device": {"    sas: 1\n", func(h []tunnel.Host) { h[0] = here(userspaceHost("db1", "p4p1", 1, "192.168.1.64")) }, nil, func(e *tunnel.End) bool {
+			return len(e.Outbound) == 1 && e.Outbound[0].CPU == nil
+		}},
+		"as many SAs as queues": {"    sas: 2\n", func(h []tunnel.Host) { h[0] = here(userspaceHost("db1", "p4p1", 2, "192.168.1.64")) }, nil, func(e *tunnel.End) bool {
+			return len(e.Outbound) == 2 && *e.Outbound[0].CPU == 0 && *e.Outbound[1].CPU == 1
+		}},
+		"SAs of who knows how many queues": {"    sas: 2\n", func(h []tunnel.Host) { h[0] = here(userspaceHost("db1", "p4p1", 0, "192.168.1.64")) }, nil, func(e *tunnel.End) bool {
+			return len(e.Outbound) == 2 && e.Outbound[0].CPU == nil && *e.Outbound[1].CPU == 0 && e.Queues == 2520
+		}},
 		"a device although the kernel can": {"    engine: userspace\n", func(h []tunnel.Host) {
 			for i, dev := range []string{"p4p1", "enp4s0"} {
 				h[i].Facts.Engines = append(h[i].Facts.Engines, userspaceHost("x", dev, 1).Facts.Engines[1])
