@@ -107,7 +107,10 @@ func (r *planRun) run(ctx context.Context) error {
 		for _, note := range file.Notes {
 			fmt.Fprintln(r.stderr, "note:", note)
 		}
-		err = errors.Join(writePlan(r.stdout, plan), tellScripts(r.stdout, plan, written))
+		err = errors.Join(writePlan(r.stdout, plan), tellScripts(r.stdout, written))
+		if err == nil && plan.Changes() && len(written) == 0 {
+			_, err = fmt.Fprintf(r.stdout, "espalier apply %s carries it out.\n", r.file)
+		}
 	}
 	if err == nil && r.exitCode && plan.Changes() {
 		err = &exitError{exitUnmet, nil}

@@ -184,7 +184,7 @@ func batchLine(d *tunnel.Difference, opt xfrm.FormatOptions) (title, line string
 }
 
 // tellScripts says what was written.
-func tellScripts(w io.Writer, p *tunnel.Plan, written []string) error {
+func tellScripts(w io.Writer, written []string) error {
 	if len(written) == 0 {
 		return nil
 	}
