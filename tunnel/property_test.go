@@ -17,7 +17,7 @@ import (
 // once it is there nothing more is to be done.
 func TestMirror(t *testing.T) {
 	planned := 0
-	for seed := range uint64(120) {
+	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 8))
 		text, hosts := someFile(r)
 		f, err := config.Parse("random.yaml", []byte(text))
@@ -106,7 +106,7 @@ func someFile(r *rand.Rand) (string, []tunnel.Host) {
 			pick("", "", "engine: kernel", "engine: userspace"), pick("", "offload: crypto", "offload: packet", "offload: require", "offload: no"),
 			pick("", "sas: 1", "sas: 3", "sas: per-cpu", "sas: ports"),
 		} {
-			if setting != "" && r.IntN(3) == 0 {
+			if setting != "" && r.IntN(6) == 0 {
 				b.WriteString("    " + setting + "\n")
 			}
 		}
