@@ -225,3 +225,32 @@ func TestFill(t *testing.T) {
 		}
 	}
 }
+
+// Neighbour discovery between two hosts goes in clear by one tunnel of theirs for all; when that one
+// goes, by another.
+func TestSharedBypass(t *testing.T) {
+	one := `  - name: all
+    hosts: [{address: "2001:db8::1", dev: p4p1, ssh: root@db1}, {address: "2001:db8::2", dev: enp4s0, ssh: root@db2}]
+`
+	two := `  - name: pings
+    hosts: [{address: "2001:db8::1", dev: p4p1, ssh: root@db1}, {address: "2001:db8::2", dev: enp4s0, ssh: root@db2}]
+    selectors: [icmpv6]
+`
+	bypasses := func(policies []tunnel.Policy) (n int) {
+		for i := range policies {
+			if policies[i].Action == ipsec.Bypass {
+				n++
+			}
+		}
+		return n
+	}
+	hosts := []tunnel.Host{kernelHost("db1", "p4p1", "2001:db8::1"), kernelHost("db2", "enp4s0", "2001:db8::2")}
+	p := mustMake(t, parse(t, "tunnels:\n"+one+two), hosts, tunnel.Options{})
+	if a, b := bypasses(p.Pairs[0].Ends[0].Policies), bypasses(p.Pairs[1].Ends[0].Policies); a != 10 || b != 0 {
+		t.Errorf("%d bypasses and %d", a, b)
+	}
+	p = mustMake(t, parse(t, "tunnels:\n"+two), applied(t, p, 1), tunnel.Options{})
+	if gone, kept := bypasses(p.Pairs[1].Ends[0].Gone), bypasses(p.Pairs[0].Ends[0].Policies); gone != 0 || kept != 10 {
+		t.Errorf("%d bypasses go, %d are wanted", gone, kept)
+	}
+}
