@@ -258,7 +258,7 @@ func TestRefusesAllAtOnce(t *testing.T) {
 	hosts[0] = here(kernelHost("db1", "p4p2", "192.168.1.64"))
 	hosts[1] = kernelHost("db2", "enp4s0", "192.168.1.99")
 	_, err := tunnel.Make(f, hosts, tunnel.Options{})
-	if problems, _ := err.(config.Problems); len(problems) != 2 || problems[0].Column > problems[1].Column {
+	if problems, _ := err.(config.Problems); len(problems) != 4 || problems[0].Column > problems[1].Column {
 		t.Errorf("%v", err)
 	}
 }

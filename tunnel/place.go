@@ -35,33 +35,37 @@ func (m *maker) place(h *config.Host) {
 	switch {
 	case p.device != nil && p.device.has(h.Address):
 		m.at[h.Address] = p
-	case m.opt.Kind == Down: // it is to go, whatever has become of the device
-		p.device = with
-		m.at[h.Address] = p
-	case p.device == nil:
-		m.problem(h.Place("dev"), fmt.Sprintf("%s has no device %s: %s has %s", m.name(i), h.Dev, with.Name, h.Address), "write dev: "+with.Name)
 	default:
-		m.problem(h.Place("dev"), fmt.Sprintf("%s of %s does not have %s: %s has it", h.Dev, m.name(i), h.Address, with.Name), "write dev: "+with.Name)
+		p.device = with // for what else is wrong, or has to go
+		m.at[h.Address] = p
+		if m.opt.Kind == Down {
+			return
+		}
+		what := fmt.Sprintf("%s has no device %s: %s has %s", m.name(i), h.Dev, with.Name, h.Address)
+		if facts.Device(h.Dev) != nil {
+			what = fmt.Sprintf("%s of %s does not have %s: %s has it", h.Dev, m.name(i), h.Address, with.Name)
+		}
+		m.problem(h.Place("dev"), what, "write dev: "+with.Name)
 	}
 }
 
 // hostOf is the host that has the address of h, -1 if none has; then that is told.
 func (m *maker) hostOf(h *config.Host) int {
-	here := -1
+	here := m.opt.Here
 	for i := range m.plan.Hosts {
 		host := &m.plan.Hosts[i]
 		if host.SSH != (config.SSH{}) {
 			continue
 		}
-		here = i
+		here = host.Facts
 		if host.Facts.deviceWith(h.Address) != nil {
 			return i
 		}
 	}
 	if h.SSH == nil {
 		what, instead := fmt.Sprintf("this host does not have %s, and there is no ssh to reach another one by", h.Address), "add ssh: root@HOST, or give an address of this host"
-		if here >= 0 {
-			if near, ok := m.plan.Hosts[here].Facts.nearest(h.Address); ok {
+		if here != nil {
+			if near, ok := here.nearest(h.Address); ok {
 				instead = fmt.Sprintf("add ssh: root@HOST, or write %s, which this host has", near)
 			}
 		}

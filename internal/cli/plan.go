@@ -147,7 +147,8 @@ func (r *planRun) refused(err error) error {
 	if !r.format.isData() {
 		return err
 	}
-	view := planView{Schema: schemaOf("plan"), Problems: viewConfig(r.file, nil, err).Problems}
+	view := viewPlan(&config.File{}, &tunnel.Plan{})
+	view.OK, view.Problems = false, viewConfig(r.file, nil, err).Problems
 	return errors.Join(writeData(r.stdout, r.format, view), &exitError{exitFailed, nil})
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"espalier/config"
 	"espalier/deploy/steps"
 	"espalier/ipsec"
 	"espalier/tunnel"
@@ -100,12 +101,27 @@ func (t *planText) pair(p *tunnel.Pair) {
 	if traffic := p.Traffic(); traffic != "" {
 		t.fold("    traffic  ", traffic)
 	}
+	if rotated := rotatedWords(p); rotated != "" {
+		t.fold("    rotated  ", rotated)
+	}
 	for _, note := range p.Notes {
 		t.fold("    note     ", note)
 	}
 	if list := unprobed(p); len(list) > 0 {
 		t.fold("    note     ", "nobody can probe "+strings.Join(list, ", ")+": whether that gets through is not seen")
 	}
+}
+
+// rotatedWords say how often SAs are replaced, and how.
+func rotatedWords(p *tunnel.Pair) string {
+	switch {
+	case p.Of == nil:
+		return ""
+	case p.Rotate.Every == 0:
+		return "never"
+	}
+	return fmt.Sprintf("every %s, or at %.0f%% of the sequence numbers: the new SAs carry the traffic before the old ones go",
+		config.Duration(p.Rotate.Every), 100*p.Rotate.Share)
 }
 
 // mostLines of a host's differences are shown to people.
