@@ -33,7 +33,7 @@ func (e *Engine) lacks(t *config.Tunnel) (lacks []lack) {
 	add := func(setting, what, instead string) { lacks = append(lacks, lack{setting, what, instead}) }
 	userspace := e.Device != ""
 	if setting := t.KernelOnly(); userspace && setting != "" {
-		add(settingOf(setting), setting+" is the kernel's", "write engine: kernel, or leave it out")
+		add(settingOf(setting), "cannot have "+setting, "leave "+settingOf(setting)+" out, or have the kernel do ESP there")
 	}
 	if esp := e.esp(t); esp.Can == No {
 		add("engine", reason("does no ESP", esp), "")
@@ -145,6 +145,9 @@ func (m *maker) chooseEngine(t *config.Tunnel, s *side, had *Owned) (why string,
 				refuse(kernel)
 				return "", false
 			}
+		}
+		if userspace != nil {
+			start = userspace.lacks(t)[0].instead
 		}
 		m.problem(t.Place("engine"), fmt.Sprintf("nobody on %s does ESP for this: %s", s.name, whyNot(t, kernel, userspace, missing)), start)
 		return "", false

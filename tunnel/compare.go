@@ -171,14 +171,14 @@ func (m *maker) mine(p *Pair, e *End, had *Owned, live *Engine) bool {
 			continue
 		}
 		owner := m.owners[at(e.Host, e.Engine, policy)]
-		what := fmt.Sprintf("%s of %s has a policy %s %s", live.words(), m.name(e.Host), policy.Direction, policy.Selector)
-		switch {
-		case owner == nil:
-			m.problem(p.Of.Place("name"), what+" that is not espalier's", "delete it, or apply with --adopt to take it over")
-		case owner.Origin != m.opt.Origin:
-			m.problem(p.Of.Place("name"), fmt.Sprintf("%s for tunnel %s of %s", what, owner.Tunnel, owner.Origin), adopt)
-		default:
+		if owner != nil && owner.Origin == m.opt.Origin {
 			continue
+		}
+		what := fmt.Sprintf("%s of %s has a policy %s %s", live.words(), m.name(e.Host), policy.Direction, policy.Selector)
+		if owner == nil {
+			m.problem(p.Of.Place("name"), what+" that is not espalier's", "delete it, or apply with --adopt to take it over")
+		} else {
+			m.problem(p.Of.Place("name"), fmt.Sprintf("%s for tunnel %s of %s", what, owner.Tunnel, owner.Origin), adopt)
 		}
 		return false
 	}

@@ -190,7 +190,7 @@ func TestRefuses(t *testing.T) {
 			h[0].Facts.Engines[0].ESP = no("kernel built without INET_ESP")
 		}, []string{"tunnels.yaml:2:5: nobody on db1 does ESP for this: the kernel does no ESP: kernel built without INET_ESP; no userspace device runs for p4p1: start one there: espalier dataplane --dev p4p1"}},
 		"a device with marks": {"    mark: 1\n", func(h []tunnel.Host) { h[0] = here(userspaceHost("db1", "p4p1", 1, "192.168.1.64")) }, []string{
-			"the kernel does no ESP: kernel built without INET_ESP; the userspace device mark is the kernel's",
+			"the kernel does no ESP: kernel built without INET_ESP; the userspace device cannot have mark: leave mark out, or have the kernel do ESP there",
 		}},
 		"no device": {"    engine: userspace\n", func([]tunnel.Host) {}, []string{
 			"tunnels.yaml:4:13: engine is userspace, and on db1 no userspace device runs for p4p1: start one there: espalier dataplane --dev p4p1",
