@@ -121,7 +121,7 @@ func (p *Pair) Traffic() string {
 	case Adjust:
 		return "goes on by the SAs that are there"
 	case Remove:
-		return "in clear again, as soon as policies out are gone"
+		return "in clear again once its policies out are gone, unless another tunnel takes it"
 	}
 	return ""
 }
