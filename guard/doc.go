@@ -55,4 +55,24 @@
 // `nft flush ruleset` removes the guard until the next [Guard.Apply]. A device that was
 // removed and is back needs an Apply too: not every kernel hooks it again. Egress hooks need
 // Linux 5.16 with CONFIG_NETFILTER_EGRESS; every change needs CAP_NET_ADMIN.
+//
+// # The guard of the host
+//
+// [ApplyHost] makes a guard that needs neither a process nor a device: one table, `espalier` in family
+// inet, from the policies a host owns. It is for the kernel's own ESP, and for the time before the network comes up. A packet
+// passes its chains like those above, but first of all what an SA is going to encrypt (`rt ipsec`), and
+// what an SA has decrypted (`meta secpath`: decrypted packets come by the same device again). Encapsulations are admitted
+// between their very ends, both ways, without a mark: the kernel gives them none.
+//
+// It stands at postrouting, behind address translation, and at prerouting, before fragments are joined. The device's egress hook
+// would see less: with packet offload the stack hands cleartext to the NIC, which frames and encrypts it, so that there
+// nothing tells it from a leak. With crypto offload it is framed as ESP already, and the hook would do.
+// What is handed over comes by postrouting a second time, when no SA is to encrypt it any more: the first time
+// gives it a mark, by which the second knows it. Output and forward instead of postrouting would come before
+// source addresses are translated, and so before it is certain what leaves. For prerouting Inbound and Forward are one list again.
+//
+// Of policies of the userspace engine only what is in clear on its underlay device, by name, is held
+// back: packets come and go by the engine's TUN in clear. Each of these SPDs has chains at the hooks of its own.
+//
+// What packet sockets send, tc, XDP or a flowtable redirects, or a bridge forwards does not come by these hooks.
 package guard

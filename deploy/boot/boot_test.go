@@ -419,3 +419,43 @@ func TestProgramStays(t *testing.T) {
 		t.Errorf("left over: %v, %v", err, files(t, p.Dir))
 	}
 }
+
+// TestSystemdIsTold: what a systemd that runs is asked for, in its order, and no more than once.
+func TestSystemdIsTold(t *testing.T) {
+	inNamespace(t)
+	p := place(t)
+	p.Systemd = true
+	dir := t.TempDir()
+	said := filepath.Join(dir, "said")
+	script := "#!/bin/sh\necho \"$*\" >> " + said + "\n[ \"$1\" != stop ] || [ ! -e " + dir + "/fails ]\n"
+	if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	asked := func(what string, do error, want ...string) {
+		t.Helper()
+		text, _ := os.ReadFile(said)
+		os.Remove(said)
+		if got := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n"); do != nil || !slices.Equal(got, want) && (len(want) > 0 || len(text) > 0) {
+			t.Errorf("%s: %v; asked for %q, want %q", what, do, got, want)
+		}
+	}
+	asked("install", p.Install([]boot.Pair{pair(1)}), "daemon-reload", "start --no-block espalier-guard.service")
+	asked("install again", p.Install([]boot.Pair{pair(1), pair(2)}))
+	asked("hold", p.Hold(t.Context(), []uint16{4500}), "daemon-reload", "start espalier-encap-4500.service")
+	asked("hold another", p.Hold(t.Context(), []uint16{4500, 4501}), "start espalier-encap-4500.service", "daemon-reload", "start espalier-encap-4501.service")
+	asked("hold one", p.Hold(t.Context(), []uint16{4501}), "stop espalier-encap-4500.service", "daemon-reload", "start espalier-encap-4501.service")
+	asked("rotate", p.SetRotation(boot.Rotation{File: "/a", Period: time.Minute}), "daemon-reload", "restart espalier-rotate.timer")
+	asked("rotate, the same", p.SetRotation(boot.Rotation{File: "/a", Period: time.Minute}))
+	asked("drop", p.DropRotation("/a"), "stop espalier-rotate.timer", "stop espalier-rotate.service", "daemon-reload")
+	// What cannot be stopped is taken away all the same.
+	if err := os.WriteFile(filepath.Join(dir, "fails"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Remove(); err == nil || !strings.Contains(err.Error(), "systemctl stop espalier-guard.service") {
+		t.Errorf("Remove: %v", err)
+	}
+	if left := files(t, filepath.Dir(p.Dir)); len(left) != 0 || strings.Contains(table(t), "espalier") {
+		t.Errorf("left over: %v", left)
+	}
+}

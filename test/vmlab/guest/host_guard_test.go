@@ -140,25 +140,22 @@ func (l *nicLab) nothingInClear(t *testing.T, p lab.Pair, places map[*lab.Host]*
 		}
 		before := guardCounters(t, l.A)
 		cable := watchCable(t)
-		came := l.arrives(t, p, either2(c.comesThrough, untilThere, 50*time.Millisecond))
-		came = l.B.Ping(a, 1) && came
-		came = l.A.Ping(b, 1) && came
+		patience := untilLost
+		if c.comesThrough {
+			patience = untilThere
+		}
+		came := l.comes(t, l.A, a, l.B, b, patience)
+		back := l.comes(t, l.B, b, l.A, a, patience)
+
 		counts, _ := cable.stop(t)
 		after := guardCounters(t, l.A)
-		if came != c.comesThrough || (counts.Cleartext > 0) != c.cleartext {
+		if came != c.comesThrough || back != c.comesThrough || (counts.Cleartext > 0) != c.cleartext {
 			t.Errorf("%s: arrived %v, on the cable %+v", c.name, came, counts)
 		}
 		if in, out := after.In > before.In, after.Out > before.Out; in != c.in || out != c.out {
 			t.Errorf("%s: the guard of A had counted %+v, and now %+v", c.name, before, after)
 		}
 	}
-}
-
-func either2[T any](is bool, yes, no T) T {
-	if is {
-		return yes
-	}
-	return no
 }
 
 // TestEncapHolder: ESP in UDP takes somebody who has the port, who comes back when he is killed.

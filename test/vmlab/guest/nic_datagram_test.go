@@ -26,6 +26,12 @@ const (
 func (l *nicLab) arrives(t *testing.T, p lab.Pair, patience time.Duration) bool {
 	t.Helper()
 	a, b := p.Ends()
+	return l.comes(t, l.A, a, l.B, b, patience)
+}
+
+// comes does what arrives does, between any hosts and addresses.
+func (l *nicLab) comes(t *testing.T, sender *lab.Host, a netip.Addr, receiver *lab.Host, b netip.Addr, patience time.Duration) bool {
+	t.Helper()
 	var from, to *net.UDPConn
 	listen := func(h *lab.Host, addr netip.Addr, conn **net.UDPConn) {
 		t.Helper()
@@ -34,9 +40,9 @@ func (l *nicLab) arrives(t *testing.T, p lab.Pair, patience time.Duration) bool 
 			return err
 		})
 	}
-	listen(l.A, a, &from)
+	listen(sender, a, &from)
 	defer from.Close()
-	listen(l.B, b, &to)
+	listen(receiver, b, &to)
 	defer to.Close()
 	// A kernel without an SA may say so, or not.
 	if _, err := from.WriteTo(plaintext, to.LocalAddr()); err != nil {
