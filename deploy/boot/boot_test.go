@@ -28,12 +28,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == boot.HoldCommand {
 		var port uint16
 		fmt.Sscan(os.Args[3], &port)
-		err := errors.New("which?")
-		switch os.Args[4:][0] {
-		case "--supervise":
+		var err error
+		if slices.Contains(os.Args, "--supervise") {
 			err = boot.Supervise(context.Background(), port, os.Stderr)
-		case "--detached":
-			err = boot.HoldPort(context.Background(), port, true, os.Stderr)
+		} else {
+			err = boot.HoldPort(context.Background(), port, slices.Contains(os.Args, "--detached"), os.Stderr)
 		}
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -185,15 +185,31 @@ func (p *Place) locked(do func() error) error {
 	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
 		return errors.Join(do(), err)
 	}
-	f, err := os.OpenFile(filepath.Join(p.Dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := lock(filepath.Join(p.Dir, lockFile))
 	if err != nil {
 		return errors.Join(do(), err)
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return errors.Join(do(), fmt.Errorf("lock %s: %w", f.Name(), err))
-	}
 	return do()
+}
+
+// lock waits for a lock on a file, which may be removed and made anew meanwhile.
+func lock(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		ours, err := f.Stat()
+		if there, thereErr := os.Stat(path); err == nil && thereErr == nil && os.SameFile(ours, there) {
+			return f, nil
+		}
+		f.Close()
+	}
 }
 
 // closed is a pair of which nothing but its ends is certain: between them nothing passes in clear.

@@ -41,10 +41,8 @@ func (p *Place) Hold(ctx context.Context, ports []uint16) error {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	before, err := p.heldPorts()
-	if err != nil {
-		err = nil // what cannot be read is written anew
-	}
+	before, _ := p.heldPorts() // what cannot be read is written anew
+	var err error
 	for _, port := range before {
 		if !slices.Contains(ports, port) {
 			err = errors.Join(err, p.release(port))

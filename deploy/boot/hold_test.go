@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -220,5 +221,41 @@ func TestHolderPassesPolicies(t *testing.T) {
 	defer unix.Close(bypass)
 	if err := errors.Join(boot.Prepare(false)(bypass), send(bypass)); err != nil {
 		t.Errorf("a socket with the policy: %v", err)
+	}
+}
+
+// TestHolderTellsSystemd: as a unit of Type=notify, from privileges that the unit leaves it.
+func TestHolderTellsSystemd(t *testing.T) {
+	inNamespace(t)
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	words := []string{"/proc/self/exe", boot.HoldCommand, "--port", "500"}
+	if setpriv, err := exec.LookPath("setpriv"); err == nil {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		words[0] = self
+		words = append([]string{setpriv, "--bounding-set=-all,+net_admin,+net_bind_service,+setuid,+setgid", "--no-new-privs"}, words...)
+	}
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = []string{"NOTIFY_SOCKET=" + path}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	text := make([]byte, 100)
+	n, err := c.Read(text)
+	if err != nil || string(text[:n]) != "READY=1" || !held(500) {
+		cmd.Process.Kill()
+		cmd.Wait()
+		t.Errorf("%q, %v; it says %s", text[:n], err, &said)
 	}
 }

@@ -40,10 +40,10 @@ func (p *Place) Install(pairs []Pair) error {
 // if another fails.
 func (p *Place) Remove() error {
 	err := errors.Join(p.removeUnits(guardUnit), p.Hold(nil, nil))
-	err = errors.Join(err, p.locked(func() error {
-		return errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))
+	return errors.Join(err, p.locked(func() error {
+		gone := errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))
+		return errors.Join(gone, p.tidy(), remove(filepath.Join(p.Dir, lockFile)))
 	}))
-	return errors.Join(err, remove(filepath.Join(p.Dir, lockFile)), p.tidy())
 }
 
 // Load puts the guard in force that was written down: what a host does when it boots, before its

@@ -2,14 +2,27 @@ package cli
 
 import (
 	"context"
+	"os"
+	"strings"
 
 	"espalier/deploy/boot"
 	"espalier/deploy/host"
 )
 
-// ownedAtBoot tells what the journal knows that the guard's file does not.
+// ownedAtBoot tells what the journal knows that the guard's file does not. While a change goes on, the
+// file alone says what is to be guarded: `espalier boot` also runs when nftables is loaded anew.
 func ownedAtBoot(dir string) func(damaged bool) ([]boot.Pair, error) {
-	return func(bool) ([]boot.Pair, error) { return host.BootPairs(dir) }
+	return func(damaged bool) ([]boot.Pair, error) {
+		j, err := host.ReadJournal(dir)
+		if err != nil {
+			return nil, err
+		}
+		now, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err == nil && !damaged && j.Change != nil && j.Change.BootID == strings.TrimSpace(string(now)) {
+			return nil, nil
+		}
+		return host.BootPairs(dir)
+	}
 }
 
 // settleBoot ends what was begun before the host went down.
