@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"espalier/deploy/boot"
 	"espalier/guard"
@@ -212,5 +215,68 @@ func killHolder(t *testing.T, h *lab.Host) {
 	}
 	if killed != 1 {
 		t.Fatalf("%d holders", killed)
+	}
+}
+
+// TestHostGuardForwards: what a gateway forwards for the networks behind it is held back likewise.
+func TestHostGuardForwards(t *testing.T) {
+	l := newNICLab(t, "p4p1")
+	c := lab.NewHost(t, "C", "lan0")
+	inside(t, l.A, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan0"}, PeerName: "lan0", PeerNamespace: netlink.NsFd(c.Fd())})
+	})
+	behind, beyond := netip.MustParseAddr("10.1.0.9"), netip.MustParseAddr("10.2.0.1")
+	l.A.Must("ip", "addr", "add", "10.1.0.1/16", "dev", "lan0")
+	l.A.Must("ip", "link", "set", "lan0", "up")
+	c.Must("ip", "addr", "add", behind.String()+"/16", "dev", "lan0")
+	c.Must("ip", "link", "set", "lan0", "up")
+	c.Must("ip", "route", "add", "10.2.0.0/16", "via", "10.1.0.1")
+	l.A.Must("ip", "route", "add", "10.2.0.0/16", "via", lab.B4.String())
+	l.B.Must("ip", "addr", "add", beyond.String()+"/32", "dev", l.Device)
+	l.B.Must("ip", "route", "add", "10.1.0.0/16", "via", lab.A4.String(), "src", beyond.String())
+	inside(t, l.A, func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
+
+	cleartext := func() bool {
+		cable := watchCable(t)
+		l.comes(t, c, behind, l.B, beyond, 100*time.Millisecond)
+		_, packets := cable.stop(t)
+		return showsIn(packets, append(behind.AsSlice(), beyond.AsSlice()...))
+	}
+	for _, software := range []bool{true, false} {
+		p := lab.Pair{Tunnel: true, Software: software, SPI: 0x3000}
+		for i, h := range l.Hosts() {
+			sas := p.SAs()
+			out, in := sas[i], sas[1-i]
+			near, far := "10.1.0.0/16", "10.2.0.0/16"
+			if i == 1 {
+				near, far = far, near
+			}
+			script := l.States(h, p)
+			for _, x := range []struct {
+				src, dst, dir string
+				sa            lab.SA
+			}{{near, far, "out", out}, {far, near, "in", in}, {far, near, "fwd", in}} {
+				script += fmt.Sprintf("ip xfrm policy add src %s dst %s dir %s tmpl src %s dst %s proto esp reqid %#x mode tunnel\n", x.src, x.dst, x.dir, x.sa.Src, x.sa.Dst, x.sa.Reqid)
+			}
+			l.apply(t, h, script)
+		}
+		l.guarded(t, p, l.A)
+		if !c.Ping(beyond, 2) || !l.comes(t, c, behind, l.B, beyond, untilThere) || !l.comes(t, l.B, beyond, c, behind, untilThere) {
+			t.Error("nothing passes")
+		}
+		if counters := guardCounters(t, l.A); counters != (guard.Counters{}) || cleartext() {
+			t.Errorf("with SAs: the guard dropped %+v, or something was in clear", counters)
+		}
+		l.flush(t)
+		if cleartext() || guardCounters(t, l.A).Out == 0 {
+			t.Error("without SAs something left in clear, or nothing was tried")
+		}
+		if l.comes(t, l.B, beyond, c, behind, 50*time.Millisecond) || guardCounters(t, l.A).In == 0 {
+			t.Error("without SAs something came in in clear, or nothing was tried")
+		}
+		inside(t, l.A, guard.ReleaseHost)
+		if !cleartext() {
+			t.Error("without the guard nothing leaves in clear: the test proves nothing")
+		}
 	}
 }
