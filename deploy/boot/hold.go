@@ -38,9 +38,6 @@ func (p *Place) Hold(ctx context.Context, ports []uint16) error {
 	ports = slices.Clone(ports)
 	slices.Sort(ports)
 	ports = slices.Compact(ports)
-	if ctx == nil {
-		ctx = context.Background()
-	}
 	before, _ := p.heldPorts() // what cannot be read is written anew
 	var err error
 	for _, port := range before {
@@ -67,7 +64,8 @@ func (p *Place) Hold(ctx context.Context, ports []uint16) error {
 // Resume starts the holders again that no unit starts: what a host without systemd does at boot.
 func (p *Place) Resume(ctx context.Context) error {
 	ports, err := p.heldPorts()
-	if err != nil || len(ports) == 0 || p.Units != "" {
+	ofUnit := os.Getenv("INVOCATION_ID") != "" // systemd.exec(5)
+	if err != nil || len(ports) == 0 || p.Systemd || ofUnit {
 		return err
 	}
 	return p.Hold(ctx, ports)

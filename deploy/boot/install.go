@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,7 +19,7 @@ func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen
 // their guard in force in the place of the one before, and has them loaded at each boot before
 // networking. The same pairs again change nothing. With no pairs it is Remove.
 //
-// What can be done is done, and the error tells the rest. Of a place that has no units (Can) that is none.
+// What can be done is done, and the error tells the rest. That a place has no units (Can) is no error.
 func (p *Place) Install(pairs []Pair) error {
 	if len(pairs) == 0 {
 		return p.Remove()
@@ -39,7 +40,7 @@ func (p *Place) Install(pairs []Pair) error {
 // belongs to nothing else. The timer goes with its last rotation (DropRotation). Each part is tried even
 // if another fails.
 func (p *Place) Remove() error {
-	err := errors.Join(p.removeUnits(guardUnit), p.Hold(nil, nil))
+	err := errors.Join(p.removeUnits(guardUnit), p.Hold(context.Background(), nil))
 	return errors.Join(err, p.locked(func() error {
 		gone := errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))
 		return errors.Join(gone, p.tidy(), remove(filepath.Join(p.Dir, lockFile)))

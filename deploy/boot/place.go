@@ -12,8 +12,8 @@ import (
 // Place is where a network namespace of this host keeps what lasts.
 type Place struct {
 	Dir   string // of the state of this network namespace; it is made when needed
-	Units string // where units go; "": nowhere, and Why says why not
-	Why   string
+	Units string // where units go; "": nowhere
+	Why   string // nothing starts them, and why; "": something does, or will
 	// Namespace is the file of the network namespace, for units; "" for the initial one.
 	Namespace string
 	// Systemd tells that it runs, so that units can be started now.
@@ -35,18 +35,27 @@ const (
 
 // Find tells where the network namespace of the calling thread keeps what lasts, if its state is in
 // dir. Units go to ESPALIER_UNIT_DIR, else, if ESPALIER_STATE_DIR is set, to units in that, else to
-// /etc/systemd/system if it exists.
+// /etc/systemd/system if it exists: also where systemd does not run now, as in an image of a host.
 func Find(dir string) (*Place, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
 	p := &Place{Dir: dir}
 	kind, name, err := findNamespace()
 	if err != nil {
 		return nil, err
 	}
-	state := os.Getenv(stateDirVariable)
+	state, err := absolute(os.Getenv(stateDirVariable))
+	if err != nil {
+		return nil, err
+	}
 	if state != "" {
 		p.Environment = []string{stateDirVariable + "=" + state}
 	}
-	p.Units = os.Getenv(unitDirVariable)
+	if p.Units, err = absolute(os.Getenv(unitDirVariable)); err != nil {
+		return nil, err
+	}
 	given := p.Units != ""
 	if !given && state != "" {
 		p.Units, given = filepath.Join(state, "units"), true
@@ -72,7 +81,18 @@ func Find(dir string) (*Place, error) {
 	}
 	_, err = os.Stat(systemdRuns)
 	p.Systemd = err == nil && p.Units == systemUnits
+	if err != nil && !given {
+		p.Why = "systemd does not run here: until it does, run `espalier rotate --due` from cron, and `espalier boot` before the network comes up"
+	}
 	return p, nil
+}
+
+// absolute is a path that means the same in every directory; "" stays.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
 }
 
 // namespaceKind is whether a network namespace is the initial one.
@@ -110,6 +130,6 @@ func findNamespace() (kind namespaceKind, name string, err error) {
 	return kind, "", nil
 }
 
-// Can reports whether this place can have units, the timer among them; if not, why says so, and what to
-// do instead.
-func (p *Place) Can() (ok bool, why string) { return p.Units != "", p.Why }
+// Can reports whether this place can have units that are started, the timer among them; if not, why says so, and
+// what to do instead.
+func (p *Place) Can() (ok bool, why string) { return p.Why == "", p.Why }
