@@ -163,6 +163,9 @@ func TestGuardOutlivesABoot(t *testing.T) {
 	if err := errors.Join(p.Install(nil), p.Remove()); err != nil {
 		t.Error(err)
 	}
+	if entries, _ := os.ReadDir(p.Units); len(entries) != 0 {
+		t.Errorf("left over of the units: %v", entries)
+	}
 	if left := files(t, filepath.Dir(p.Dir)); len(left) != 0 || table(t) != "" {
 		t.Errorf("left over: %v\n%s", left, table(t))
 	}

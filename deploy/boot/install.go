@@ -40,7 +40,7 @@ func (p *Place) Install(pairs []Pair) error {
 // belongs to nothing else. The timer goes with its last rotation (DropRotation). Each part is tried even
 // if another fails.
 func (p *Place) Remove() error {
-	err := errors.Join(p.removeUnits(guardUnit), p.Hold(context.Background(), nil))
+	err := errors.Join(p.removeDropIn(), p.removeUnits(guardUnit), p.Hold(context.Background(), nil))
 	return errors.Join(err, p.locked(func() error {
 		gone := errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))
 		return errors.Join(gone, p.tidy(), remove(filepath.Join(p.Dir, lockFile)))

@@ -114,6 +114,9 @@ func (p *Place) installGuardUnit() error {
 		return err
 	}
 	changed, err := p.installUnit(guardUnit, p.guardText(program), bootTarget)
+	if err == nil && p.Namespace == "" {
+		err = writeFile(filepath.Join(p.Units, nftablesDropIn), []byte(p.dropInText(program)), 0o644)
+	}
 	if err != nil || !changed || !p.Systemd {
 		return err
 	}
@@ -152,6 +155,25 @@ func (p *Place) guardText(program string) string {
 		}, append(p.surroundings(), hardening...)...),
 		"Install", fields{{"WantedBy", bootTarget}},
 	}.String()
+}
+
+// nftablesDropIn is what is added to nftables.service, which takes away all tables when it starts and
+// when it stops: its restart and reload take the guard's unit along, these do not.
+const nftablesDropIn = "nftables.service.d/espalier.conf"
+
+func (p *Place) dropInText(program string) string {
+	again := "-" + command(program, "boot", "--dir", p.Dir)
+	return unit{"Service", fields{{"ExecStartPost", again}, {"ExecStopPost", again}}}.String()
+}
+
+func (p *Place) removeDropIn() error {
+	if p.Units == "" || p.Namespace != "" {
+		return nil
+	}
+	path := filepath.Join(p.Units, nftablesDropIn)
+	err := remove(path)
+	os.Remove(filepath.Dir(path)) // if it is empty
+	return err
 }
 
 // surroundings are where commands run, and what they depend on.
