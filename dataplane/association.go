@@ -18,6 +18,7 @@ type association struct {
 	blemishes  blemishes
 	anyTraffic bool // its selector matches all
 	mode       ipsec.Mode
+	queue      uint16 // 1 and the number of the TUN queue that it sends for; 0: for all
 	id         ipsec.SAID
 	out        *esp.Outbound // nil for an inbound or larval SA
 	in         *esp.Inbound  // nil for an outbound or larval SA
@@ -124,10 +125,18 @@ func directionOf(sa *ipsec.SA) ipsec.Direction {
 	return sa.Direction
 }
 
+// queueOf is the queue that an SA sends for, as association has it.
+func queueOf(sa *ipsec.SA) uint16 {
+	if sa.CPU == nil {
+		return 0
+	}
+	return uint16(*sa.CPU) + 1
+}
+
 // newState is an SA that does nothing yet.
 func newState(lines *slab[association], sa *ipsec.SA, added time.Time) *association {
 	a := lines.new()
-	a.mode, a.id, a.anyTraffic = sa.Mode, sa.ID(), sa.Selector == everything
+	a.mode, a.id, a.anyTraffic, a.queue = sa.Mode, sa.ID(), sa.Selector == everything, queueOf(sa)
 	a.particulars = &particulars{sa: parametersOf(sa)}
 	a.added = added
 	a.keepalive.interval, a.mapping.age = sa.NATKeepalive, sa.MappingAge
@@ -172,6 +181,10 @@ func (a *association) read() ipsec.SA {
 	if e := a.encap.Load(); e != nil {
 		ports := e.ports
 		sa.Encap = &ports
+	}
+	if a.queue != 0 {
+		cpu := uint32(a.queue) - 1
+		sa.CPU = &cpu
 	}
 	sa.NATKeepalive, sa.MappingAge = a.keepalive.interval, a.mapping.age
 	a.mu.Lock()
@@ -219,6 +232,10 @@ func (d *Device) checkSA(sa *ipsec.SA) error {
 		return fmt.Errorf("%w: mode %s", ipsec.ErrUnsupported, sa.Mode)
 	case sa.Selector.Interface != 0:
 		return fmt.Errorf("%w: a selector with an interface", ipsec.ErrUnsupported)
+	case sa.CPU != nil && sa.Direction == ipsec.AnyDirection:
+		return fmt.Errorf("%w: an SA for one CPU needs a direction", ipsec.ErrInvalid)
+	case sa.CPU != nil && *sa.CPU >= uint32(len(d.senders)):
+		return fmt.Errorf("pCPU number too big: CPUs are queues here, and their numbers end before %d: %w", len(d.senders), ipsec.ErrRange)
 	case sa.Direction == ipsec.Outbound && sa.Window != 0 && !sa.ESN:
 		return fmt.Errorf("%w: an outbound SA has no replay window: leave replay-window out", ipsec.ErrInvalid)
 	case sa.Encap != nil && (sa.Encap.SrcPort == 0 || sa.Encap.DstPort == 0):

@@ -144,6 +144,9 @@ func (d *Device) updateSA(sa ipsec.SA) error {
 		return err
 	}
 	a.start(sa.Limits)
+	if a.queue != 0 {
+		d.sad.redecide() // it may be the best again
+	}
 	d.keeper.ask(&a.errand)
 	return nil
 }

@@ -22,7 +22,7 @@ func testSA(spi ipsec.SPI) ipsec.SA {
 }
 
 func TestNewestSAWins(t *testing.T) {
-	s := newSAD(func(*association) {}, func(*association) {})
+	s := newSAD(func(*association) {}, func(*association) {}, func() {})
 	for _, spi := range []ipsec.SPI{0x300, 0x100, 0x200} {
 		if _, err := s.add(testSA(spi), nil, nil); err != nil {
 			t.Fatal(err)
@@ -31,7 +31,7 @@ func TestNewestSAWins(t *testing.T) {
 	p := ipsec.Processing{RequestID: 7}
 	f := ipsec.Flow{Src: hostA, Dst: hostB}
 	pick := func() ipsec.SPI {
-		if a, _ := s.forPacket(&p, &f); a != nil {
+		if a, _ := s.forPacket(&p, &f, 0); a != nil {
 			return a.sa.SPI
 		}
 		return 0
@@ -57,7 +57,7 @@ func TestSASelection(t *testing.T) {
 	port.Selector = ipsec.Selector{Protocol: 6, DstPort: ipsec.Port(80)}
 	inbound := testSA(0x600)
 	inbound.RequestID, inbound.Direction = 12, ipsec.Inbound
-	s := newSAD(func(*association) {}, func(*association) {})
+	s := newSAD(func(*association) {}, func(*association) {}, func() {})
 	for _, sa := range []ipsec.SA{testSA(0x100), tunnel, port, inbound} {
 		if _, err := s.add(sa, nil, nil); err != nil {
 			t.Fatal(err)
@@ -88,7 +88,7 @@ func TestSASelection(t *testing.T) {
 		{"an inbound SA does not send", ipsec.Processing{RequestID: 12}, near, 0},
 	} {
 		var got ipsec.SPI
-		if a, _ := s.forPacket(&c.p, &c.f); a != nil {
+		if a, _ := s.forPacket(&c.p, &c.f, 0); a != nil {
 			got = a.sa.SPI
 		}
 		if got != c.want {
@@ -211,7 +211,7 @@ func TestFragmentsAreNotLetPassByPorts(t *testing.T) {
 
 // The number is the nonce: no two SAs with the same key may ever send with the same.
 func TestSameKeySharesItsNumbers(t *testing.T) {
-	s := newSAD(func(*association) {}, func(*association) {})
+	s := newSAD(func(*association) {}, func(*association) {}, func() {})
 	key := bytes.Repeat([]byte{7}, 20)
 	add := func(spi ipsec.SPI, k []byte) *association {
 		sa := testSA(spi)

@@ -114,7 +114,7 @@ func New(cfg Config) (*Device, error) {
 func newDevice(log *slog.Logger) *Device {
 	d := &Device{log: log, encaps: make(map[guard.Encap]int), paths: newPaths()}
 	d.keeper = newKeeper(d.acquire)
-	d.sad = newSAD(d.tendSA, d.tendPath)
+	d.sad = newSAD(d.tendSA, d.tendPath, func() { d.spd.change()() })
 	d.spd = newSPD(d.tendPolicy)
 	d.aside = d.udp.sendAside
 	return d
@@ -274,7 +274,7 @@ func (d *Device) openTUN(cfg *Config) (err error) {
 func (d *Device) openCrews() error {
 	for i, queue := range d.tun.Queues() {
 		out := newOutbound(d, newSockets(d.senders[i], &d.udp, i))
-		out.answer = d.writeTUN(queue)
+		out.answer, out.queue = d.writeTUN(queue), uint16(i)+1
 		c, err := newCrew()
 		if err != nil {
 			return err

@@ -58,7 +58,12 @@ func sendOne(o *outbound, packet []byte) string {
 func TestFlowsDecideAsLookedUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := pathDevice(t, 0, ipsec.Outbound)
-		remembering := newOutbound(d, nil)
+		const queues = 3 // none of them, and two
+		var remembering [queues]*outbound
+		for i := range remembering {
+			remembering[i] = newOutbound(d, nil)
+			remembering[i].queue = uint16(i)
+		}
 		var policies []*policy
 		sas := map[ipsec.SPI]*association{}
 		next := ipsec.SPI(0x1000)
@@ -95,6 +100,9 @@ func TestFlowsDecideAsLookedUp(t *testing.T) {
 				sa.Mode = rapid.SampledFrom([]ipsec.Mode{ipsec.Tunnel, ipsec.Transport}).Draw(t, "mode")
 				if rapid.Bool().Draw(t, "narrow") {
 					sa.Selector.SrcPort = ipsec.Port(1)
+				}
+				if cpu := rapid.Uint32Range(0, 2*queues).Draw(t, "CPU"); cpu+1 < queues {
+					sa.CPU = &cpu
 				}
 				a, err := d.sad.add(sa, nil, nil)
 				if err != nil {
@@ -135,7 +143,10 @@ func TestFlowsDecideAsLookedUp(t *testing.T) {
 				p = udpPacket(hostB, 1, 9000-20)
 			}
 			inet.SetIPv4Checksum(p[:inet.IPv4Len])
-			got, want := sendOne(remembering, p), sendOne(newOutbound(d, nil), p)
+			queue := rapid.IntRange(0, queues-1).Draw(t, "queue")
+			o := newOutbound(d, nil)
+			o.queue = uint16(queue)
+			got, want := sendOne(remembering[queue], p), sendOne(o, p)
 			if got != want {
 				t.Fatalf("%s, want %s", got, want)
 			}

@@ -33,6 +33,7 @@ type errand struct {
 type want struct {
 	policy *policy
 	flow   ipsec.Flow
+	queue  uint16 // that it is from, as in outbound
 }
 
 // wantsAtOnce is how many packets without an SA wait for the keeper. More of them than that are

@@ -108,7 +108,7 @@ func (d *Device) acquire(w want) {
 	d.control.Lock()
 	defer d.control.Unlock()
 	t := &w.policy.Processing[0]
-	if a, waiting := d.sad.forPacket(t, &w.flow); d.closed || w.policy.gone || a != nil || waiting {
+	if a, waiting := d.sad.forPacket(t, &w.flow, w.queue); d.closed || w.policy.gone || a != nil || waiting {
 		return
 	}
 	sa := ipsec.SA{

@@ -99,7 +99,7 @@ func TestAcquire(t *testing.T) {
 		p := ipsec.Policy{Direction: ipsec.Outbound, Processing: []ipsec.Processing{{RequestID: 7, Mode: ipsec.Tunnel, Dst: hostB}}}
 		d.spd.put(d.spd.prepare(&p, nil), nil)
 		f := ipsec.Flow{Src: hostA, Dst: hostB, Protocol: 17, SrcPort: 1000, DstPort: 53}
-		w := want{d.spd.lookup(ipsec.Outbound, &f, 1), f}
+		w := want{d.spd.lookup(ipsec.Outbound, &f, 1), f, 0}
 		ask := func() { d.keeper.want(w); synctest.Wait() }
 
 		l.deaf = true
@@ -154,7 +154,7 @@ func TestAllocateForAcquire(t *testing.T) {
 		p := ipsec.Policy{Direction: ipsec.Outbound, Processing: []ipsec.Processing{{RequestID: 7}}}
 		d.spd.put(d.spd.prepare(&p, nil), nil)
 		f := ipsec.Flow{Src: hostA, Dst: hostB, Protocol: 6, DstPort: 80}
-		w := want{d.spd.lookup(ipsec.Outbound, &f, 1), f}
+		w := want{d.spd.lookup(ipsec.Outbound, &f, 1), f, 0}
 		d.keeper.want(w)
 		l.want(t, "a packet", "acquire")
 		time.Sleep(20 * time.Second)

@@ -222,7 +222,7 @@ func TestDyingSAIsNotPreferred(t *testing.T) {
 		p, f := ipsec.Processing{RequestID: 7}, ipsec.Flow{Src: hostA, Dst: hostB}
 		pick := func(want *association) {
 			t.Helper()
-			if got, _ := d.sad.forPacket(&p, &f); got != want {
+			if got, _ := d.sad.forPacket(&p, &f, 0); got != want {
 				t.Errorf("picked %v, want %v", got, want)
 			}
 		}
@@ -236,9 +236,9 @@ func TestDyingSAIsNotPreferred(t *testing.T) {
 		pick(young)
 		d.packet(young, 1)
 		d.packet(young, 1) // finds the hard limit
-		if got, waiting := d.sad.forPacket(&p, &f); got != nil || waiting {
+		if got, waiting := d.sad.forPacket(&p, &f, 0); got != nil || waiting {
 			synctest.Wait()
-			if got, waiting = d.sad.forPacket(&p, &f); got != nil || waiting {
+			if got, waiting = d.sad.forPacket(&p, &f, 0); got != nil || waiting {
 				t.Errorf("after the end: %v %v", got, waiting)
 			}
 		}
@@ -296,11 +296,11 @@ func TestCountingAllocatesNothing(t *testing.T) {
 		s.put(s.prepare(&p, nil), nil)
 		f := ipsec.Flow{Src: hostA, Dst: hostB}
 		d.packet(a, 10)
-		w := want{inOrder(s)[0], f}
+		w := want{inOrder(s)[0], f, 0}
 		if n := testing.AllocsPerRun(100, func() {
 			d.packet(a, 10)
 			s.lookup(ipsec.Outbound, &f, 5)
-			d.sad.forPacket(&p.Processing[0], &f)
+			d.sad.forPacket(&p.Processing[0], &f, 0)
 			d.keeper.want(w)
 		}); n != 0 {
 			t.Errorf("%v allocations a packet", n)

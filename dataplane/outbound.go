@@ -26,6 +26,7 @@ const maxPacket = 0xffff
 type outbound struct {
 	d      *Device
 	wire   Wire
+	queue  uint16 // 1 and the number of the TUN queue, 0: none of them
 	buf    []byte // of frames
 	frames []tun.Frame
 	answer func(h tun.VirtioHeader, buf []byte, packets int) // to the kernel; nil: it gets none
@@ -209,10 +210,10 @@ func (o *outbound) protectFragment(j *job, flow *ipsec.Flow, policy *policy) {
 // protect finds the SA that all segments are sent by. If there is none, one is asked for.
 func (o *outbound) protect(j *job, flow *ipsec.Flow, policy *policy) {
 	h := j.segments.Header()
-	a, waiting := o.d.sad.forPolicy(policy, flow)
+	a, waiting := o.d.sad.forPolicy(policy, flow, o.queue)
 	if a == nil {
 		if !waiting {
-			o.d.keeper.want(want{policy, *flow})
+			o.d.keeper.want(want{policy, *flow, o.queue})
 		}
 		if policy.Processing[0].Optional {
 			o.bypass(&j.segments)

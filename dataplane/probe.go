@@ -72,7 +72,7 @@ func (p *prober) send(a *association, size int, now time.Time) bool {
 	return true
 }
 
-// carries reports whether the request would go by this SA if the host sent it. The policy does not
+// carries reports whether the request would go by this SA if the host sent it, from its queue. The policy does not
 // count that as a use.
 func (p *prober) carries(a *association, request []byte) bool {
 	h, err := inet.Parse(request)
@@ -85,7 +85,7 @@ func (p *prober) carries(a *association, request []byte) bool {
 	if policy == nil || policy.action != ipsec.Protect {
 		return false
 	}
-	by, _ := p.d.sad.forPolicy(policy, &flow)
+	by, _ := p.d.sad.forPolicy(policy, &flow, a.queue)
 	return by == a
 }
 

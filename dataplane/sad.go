@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"espalier/ipsec"
 )
@@ -19,18 +20,20 @@ import (
 type sad struct {
 	nonces         *nonces
 	tend, tendPath func(*association) // what the keeper does for one
+	redecide       func()             // has all decisions on flows made again
 	watch          bool               // progress is told; guarded by Device.control
 	lines          slab[association]  // likewise
 
 	secret [4]uint64          // of the hashes
 	byID   table[association] // but larval SAs without an SPI; read without the lock
+	// outbound has the newest of the SAs that are candidates for the same policies and queues. The
+	// others are linked to it, newest first; most often there are none. It is read without the lock.
+	outbound table[association]
+	bound    atomic.Int64 // how many of them send for one queue
 
-	mu       sync.RWMutex
-	next     uint64
-	nameless map[*association]struct{} // larval SAs without an SPI
-	// outbound has the newest of the SAs that are candidates for the same policies. The others
-	// are linked to it, newest first; most often there are none.
-	outbound  table[association]
+	mu        sync.RWMutex
+	next      uint64
+	nameless  map[*association]struct{}   // larval SAs without an SPI
 	byAcquire map[acquireKey]*association // larval SAs
 }
 
@@ -44,12 +47,13 @@ type acquireKey struct {
 type outboundKey struct {
 	src, dst netip.Addr // src may be left out for a tunnel
 	request  uint32
+	queue    uint16 // as association has it: those for one queue and those for all are apart
 	mode     ipsec.Mode
 }
 
-func newSAD(tend, tendPath func(*association)) *sad {
+func newSAD(tend, tendPath func(*association), redecide func()) *sad {
 	s := &sad{
-		nonces: newNonces(), tend: tend, tendPath: tendPath, nameless: make(map[*association]struct{}),
+		nonces: newNonces(), tend: tend, tendPath: tendPath, redecide: redecide, nameless: make(map[*association]struct{}),
 		byAcquire: make(map[acquireKey]*association),
 	}
 	for i := range s.secret {
@@ -69,7 +73,7 @@ func (s *sad) hashAddr(a netip.Addr, number uint64) uint64 {
 
 // hashOutbound is that of a key as far as all candidates share it.
 func (s *sad) hashOutbound(k *outboundKey) uint64 {
-	return s.hashAddr(k.dst, uint64(k.request)<<8|uint64(k.mode))
+	return s.hashAddr(k.dst, uint64(k.request)<<32|uint64(k.queue)<<8|uint64(k.mode))
 }
 
 func (s *sad) hashOfSender(a *association) uint64 {
@@ -127,6 +131,10 @@ func (s *sad) link(a *association) {
 
 // linkSender makes an SA that sends, or may once it is there, the newest of its candidates.
 func (s *sad) linkSender(a *association) {
+	if a.queue != 0 {
+		s.bound.Add(1)
+		defer s.redecide() // what its queue has sent by an SA for all
+	}
 	k := keyOf(a)
 	before := s.newest(&k)
 	if before == nil {
@@ -142,6 +150,9 @@ func (s *sad) linkSender(a *association) {
 }
 
 func (s *sad) unlinkSender(a *association) {
+	if a.queue != 0 {
+		s.bound.Add(-1)
+	}
 	if a.older != nil {
 		a.older.newer = a.newer
 	}
@@ -157,13 +168,13 @@ func (s *sad) unlinkSender(a *association) {
 }
 
 func keyOf(a *association) outboundKey {
-	return outboundKey{src: a.sa.Src, dst: a.sa.Dst, request: a.sa.RequestID, mode: a.sa.Mode}
+	return outboundKey{src: a.sa.Src, dst: a.sa.Dst, request: a.sa.RequestID, queue: a.queue, mode: a.sa.Mode}
 }
 
 // newest is the newest of the SAs that share all but the source.
 func (s *sad) newest(k *outboundKey) *association {
 	return s.outbound.find(s.hashOutbound(k), func(a *association) bool {
-		return a.sa.Dst == k.dst && a.sa.RequestID == k.request && a.sa.Mode == k.mode
+		return a.sa.Dst == k.dst && a.sa.RequestID == k.request && a.queue == k.queue && a.mode == k.mode
 	})
 }
 
@@ -172,14 +183,16 @@ func (s *sad) newest(k *outboundKey) *association {
 func (s *sad) candidates(k *outboundKey) iter.Seq[*association] {
 	return func(yield func(*association) bool) {
 		for a := s.newest(k); a != nil; a = a.older {
-			if a.sa.Src != k.src && (k.src.IsValid() || k.mode != ipsec.Tunnel) {
-				continue
-			}
-			if !yield(a) {
+			if k.from(a) && !yield(a) {
 				return
 			}
 		}
 	}
+}
+
+// from reports whether an SA has the source that k asks for.
+func (k *outboundKey) from(a *association) bool {
+	return a.sa.Src == k.src || !k.src.IsValid() && k.mode == ipsec.Tunnel
 }
 
 func (s *sad) remove(id ipsec.SAID) (*association, error) {
@@ -226,6 +239,7 @@ func (s *sad) flush() []*association {
 	s.byID.clear()
 	clear(s.nameless)
 	s.outbound.clear()
+	s.bound.Store(0)
 	clear(s.byAcquire)
 	return all
 }
@@ -236,15 +250,27 @@ func (s *sad) inbound(id ipsec.SAID) *association {
 }
 
 // forPolicy finds the SA for an outbound packet that a policy protects: see forPacket. As long as
-// the newest candidate will do, the policy knows it from the packet before.
-func (s *sad) forPolicy(p *policy, f *ipsec.Flow) (found *association, waiting bool) {
+// the newest candidate will do, the policy knows it from the packet before; or if a queue has
+// candidates of its own, that is looked up alone.
+func (s *sad) forPolicy(p *policy, f *ipsec.Flow, queue uint16) (found *association, waiting bool) {
+	if queue != 0 && s.bound.Load() != 0 {
+		k := keyFor(&p.Processing[0], f)
+		k.queue = queue
+		if a := s.newest(&k); a != nil {
+			if spi := p.Processing[0].SPI; a.out != nil && a.blemishes.none() && k.from(a) && (spi == 0 || spi == a.id.SPI) && a.fits(f) {
+				return a, false
+			}
+			return s.forPacket(&p.Processing[0], f, queue)
+		}
+	}
 	if a := p.recent.Load(); a != nil {
 		if a.blemishes.none() && a.fits(f) {
 			return a, false
 		}
 	}
-	found, waiting = s.forPacket(&p.Processing[0], f)
-	if found != nil && !found.blemishes.has(superseded) {
+	found, waiting = s.forPacket(&p.Processing[0], f, queue)
+	if found != nil && found.queue == 0 && // which one that has just come may not be
+		!found.blemishes.has(superseded) {
 		p.recent.Store(found)
 	} else {
 		p.recent.Store(nil)
@@ -260,19 +286,44 @@ func (a *association) fits(f *ipsec.Flow) bool {
 	return a.mode == ipsec.Tunnel || a.sa.Src == f.Src && a.id.Dst == f.Dst
 }
 
-// forPacket finds the SA for an outbound packet as Linux does: request id, mode and
-// addresses of the processing (in transport mode the packet's own addresses), the SA's
-// selector, and of several the newest that has not reached a soft limit, or else the newest.
-// Without one, waiting says that another need not be asked for: a larval SA stands for it, or
-// one that is about to go.
-func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow) (found *association, waiting bool) {
+// keyFor is what a policy's processing and a packet ask of an SA for all queues.
+func keyFor(p *ipsec.Processing, f *ipsec.Flow) outboundKey {
 	k := outboundKey{src: f.Src, dst: f.Dst, request: p.RequestID, mode: p.Mode}
 	if p.Mode == ipsec.Tunnel {
 		k.src, k.dst = p.Src, p.Dst
 	}
+	return k
+}
+
+// forPacket finds the SA for an outbound packet as Linux does: request id, mode and
+// addresses of the processing (in transport mode the packet's own addresses), the SA's
+// selector, and of several the newest that has not reached a soft limit, or else the newest.
+// Those for the queue that sends it, as association has it, come before those for all; but if they
+// have reached a soft limit, and one for all has not, that does.
+// Without one, waiting says that another need not be asked for: a larval SA stands for it, or
+// one that is about to go.
+func (s *sad) forPacket(p *ipsec.Processing, f *ipsec.Flow, queue uint16) (found *association, waiting bool) {
+	k := keyFor(p, f)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for a := range s.candidates(&k) {
+	var own *association
+	if queue != 0 && s.bound.Load() != 0 {
+		k.queue = queue
+		if own, waiting = s.best(&k, p, f); own != nil && !own.blemishes.has(dying) {
+			return own, false
+		}
+		k.queue = 0
+	}
+	found, waits := s.best(&k, p, f)
+	if own != nil && (found == nil || found.blemishes.has(dying)) {
+		found = own
+	}
+	return found, waiting || waits
+}
+
+// best is the best of the candidates.
+func (s *sad) best(k *outboundKey, p *ipsec.Processing, f *ipsec.Flow) (found *association, waiting bool) {
+	for a := range s.candidates(k) {
 		switch {
 		case p.SPI != 0 && p.SPI != a.sa.SPI:
 		case a.sa.Larval:
@@ -300,6 +351,9 @@ func (s *sad) larvaFor(r *ipsec.SPIRequest) *association {
 
 // awaiting is the larval SA without an SPI that sa makes needless.
 func (s *sad) awaiting(sa *ipsec.SA) *association {
+	if sa.CPU != nil {
+		return nil // as in Linux: it is not for all, as what it waits for is
+	}
 	if a := s.larvaByAcquire(sa.AcquireID, sa.Dst); a != nil {
 		return a
 	}

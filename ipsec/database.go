@@ -14,6 +14,7 @@ var (
 	ErrNotExist    = errors.New("does not exist")
 	ErrInvalid     = errors.New("invalid")       // no engine would take it
 	ErrUnsupported = errors.New("not supported") // this engine does not do it, another may
+	ErrRange       = errors.New("out of range")  // a number beyond what this engine has, as of a CPU
 )
 
 // SAD is a Security Association Database (RFC 4301 §4.4.2). The kernel's and the userspace

@@ -150,6 +150,11 @@ type SA struct {
 	// takes it.
 	MappingAge time.Duration
 
+	// CPU, unless nil, has the SA send only what this CPU sends; in the userspace device, what the TUN
+	// queue of this number does. An SA for the CPU is then preferred to one for any, and those of other
+	// CPUs are not used (Linux XFRMA_SA_PCPU). It needs a Direction; nothing inbound depends on it.
+	CPU *uint32
+
 	Offload Offload
 	Limits  Limits
 	Notice  *Notice // when to tell of Progress; nil: as the engine does by default

@@ -103,7 +103,6 @@ type SA struct {
 	ipsec.SA
 	Mark, OutputMark config.Mark
 	IfID             uint32
-	CPU              *uint32 // only packets that this CPU (the device: this queue) sends; nil: any
 }
 
 // SAID names an SA that is there.

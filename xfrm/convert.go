@@ -21,6 +21,7 @@ func (s *State) SA() (ipsec.SA, error) {
 		RequestID: s.Reqid,
 		ESN:       s.Flags&FlagESN != 0,
 		Window:    s.ReplayWindow,
+		CPU:       s.PCPU,
 		Counters:  s.counters(),
 	}
 	for _, step := range []func(*ipsec.SA) error{
@@ -69,8 +70,6 @@ func (s *State) checkExpressible(*ipsec.SA) error {
 		return unsupported("security context (XFRMA_SEC_CTX)")
 	case s.CoAddr.IsValid():
 		return unsupported("care-of address (XFRMA_COADDR)")
-	case s.PCPU != nil:
-		return unsupported("per-CPU SA (XFRMA_SA_PCPU)")
 	case s.IPTFS != nil:
 		return unsupported("IP-TFS (XFRMA_IPTFS_*)")
 	case s.Sel.User != 0:
@@ -191,6 +190,9 @@ func (s *State) convertDirection(sa *ipsec.SA) error {
 		}
 	default:
 		return invalid("direction %d", s.Dir)
+	}
+	if s.PCPU != nil && s.Dir == 0 {
+		return invalid("SA_PCPU only supported with SA_DIR")
 	}
 	if sa.ESN && s.ReplayWindow == 0 && s.Dir != StateDirOut {
 		return invalid("ESN needs a replay window unless the SA is outbound")

@@ -37,6 +37,7 @@ func StateFromSA(sa *ipsec.SA) (*State, error) {
 		Sel:          Selector{Selector: sa.Selector},
 		Limits:       limits,
 		ReplayWindow: sa.Window,
+		PCPU:         sa.CPU,
 		AEAD:         &AEAD{Name: AEADName, Key: sa.Key, KeyBits: uint32(sa.Key.Len()) * 8, ICVBits: uint32(sa.ICVBits)},
 	}
 	if sa.Key.Len() == 0 {

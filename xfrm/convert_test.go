@@ -44,6 +44,7 @@ func TestStateRefusals(t *testing.T) {
 		{func(s *State) { s.Dir, s.Replay = StateDirOut, &ReplayState{Seq: 1} }, ipsec.ErrInvalid, "inbound sequence"},
 		{func(s *State) { s.Dir, s.Replay = StateDirIn, &ReplayState{OSeq: 1} }, ipsec.ErrInvalid, "outbound sequence"},
 		{func(s *State) { s.Dir, s.Offload = StateDirIn, &Offload{Ifindex: 1} }, ipsec.ErrInvalid, "differ"},
+		{func(s *State) { cpu := uint32(0); s.PCPU = &cpu }, ipsec.ErrInvalid, "SA_DIR"},
 		{func(s *State) { s.NATKeepalive, s.Encap = 20, &EncapTmpl{Type: EncapESPInUDP} }, ipsec.ErrInvalid, "outbound SAs"},
 		{func(s *State) { s.NATKeepalive, s.Encap, s.Dir = 20, &EncapTmpl{Type: EncapESPInUDP}, StateDirIn }, ipsec.ErrInvalid, "outbound SAs"},
 		{func(s *State) { s.NATKeepalive, s.Dir = 20, StateDirOut }, ipsec.ErrInvalid, "UDP encapsulation"},
@@ -140,6 +141,9 @@ func genSA(t *rapid.T) ipsec.SA {
 		if s.Src.Bits() > 0 { // else it may come back as the zero selector
 			sa.Selector = s.Selector
 		}
+	}
+	if cpu := n.Draw(t, "CPU"); cpu%2 == 0 && sa.Direction != ipsec.AnyDirection {
+		sa.CPU = &cpu
 	}
 	if rapid.Bool().Draw(t, "encap") {
 		sa.Encap = &ipsec.Encap{SrcPort: 4500, DstPort: rapid.Uint16().Draw(t, "port")}

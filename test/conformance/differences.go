@@ -40,6 +40,8 @@ var differences = []difference{
 	{"the replay state of an SA", kernel, "oseq 2, 2 packets of 200 bytes, thresholds 5 and 2", "kernels take XFRMA_ETIMER_THRESH in jiffies, 250 a second in Debian's, and tell it in tenths of a second"},
 	{"an update of another direction", before(6, 11), "ok", "XFRMA_SA_DIR is not known"},
 	{"completing a larval SA of another direction", before(6, 11), "ok", "XFRMA_SA_DIR is not known"},
+	{"which SAs take a CPU", before(6, 12), "dir out ok and reads back none, dir in ok, no dir ok, a CPU that is not there ok", "XFRMA_SA_PCPU is not known"},
+	{"SAs of the CPUs send, not one for all that is newer", before(6, 12), "of the CPUs 0, for all 8; without them for all 11", "XFRMA_SA_PCPU is not known"},
 	{"which SAs take NAT keepalives", before(6, 11), "dir out ok and reads back 0, dir in ok, no dir ok, no encapsulation ok", "XFRMA_NAT_KEEPALIVE_INTERVAL is not known"},
 	{"which SAs take ages of mappings", before(6, 11), "dir in ok and reads back 20, no dir ok, dir out ok, no encapsulation EINVAL", "XFRMA_SA_DIR is not known"},
 	{"an update of UDP encapsulation", before(6, 11), "ok: ports 4501 50001, original address 10.9.9.9, keepalive 0", "XFRMA_NAT_KEEPALIVE_INTERVAL is not known"},

@@ -75,6 +75,24 @@ var sadCases = []Case{
 	{Name: "an SA with an if_id", ESP: true, Want: "ok", Do: func(e *env) string {
 		return verdict(e.Client.AddState(e.ctx, e.state(0x1000, func(s *xfrm.State) { s.IfID = 5 })))
 	}},
+	{Name: "which SAs take a CPU", ESP: true, Want: "dir out ok and reads back 0, dir in ok, no dir EINVAL, a CPU that is not there ERANGE", Do: func(e *env) string {
+		add := func(spi ipsec.SPI, cpu uint32, dir xfrm.StateDir) string {
+			return verdict(e.Client.AddState(e.ctx, e.state(spi, forCPU(cpu), func(s *xfrm.State) {
+				if s.Dir = dir; dir != xfrm.StateDirOut {
+					s.ReplayWindow = 32
+				}
+			})))
+		}
+		out := add(0x1000, 0, xfrm.StateDirOut)
+		s, err := e.Client.GetState(e.ctx, e.id(0x1000))
+		e.must(err)
+		read := "none"
+		if s.PCPU != nil {
+			read = fmt.Sprint(*s.PCPU)
+		}
+		return fmt.Sprintf("dir out %s and reads back %s, dir in %s, no dir %s, a CPU that is not there %s",
+			out, read, add(0x1001, 0, xfrm.StateDirIn), add(0x1002, 0, 0), add(0x1003, 1<<20, xfrm.StateDirOut))
+	}},
 	{Name: "an SA with a hard limit of 0 packets", ESP: true, Want: "ok", Do: func(e *env) string {
 		return verdict(e.Client.AddState(e.ctx, e.state(0x1000, func(s *xfrm.State) { s.Limits.HardPackets = 0 })))
 	}},

@@ -259,6 +259,33 @@ var selectionCases = []Case{
 		e.send(1)
 		return e.eventually(func() string { return fmt.Sprintf("1000: %d, 1001: %d", e.carried(0x1000), e.carried(0x1001)) }, "1000: 0, 1001: 1")
 	}},
+	{Name: "a newer SA takes over from one in use", ESP: true, Want: "1000: 1, 1001: 1", Do: func(e *env) string {
+		e.install(e.policy())
+		e.add(e.state(0x1000))
+		e.send(1)
+		e.settle(0x1000, 1)
+		e.add(e.state(0x1001))
+		e.send(1)
+		return e.eventually(func() string { return fmt.Sprintf("1000: %d, 1001: %d", e.carried(0x1000), e.carried(0x1001)) }, "1000: 1, 1001: 1")
+	}},
+	{Name: "SAs of the CPUs send, not one for all that is newer", ESP: true, Want: "of the CPUs 8, for all 0; without them for all 3", Do: func(e *env) string {
+		e.install(e.policy())
+		cpus := e.addForCPUs(0x2000)
+		e.add(e.state(0x1000, outbound))
+		ofCPUs := func() (n uint64) {
+			for i := range cpus {
+				n += e.carried(0x2000 + ipsec.SPI(i))
+			}
+			return n
+		}
+		e.send(8)
+		with := e.eventually(func() string { return fmt.Sprintf("of the CPUs %d, for all %d", ofCPUs(), e.carried(0x1000)) }, "of the CPUs 8, for all 0")
+		for i := range cpus {
+			e.must(e.Client.DeleteState(e.ctx, e.id(0x2000+ipsec.SPI(i))))
+		}
+		e.send(3)
+		return with + "; without them " + e.eventually(func() string { return fmt.Sprintf("for all %d", e.carried(0x1000)) }, "for all 3")
+	}},
 	{Name: "an SA beyond its soft limit is not preferred", ESP: true, Want: "1000: 1, 1001: 2", Do: func(e *env) string {
 		e.install(e.policy())
 		l := e.listen(xfrm.GroupExpire)

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -21,6 +22,28 @@ func (e *env) state(spi ipsec.SPI, change ...func(*xfrm.State)) *xfrm.State {
 		f(s)
 	}
 	return s
+}
+
+// outbound has a state send only.
+func outbound(s *xfrm.State) { s.Dir, s.ReplayWindow = xfrm.StateDirOut, 0 }
+
+// forCPU has a state send only what one CPU sends.
+func forCPU(cpu uint32) func(*xfrm.State) {
+	return func(s *xfrm.State) { outbound(s); s.PCPU = &cpu }
+}
+
+// addForCPUs installs an SA for each CPU there is, with SPIs from first on, and tells how many.
+func (e *env) addForCPUs(first ipsec.SPI) (cpus uint32) {
+	e.Helper()
+	const most = 512
+	for ; cpus < most; cpus++ {
+		err := e.Client.AddState(e.ctx, e.state(first+ipsec.SPI(cpus), forCPU(cpus)))
+		if errors.Is(err, unix.ERANGE) {
+			break
+		}
+		e.must(err)
+	}
+	return cpus
 }
 
 // add installs SAs.

@@ -57,6 +57,8 @@ func (e *Error) Unwrap() []error {
 		errs = append(errs, ipsec.ErrNotExist)
 	case unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOSYS:
 		errs = append(errs, ipsec.ErrUnsupported)
+	case unix.ERANGE:
+		errs = append(errs, ipsec.ErrRange)
 	case unix.EINVAL:
 		errs = append(errs, ipsec.ErrInvalid)
 	}

@@ -37,8 +37,11 @@ func spiRequest(r *xfrm.SPIRange) (ipsec.SPIRequest, error) {
 	if r.Min > r.Max {
 		return ipsec.SPIRequest{}, fmt.Errorf("invalid SPI range: min > max: %w", ipsec.ErrInvalid)
 	}
+	if s.PCPU != nil {
+		return ipsec.SPIRequest{}, fmt.Errorf("SPI for one CPU: only the SA itself is tied to it: %w", ipsec.ErrUnsupported)
+	}
 	// What a larval SA cannot have is refused in the words for any other.
-	like := xfrm.State{Src: s.Src, Dst: s.Dst, Proto: s.Proto, Mode: s.Mode, Reqid: s.Reqid, Dir: s.Dir, Mark: s.Mark, IfID: s.IfID, PCPU: s.PCPU, Limits: xfrm.NoLimits}
+	like := xfrm.State{Src: s.Src, Dst: s.Dst, Proto: s.Proto, Mode: s.Mode, Reqid: s.Reqid, Dir: s.Dir, Mark: s.Mark, IfID: s.IfID, Limits: xfrm.NoLimits}
 	like.AEAD = &xfrm.AEAD{Name: xfrm.AEADName, KeyBits: 160, ICVBits: 128}
 	sa, err := like.SA()
 	if err != nil {

@@ -264,6 +264,8 @@ func errnoOf(typ xfrm.MsgType, err error) unix.Errno {
 		return unix.EOPNOTSUPP
 	case errors.Is(err, ipsec.ErrInvalid):
 		return unix.EINVAL
+	case errors.Is(err, ipsec.ErrRange):
+		return unix.ERANGE
 	}
 	return unix.EIO
 }
