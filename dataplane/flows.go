@@ -11,6 +11,7 @@ import (
 //
 // Of the SPD and of this host's addresses nothing may have changed at all. Of an SA whoever asks has
 // to make sure: that of an outbound flow has no blemishes, and that of an inbound one is the packet's.
+// An SA for one queue that comes counts as a change of the SPD, for its queue may have sent by one for all.
 type flows struct {
 	decided [1024]decision // first, to begin with a cache line
 	passing decision

@@ -61,6 +61,9 @@ func TestRefusals(t *testing.T) {
 		{name: "ICV of 96 bits", words: state + aead + "96", want: software},
 		{name: "ICV of 112 bits", words: state + aead + "112", want: "refused: function not implemented: Requested AEAD algorithm not found"},
 		{name: "AES-192", words: state + "aead rfc4106(gcm(aes)) " + key192 + " 128", want: software},
+		{name: "for one CPU", words: state + aead + "128 dir out pcpu-num 0", want: software + ", for CPU 0", old: software},
+		{name: "for one CPU, without a direction", words: state + aead + "128 pcpu-num 0", want: einval + ": SA_PCPU only supported with SA_DIR", old: software},
+		{name: "for a CPU that is not there", words: state + aead + "128 dir out pcpu-num 65536", want: "refused: numerical result out of range: pCPU number too big", old: software},
 	}
 	l := lab.New(t, "p4p1")
 	c := kernelOf(t, l.A)
@@ -129,10 +132,14 @@ func whoEncrypts(t *testing.T, c *client.Client, id xfrm.StateID) string {
 	if err := c.DeleteState(ctx, id); err != nil {
 		t.Fatal(err)
 	}
-	if got.Offload == nil {
-		return software
+	tied := ""
+	if got.PCPU != nil {
+		tied = fmt.Sprintf(", for CPU %d", *got.PCPU)
 	}
-	return fmt.Sprintf("accepted, offload flags %#x", got.Offload.Flags)
+	if got.Offload == nil {
+		return software + tied
+	}
+	return fmt.Sprintf("accepted, offload flags %#x%s", got.Offload.Flags, tied)
 }
 
 // refusal is what the kernel says, without the hint of ours.
