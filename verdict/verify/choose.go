@@ -193,9 +193,12 @@ func (f *Flow) match() ipsec.Flow {
 	return ipsec.Flow{Src: f.Src, Dst: f.Dst, Protocol: f.Protocol, SrcPort: f.SrcPort, DstPort: f.DstPort}
 }
 
-// taken says if the flow goes elsewhere than through p and its SA: by a policy of more weight, or by
-// a newer SA, which Linux prefers.
+// taken says if the flow goes elsewhere than through p and its SA, or may: by a policy of more weight, by
+// a newer SA, which Linux prefers, or by those of CPUs, for probes are sent by any.
 func (f *Flow) taken(p *xfrm.Policy, senders []*xfrm.State, policies []*xfrm.Policy) error {
+	if f.SA.PCPU != nil {
+		return fmt.Errorf("it sends only what CPU %d does, and that cannot be said of probes", *f.SA.PCPU)
+	}
 	flow := f.match()
 	for _, other := range policies {
 		if other.Dir == xfrm.PolicyOut && other.Priority < p.Priority && other.Mark == nil && other.IfID == 0 && other.Sel.Match(&flow) {
@@ -203,8 +206,13 @@ func (f *Flow) taken(p *xfrm.Policy, senders []*xfrm.State, policies []*xfrm.Pol
 		}
 	}
 	for _, other := range senders {
-		if other != f.SA && leadsTo(p, other) && other.Src == f.SA.Src && other.Dst == f.SA.Dst && other.Sel.Match(&flow) &&
-			other.Current.AddTime > f.SA.Current.AddTime {
+		if other == f.SA || !leadsTo(p, other) || other.Src != f.SA.Src || other.Dst != f.SA.Dst || !other.Sel.Match(&flow) {
+			continue
+		}
+		switch {
+		case other.PCPU != nil:
+			return fmt.Errorf("%s carries what CPU %d sends of its traffic", other.SPI, *other.PCPU)
+		case other.Current.AddTime > f.SA.Current.AddTime:
 			return fmt.Errorf("%s is newer and carries its traffic", other.SPI)
 		}
 	}

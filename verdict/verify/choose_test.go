@@ -48,6 +48,7 @@ func TestChoose(t *testing.T) {
 	networks := policy(tunnelled, "10.1.0.0/16", "10.2.0.0/16")
 	protocol := func(n uint8) func(*xfrm.Policy) { return func(p *xfrm.Policy) { p.Sel.Protocol = n } }
 	newer := state(0x1002, a4, b4, func(s *xfrm.State) { s.Reqid, s.Current.AddTime = out.Reqid, 7 })
+	ofCPU := state(0x1003, a4, b4, func(s *xfrm.State) { s.Reqid, s.PCPU = out.Reqid, new(uint32) })
 	to := netip.MustParseAddr("10.2.3.4")
 	for _, c := range []struct {
 		name     string
@@ -86,6 +87,8 @@ func TestChoose(t *testing.T) {
 		{name: "families apart", states: []*xfrm.State{tunnelled}, policies: []*xfrm.Policy{networks}, wish: Wish{To: to, From: a6}, err: "different families"},
 		{name: "everything, in a tunnel", states: []*xfrm.State{tunnelled}, policies: []*xfrm.Policy{policy(tunnelled, "0.0.0.0/0", "0.0.0.0/0")}, want: "0x00003000 192.0.2.1 192.0.2.2 17 0 9"},
 		{name: "a newer SA takes the traffic", states: []*xfrm.State{out, newer}, policies: []*xfrm.Policy{hosts}, want: "0x00001002 192.0.2.1 192.0.2.2 17 0 9"},
+		{name: "of one CPU", states: []*xfrm.State{ofCPU}, policies: []*xfrm.Policy{hosts}, err: "only what CPU 0"},
+		{name: "a CPU has one of its own", states: []*xfrm.State{ofCPU, newer}, policies: []*xfrm.Policy{hosts}, wish: Wish{Peer: b4}, err: "carries what CPU 0 sends"},
 		{name: "another policy takes the traffic", states: []*xfrm.State{out}, policies: []*xfrm.Policy{
 			policy(out, "192.0.2.1/32", "192.0.2.2/32", func(p *xfrm.Policy) { p.Priority = 9 }),
 			policy(in, "192.0.2.0/24", "192.0.2.0/24", func(p *xfrm.Policy) { p.Tmpls = nil }),
