@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync"
 )
 
 // program is the executable of this process: what runs here is what is to run there, also if the
@@ -24,14 +25,33 @@ func ownProgram() (*program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the executable: %w", err)
 	}
-	sum := sha256.New()
-	size, err := io.Copy(sum, f)
+	sum, err := ownSum()
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("read the executable: %w", err)
+		return nil, err
 	}
-	return &program{f, size, hex.EncodeToString(sum.Sum(nil))}, nil
+	return &program{f, sum.size, sum.hash}, nil
 }
+
+type ownFile struct {
+	size int64
+	hash string
+}
+
+// ownSum is worked out once: what a process was started from does not change.
+var ownSum = sync.OnceValues(func() (ownFile, error) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return ownFile{}, fmt.Errorf("read the executable: %w", err)
+	}
+	defer f.Close()
+	hash := sha256.New()
+	size, err := io.Copy(hash, f)
+	if err != nil {
+		return ownFile{}, fmt.Errorf("read the executable: %w", err)
+	}
+	return ownFile{size, hex.EncodeToString(hash.Sum(nil))}, nil
+})
 
 func (p *program) Close() error { return p.file.Close() }
 
