@@ -21,8 +21,10 @@ import (
 type Host struct {
 	tunnel.Host
 	Conn *remote.Conn
-	// Dial connects to it again. fresh wants a connection that shares nothing with others.
-	Dial func(ctx context.Context, fresh bool) (*remote.Conn, error)
+	// Dial connects to it again.
+	Dial func(context.Context) (*remote.Conn, error)
+	// Knock tries whether a new connection succeeds, which shares nothing with others; nil: of this host.
+	Knock func(context.Context) error
 }
 
 // GatherOptions are how hosts are reached.
@@ -67,7 +69,7 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 	if opt.Say == nil {
 		opt.Say = func(string, string) {}
 	}
-	local := Host{Dial: func(context.Context, bool) (*remote.Conn, error) { return remote.Local("this host", opt.Local), nil }}
+	local := Host{Dial: func(context.Context) (*remote.Conn, error) { return remote.Local("this host", opt.Local), nil }}
 	localErr := local.ask(ctx, opt.SAD)
 	own := ownAddresses
 	if localErr == nil {
@@ -84,7 +86,7 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 				atHome = true
 			case h.SSH != nil && !destinations[*h.SSH]:
 				destinations[*h.SSH] = true
-				hosts = append(hosts, Host{Host: tunnel.Host{Name: h.SSH.To, SSH: *h.SSH}, Dial: dialer(h, opt.Remote)})
+				hosts = append(hosts, sshHost(h, opt.Remote))
 			}
 		}
 	}
@@ -135,7 +137,7 @@ func (h *Host) close() {
 
 // ask connects to the host and gets its facts.
 func (h *Host) ask(ctx context.Context, sad string) (err error) {
-	if h.Conn, err = h.Dial(ctx, false); err != nil {
+	if h.Conn, err = h.Dial(ctx); err != nil {
 		return err
 	}
 	facts, err := remote.Call[tunnel.Facts](ctx, h.Conn, steps.Facts, steps.FactsQuestion{SAD: sad}, nil)
@@ -147,18 +149,18 @@ func (h *Host) ask(ctx context.Context, sad string) (err error) {
 	return nil
 }
 
-// dialer connects to a host as the file says.
-func dialer(h *config.Host, opt remote.Options) func(context.Context, bool) (*remote.Conn, error) {
+// sshHost is a host that is reached as the file says.
+func sshHost(h *config.Host, opt remote.Options) Host {
 	ssh := *h.SSH
 	opt.Port, opt.Identity, opt.Jump = ssh.Port, ssh.Identity, ssh.Jump
 	opt.Root = remote.RootRequired
 	if h.Sudo == config.Off {
 		opt.Root = remote.AsLogin
 	}
-	return func(ctx context.Context, fresh bool) (*remote.Conn, error) {
-		opt := opt
-		opt.Fresh = fresh
-		return remote.Dial(ctx, ssh.To, opt)
+	return Host{
+		Host:  tunnel.Host{Name: ssh.To, SSH: ssh},
+		Dial:  func(ctx context.Context) (*remote.Conn, error) { return remote.Dial(ctx, ssh.To, opt) },
+		Knock: func(ctx context.Context) error { return remote.Knock(ctx, ssh.To, opt) },
 	}
 }
 
