@@ -65,8 +65,9 @@ userspace device where it cannot.`,
 	})
 	root.AddCommand(
 		status, newVerifyCommand(), newExplainCommand(), newDoctorCommand(), newAcceptCommand(),
+		newPlanCommand(), newApplyCommand(), newRotateCommand(), newDownCommand(), newPairCommand(),
 		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newConfigCommand(),
-		newPlanCommand(), newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(), newBootCommand(), newHoldCommand(), newTunnelKeeperCommand(),
+		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(), newBootCommand(), newHoldCommand(), newTunnelKeeperCommand(),
 	)
 	return root
 }

@@ -28,5 +28,9 @@ func Schemas() map[string][]any {
 		"espalier/verify/v1":       {verifyView{}},
 		"espalier/config/v1":       {configView{}},
 		"espalier/plan/v1":         {planView{}},
+		"espalier/apply/v1":        {changeView{}, failure{}},
+		"espalier/rotate/v1":       {changeView{}, failure{}},
+		"espalier/down/v1":         {changeView{}, failure{}},
+		"espalier/pair/v1":         {changeView{}, failure{}},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"sync"
 
@@ -34,6 +35,11 @@ func remoteOperations() remote.Operations {
 	}
 	ops[steps.Facts] = remote.JSON(answerFacts)
 	ops[verifyReceipt] = remote.JSON(answerReceipt)
+	tunnels, err := tunnelOperations()
+	if err != nil { // of this host alone
+		tunnels = remote.Operations{steps.Facts: func(context.Context, []byte, remote.Progress) ([]byte, error) { return nil, err }}
+	}
+	maps.Copy(ops, tunnels)
 	return ops
 }
 

@@ -11,28 +11,43 @@ import (
 
 // Binary is the espalier binary under test, built with the race detector: every device of
 // every test runs under it. It is built once per test process.
-func Binary(t testing.TB) string {
+func Binary(t testing.TB) string { return built(t, build) }
+
+// Plain is the same as it is shipped, for what is measured.
+func Plain(t testing.TB) string { return built(t, buildPlain) }
+
+func built(t testing.TB, by func() (string, error)) string {
 	t.Helper()
-	path, err := build()
+	path, err := by()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-var build = sync.OnceValues(func() (string, error) {
+var (
+	build      = sync.OnceValues(func() (string, error) { return compile("CGO_ENABLED=1", "-race") })
+	buildPlain = sync.OnceValues(func() (string, error) { return compile("CGO_ENABLED=0") })
+)
+
+func compile(env string, args ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "espalier-test-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "espalier")
-	cmd := exec.Command("go", "build", "-race", "-o", path, "espalier/cmd/espalier")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	cmd := exec.Command("go", append(append([]string{"build"}, args...), "-o", path, "espalier/cmd/espalier")...)
+	cmd.Env = append(os.Environ(), env)
 	if out, err := cmd.CombinedOutput(); err != nil {
+		os.RemoveAll(dir)
 		return "", &buildError{err, out}
 	}
+	directories.Store(dir, nil)
 	return path, nil
-})
+}
+
+// directories are those of binaries, which go in the end.
+var directories sync.Map
 
 type buildError struct {
 	err error
@@ -54,8 +69,8 @@ func Run(m *testing.M) int {
 	}
 	defer os.RemoveAll(state)
 	code := m.Run()
-	if path, err := build(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	for dir := range directories.Range {
+		os.RemoveAll(dir.(string))
 	}
 	return code
 }

@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"espalier/tunnel"
+)
+
+const applyLong = `Set up the tunnels of FILE on all their hosts, or change what is there into what FILE says.
+
+Hosts are reached by ssh, as FILE says, as root or with sudo -n; the host that the command is given on
+knows itself by its addresses. Nothing has to be installed there. What differs is changed in steps, each
+on all hosts before the next begins, so that running traffic is not dropped: inbound SAs, outbound SAs,
+policies that take ESP beside cleartext, policies that send ESP; probes that the peers must have seen;
+then nothing is taken in clear any more, and a guard sees to that, also after a reboot.
+
+It cannot lock you out: each host undoes all of it by itself unless it is confirmed within
+--confirm-timeout, and that is only done once the probes have come, and new connections by ssh succeed.
+On Ctrl-C everything is undone at once.
+
+SAs and policies that are not of this FILE are not touched; if some are in the way, nothing is changed
+(--adopt takes over what is the same). Run it again: what is as it should be stays.
+
+Exit status: 0 if FILE is in force, 1 if everything is as it was before, 2 for a wrong command line,
+3 if offload: require is not met, and everything is as it was before.`
+
+func newApplyCommand() *cobra.Command {
+	r := &tunnelRun{kind: tunnel.Apply}
+	cmd := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Set up the tunnels of a file on all their hosts, so that it cannot lock you out",
+		Long:  applyLong,
+		Example: `  espalier config example > tunnels.yaml
+  espalier plan tunnels.yaml                   # what would change, and why
+  espalier apply tunnels.yaml
+  espalier apply tunnels.yaml --confirm-timeout 2m -o json`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.begin(cmd); err != nil {
+				return err
+			}
+			path, err := wholePath(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := r.apply(cmd.Context(), path)
+			return r.conclude("apply", c, err)
+		},
+	}
+	r.addFlags(cmd, "output")
+	r.addGrace(cmd)
+	r.addYes(cmd)
+	cmd.Flags().BoolVar(&r.adopt, "adopt", false, "take over policies and SAs that are as FILE says, but not espalier's or of another file")
+	return cmd
+}
+
+// apply is `espalier apply`.
+func (r *tunnelRun) apply(ctx context.Context, path string) (*change, error) {
+	text, err := readTunnels(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := r.open(ctx, path, text)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	if err := c.make(tunnel.Options{Kind: tunnel.Apply, Adopt: r.adopt}); err != nil {
+		return nil, err
+	}
+	if c.plan.Changes() {
+		if err := r.ask(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	err = r.carryOut(ctx, c)
+	if err == nil {
+		err = r.remember(c)
+	}
+	return c, err
+}
+
+// ask shows what is going to be done, and asks a person if one is there.
+func (r *tunnelRun) ask(ctx context.Context, c *change) error {
+	if r.yes || r.as.isData() || !isTerminal(r.stdin) {
+		return nil
+	}
+	if err := writePlan(r.stdout, c.plan); err != nil {
+		return err
+	}
+	if yes, err := goOn(ctx, r.stdin, r.stdout); err != nil || yes {
+		return err
+	}
+	return &exitError{exitFailed, errors.New("nothing was changed")}
+}

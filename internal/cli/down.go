@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"espalier/tunnel"
+)
+
+const downLong = `Take the tunnels of FILE away on all their hosts: policies, SAs, guard, timer, and what espalier knew of
+them. From then on their traffic goes in clear again.
+
+It is done in steps as apply does it, so that running traffic is not dropped, and undone if a host
+cannot be reached any more before it was confirmed. FILE is taken as it was applied last. SAs and
+policies that are not of FILE are not touched.
+
+Exit status: 0 if nothing of FILE is left, 1 if everything is as it was before, 2 for a wrong command
+line.`
+
+func newDownCommand() *cobra.Command {
+	r := &tunnelRun{kind: tunnel.Down}
+	cmd := &cobra.Command{
+		Use:     "down FILE",
+		Short:   "Take the tunnels of a file away on all their hosts",
+		Long:    downLong,
+		Example: `  espalier down tunnels.yaml`,
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.begin(cmd); err != nil {
+				return err
+			}
+			path, err := wholePath(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := r.down(cmd.Context(), path)
+			return r.conclude("down", c, err)
+		},
+	}
+	r.addFlags(cmd, "output")
+	r.addYes(cmd)
+	return cmd
+}
+
+func (r *tunnelRun) down(ctx context.Context, path string) (*change, error) {
+	text, err := applied(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := r.open(ctx, path, text)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	if err := c.make(tunnel.Options{Kind: tunnel.Down}); err != nil {
+		return nil, err
+	}
+	if c.plan.Changes() {
+		if err := r.ask(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.carryOut(ctx, c); err != nil {
+		return c, err
+	}
+	return c, r.forget(c)
+}

@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"espalier/config"
+	"espalier/deploy"
+	"espalier/tunnel"
+)
+
+const rotateLong = `Replace the SAs of the tunnels of FILE by new ones with fresh keys, while traffic runs: the new ones are
+there on all hosts, and proven by probes, before the old ones go. Only the TUNNELs that are named, or all.
+
+FILE is taken as it was applied last, also if it has changed since: apply it for that.
+
+With --due only what has reached its time or share of sequence numbers (rotate in FILE), or has lost its
+SAs, for instance because a host was booted anew. A timer that apply installs runs it, for all files that
+were applied from this host if there is no FILE; it says nothing where nothing is due.
+
+Exit status: 0 if new SAs are in force or nothing is due, 1 if the old ones are still, 2 for a wrong
+command line, 3 if offload: require is not met by the new ones, and the old ones are in force.`
+
+func newRotateCommand() *cobra.Command {
+	r := &tunnelRun{kind: tunnel.Rotate}
+	var due bool
+	cmd := &cobra.Command{
+		Use:   "rotate FILE [TUNNEL…] | rotate --due [FILE]",
+		Short: "Replace the keys of tunnels while traffic runs",
+		Long:  rotateLong,
+		Example: `  espalier rotate tunnels.yaml
+  espalier rotate tunnels.yaml db
+  espalier rotate --due`,
+		Args: usageArgs(func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 && !due {
+				return errors.New("which file? (or --due for all that were applied from here)")
+			}
+			return nil
+		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.begin(cmd); err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return r.rotateAll(cmd.Context())
+			}
+			path, err := wholePath(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := r.rotate(cmd.Context(), path, args[1:], due)
+			return r.conclude("rotate", c, err)
+		},
+	}
+	r.addFlags(cmd, "output")
+	r.addGrace(cmd)
+	cmd.Flags().BoolVar(&due, "due", false, "only what has reached its time or lost its SAs")
+	return cmd
+}
+
+// rotateAll is what the timer runs: all files that were applied from here, each as it was.
+func (r *tunnelRun) rotateAll(ctx context.Context) error {
+	place, err := tunnelPlace()
+	if err != nil {
+		return err
+	}
+	rotations, err := place.Rotations()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, rotation := range rotations {
+		one := *r
+		if err := one.reachAs(rotation.Arguments); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", rotation.File, err))
+			continue
+		}
+		c, err := one.rotate(ctx, rotation.File, nil, true)
+		if err = one.conclude("rotate", c, err); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", rotation.File, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rotate is `espalier rotate` of one file.
+func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due bool) (*change, error) {
+	text, err := applied(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := r.open(ctx, path, text)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	for _, name := range names {
+		if !slices.ContainsFunc(c.file.Tunnels, func(t config.Tunnel) bool { return t.Name == name }) {
+			return nil, usageError(fmt.Errorf("rotate: there is no tunnel %s in %s", shorten(name), path))
+		}
+	}
+	now := time.Now()
+	err = c.make(tunnel.Options{Kind: tunnel.Rotate, Only: func(p *tunnel.Pair) bool {
+		return (len(names) == 0 || slices.Contains(names, p.Tunnel)) && (!due || deploy.Due(c.hosts, p, now) != "")
+	}})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case c.plan.Changes():
+	case due:
+		c.quiet = true
+	default:
+		return nil, fmt.Errorf("no tunnel of %s is set up: espalier apply %[1]s", path)
+	}
+	return c, r.carryOut(ctx, c)
+}
+
+// reachAs takes the arguments that [tunnelRun.reach] has given.
+func (r *tunnelRun) reachAs(args []string) error {
+	f := pflag.NewFlagSet("rotate", pflag.ContinueOnError)
+	f.StringVar(&r.hosts.config, "ssh-config", r.hosts.config, "")
+	f.StringVar(&r.sad, "sad", r.sad, "")
+	return f.Parse(args)
+}

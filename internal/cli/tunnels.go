@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"espalier/config"
+	"espalier/deploy"
+	"espalier/deploy/steps"
+	"espalier/remote"
+	"espalier/tunnel"
+)
+
+// tunnelRun is one invocation of a command that changes tunnels on hosts.
+type tunnelRun struct {
+	kind    tunnel.Kind
+	timeout time.Duration
+	grace   time.Duration
+	yes     bool
+	adopt   bool
+	sad     string
+	hosts   hostFlags
+	output  string
+
+	as             format
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	steps          io.Writer // gets what hosts have done
+	width          int       // of steps
+}
+
+// changeLimits are the least and the most time to confirm a change in.
+var changeLimits = [2]time.Duration{5 * time.Second, time.Hour}
+
+const maxGrace = 10 * time.Minute
+
+// addFlags adds what all these commands take; formatFlag is the long name of -o.
+func (r *tunnelRun) addFlags(cmd *cobra.Command, formatFlag string) {
+	f := cmd.Flags()
+	f.DurationVar(&r.timeout, "confirm-timeout", time.Minute, "hosts undo the change unless it is confirmed within this `TIME`")
+	f.StringVar(&r.sad, "sad", "", "kernel, unix:PATH or auto: which SAD of this host (default auto, or ESPALIER_SAD)")
+	f.StringVarP(&r.output, formatFlag, "o", "text", "text, json or yaml")
+	r.hosts.addConfig(cmd)
+	cmd.RegisterFlagCompletionFunc("sad", fixedWords("kernel", "auto", "unix:"))
+	cmd.RegisterFlagCompletionFunc(formatFlag, fixedWords("text", "json", "yaml"))
+}
+
+func (r *tunnelRun) addGrace(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&r.grace, "grace", 5*time.Second, "keep old SAs for this `TIME` once the new ones are confirmed")
+}
+
+func (r *tunnelRun) addYes(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&r.yes, "yes", "y", false, "do not ask, also on a terminal")
+}
+
+// begin looks at the flags.
+func (r *tunnelRun) begin(cmd *cobra.Command) error {
+	err := choose("-o", r.output, map[string]func(){"text": func() {}, "json": func() { r.as = formatJSON }, "yaml": func() { r.as = formatYAML }})
+	if r.timeout < changeLimits[0] || r.timeout > changeLimits[1] {
+		err = errors.Join(err, fmt.Errorf("--confirm-timeout %s: a time from %s to %s goes here", r.timeout, changeLimits[0], changeLimits[1]))
+	}
+	if r.grace < 0 || r.grace > maxGrace {
+		err = errors.Join(err, fmt.Errorf("--grace %s: a time from 0 to %s goes here", r.grace, maxGrace))
+	}
+	if err != nil {
+		return usageError(fmt.Errorf("%s: %w", cmd.Name(), err))
+	}
+	if r.sad == "" {
+		r.sad = os.Getenv("ESPALIER_SAD")
+	}
+	r.stdin, r.stdout, r.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+	to := r.stdout
+	if r.as.isData() {
+		to = r.stderr
+	}
+	r.steps, r.width = &lockedWriter{w: to}, newScreen(to).width
+	return keepSecrets()
+}
+
+// say writes what a host has done.
+func (r *tunnelRun) say(host, done string) {
+	var b bytes.Buffer
+	writeStep(&b, r.width, host+": "+done)
+	r.steps.Write(b.Bytes())
+}
+
+// change is a change of the tunnels of a file.
+type change struct {
+	file   *config.File
+	path   string // of the file, absolute
+	origin string // by which hosts know it
+	text   []byte // of the file
+	hosts  []deploy.Host
+	here   *tunnel.Facts // of this host
+	plan   *tunnel.Plan
+	report *deploy.Report
+	quiet  bool // nothing is to be said
+}
+
+// open reads a file, connects to its hosts, and asks them for what they have. The caller closes the change.
+func (r *tunnelRun) open(ctx context.Context, path string, text []byte) (*change, error) {
+	c := &change{path: path, text: text}
+	var err error
+	if c.origin, err = deploy.Origin(path); err != nil {
+		return nil, err
+	}
+	if c.file, err = config.Parse(path, text); err != nil {
+		return nil, err
+	}
+	c.hosts, c.here, err = deploy.Gather(ctx, c.file, deploy.GatherOptions{
+		SAD: r.sad, Local: remoteOperations(), Remote: r.hosts.options(remote.RootRequired, r.stderr),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.hosts {
+		if open := c.hosts[i].Facts.Change; open != "" {
+			err = errors.Join(err, fmt.Errorf("%s: %s", c.hosts[i].Name, open))
+		}
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// make plans the change.
+func (c *change) make(opt tunnel.Options) (err error) {
+	opt.Origin, opt.Here = c.origin, c.here
+	c.plan, err = tunnel.Make(c.file, deploy.Hosts(c.hosts), opt)
+	return err
+}
+
+// carryOut does what is planned.
+func (r *tunnelRun) carryOut(ctx context.Context, c *change) (err error) {
+	name, _ := os.Hostname()
+	c.report, err = deploy.Run(ctx, c.plan, c.hosts, deploy.Options{
+		Kind: steps.Kind(r.kind), Coordinator: name, Origin: c.origin, Timeout: r.timeout, Grace: r.grace, Say: r.say,
+	})
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case c.report.Result == deploy.NotMet:
+		return &exitError{exitUnmet, err}
+	}
+	return &exitError{exitFailed, err}
+}
+
+// close ends the connections that are left.
+func (c *change) close() { deploy.Close(c.hosts) }

@@ -1,0 +1,87 @@
+package deploy
+
+import (
+	"strings"
+	"testing"
+
+	"espalier/test/lab"
+)
+
+// TestApply is the whole life of a tunnel, by ssh over the very addresses that it protects.
+func TestApply(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.life(t)
+}
+
+// TestManagement is the same from a third host, over other addresses.
+func TestManagement(t *testing.T) {
+	t.Parallel()
+	s := newManaged(t)
+	s.life(t)
+}
+
+func (s *site) life(t *testing.T) {
+	t.Helper()
+	out := s.must(t, "apply")
+	if !strings.HasSuffix(out, "\nIPSec tunnel configured successfully\n") || !strings.Contains(out, "[#] root@db2: 1 inbound SA") ||
+		!strings.Contains(out, "SOFTWARE") || !strings.Contains(out, "espalier down ") {
+		t.Errorf("%s", out)
+	}
+	t.Logf("%s", out)
+	for _, line := range strings.Split(out, "\n") {
+		if len([]rune(line)) > 100 && !strings.Contains(line, s.file) {
+			t.Errorf("too wide: %s", line)
+		}
+	}
+	s.mustTalk(t)
+	before := map[*lab.Host]string{}
+	for _, h := range s.Hosts() {
+		before[h] = ids(sas(t, h)) + policies(t, h)
+		if n := strings.Count(sas(t, h), "proto esp"); n != 2 {
+			t.Errorf("host %s has %d SAs", h.Name, n)
+		}
+	}
+
+	out = s.must(t, "apply")
+	if !strings.Contains(out, "nothing to change") || !strings.HasSuffix(out, "\nIPSec tunnel configured successfully\n") {
+		t.Errorf("a second time: %s", out)
+	}
+	for _, h := range s.Hosts() {
+		if after := ids(sas(t, h)) + policies(t, h); after != before[h] {
+			t.Errorf("host %s: a second apply has changed something:\n%s\n%s", h.Name, before[h], after)
+		}
+	}
+
+	counts := s.watch(t, func() { out = s.must(t, "rotate") })
+	if counts.Cleartext > 0 {
+		t.Errorf("in clear while keys were rotated: %+v", counts)
+	}
+	t.Logf("%s", out)
+	for _, h := range s.Hosts() {
+		if after := ids(sas(t, h)); strings.Contains(before[h], after) || strings.Count(after, "\n") != 2 {
+			t.Errorf("host %s after a rotation:\n%s", h.Name, after)
+		}
+	}
+	s.mustTalk(t)
+	if out = s.must(t, "rotate", "--due"); out != "" {
+		t.Errorf("nothing is due, and it says: %s", out)
+	}
+
+	t.Logf("%s", s.must(t, "down"))
+	s.mustBeBare(t)
+	if out = s.must(t, "down"); !strings.Contains(out, "nothing to change") {
+		t.Errorf("%s", out)
+	}
+}
+
+// ids are the SAs of a listing, one a line.
+func ids(listing string) string {
+	var b strings.Builder
+	for _, line := range strings.Split(listing, "\n") {
+		if strings.Contains(line, "proto esp") {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
