@@ -216,9 +216,18 @@ func (c *cursor) wrongAt(index int, problem string, expected ...string) error {
 	return e
 }
 
-// mayBeKey tells a word that is longer than any number, name or address.
+// mayBeKey tells a word that is longer than any number, name or address, or has more hexadecimal digits on end: those
+// of IPv6 addresses have colons between them.
 func mayBeKey(word string) bool {
-	return strings.HasPrefix(word, "0x") && len(word) > 18 || len(word) > 64
+	run, longest := 0, 0
+	for i := range len(word) {
+		if strings.IndexByte("0123456789abcdefABCDEF", word[i]) < 0 {
+			run = -1
+		}
+		run++
+		longest = max(longest, run)
+	}
+	return longest >= 16 || len(word) > 64
 }
 
 func (c *cursor) semantic(problem string) error {

@@ -1,0 +1,353 @@
+package script
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// shell follows a script as far as no shell is needed.
+type shell struct {
+	script *Script
+	names  *Interfaces
+	vars   map[string]variable
+	stack  []string // of what is open: why what stands in it may run never or often; "" for a group
+	ended  bool
+	batch  bool // lines are those of a batch
+
+	// Of the command that is read.
+	words    []token
+	docs     []*document
+	perhaps  string // why it may not run
+	last     string // the program before it
+	piped    bool   // its standard input is the output of another
+	function bool   // name() was read: what follows in braces is its body
+	inCase   int    // words up to a parenthesis are patterns
+}
+
+// variable is a value, or why it is not known.
+type variable struct {
+	value   string
+	unknown string
+	at      int // where it is set
+}
+
+// run reads commands up to the end.
+func (s *shell) run(l *lexer) {
+	for !s.ended {
+		t := l.next()
+		switch {
+		case t.isWord():
+			s.words = append(s.words, t)
+			continue
+		case t.doc != nil:
+			s.docs = append(s.docs, t.doc)
+			continue
+		}
+		switch t.operator {
+		case "(":
+			s.open()
+			continue
+		case ")":
+			s.close()
+			continue
+		}
+		s.command()
+		switch t.operator {
+		case "&&":
+			s.after("&&")
+		case "||":
+			s.after("||")
+		case "|":
+			s.piped = true
+		default:
+			s.perhaps, s.piped = "", false
+		}
+		if t.operator == endOfText {
+			return
+		}
+	}
+}
+
+// after is about what follows && and ||.
+func (s *shell) after(operator string) {
+	switch {
+	case s.perhaps != "":
+	case operator == "||":
+		s.perhaps = "it runs only if what stands before it fails"
+	case !slices.Contains(unconditional, s.last):
+		s.perhaps = "it runs only if what stands before it succeeds"
+	}
+	s.piped = false
+}
+
+// unconditional are programs that do something and succeed, and are no questions.
+var unconditional = []string{"ip", "espalier", "echo", "printf", "true", ":", "cd", "modprobe", "sysctl", "ethtool", "sleep", "set", "umask", "chmod", "export", ""}
+
+// open is an opening parenthesis.
+func (s *shell) open() {
+	if len(s.words) > 0 && identifier(s.words[len(s.words)-1].bare()) > 0 && len(s.words) == 1 {
+		s.function = true // name(): the parenthesis that closes comes next
+		s.words = nil
+	} else {
+		s.command()
+	}
+	s.stack = append(s.stack, "it stands in a subshell")
+}
+
+// close is a closing parenthesis: of one that was opened, or of patterns in a case.
+func (s *shell) close() {
+	if n := len(s.stack); n > 0 && s.stack[n-1] == inCase {
+		s.words, s.docs = nil, nil
+		return
+	}
+	function := s.function
+	s.command()
+	s.function = function && len(s.words) == 0
+	s.pop()
+}
+
+const inCase = "it stands in a case"
+
+func (s *shell) pop() {
+	if n := len(s.stack); n > 0 {
+		s.stack = s.stack[:n-1]
+	}
+}
+
+// openers begin what runs never, once or often. closers end it.
+var (
+	openers = map[string]string{
+		"if": "it stands in an if", "while": "it stands in a loop", "until": "it stands in a loop",
+		"for": "it stands in a loop", "select": "it stands in a loop", "case": inCase,
+	}
+	closers  = []string{"fi", "done", "esac", "}"}
+	joints   = []string{"then", "do", "else", "elif", "!", "time"}
+	noWords  = []string{"for", "select", "case"} // the words behind are no command
+	settings = []string{"export", "readonly", "declare", "typeset", "local"}
+)
+
+// command carries out what was read.
+func (s *shell) command() {
+	words, docs := s.words, s.docs
+	s.words, s.docs = nil, nil
+	for len(words) > 0 {
+		word := words[0].bare()
+		switch {
+		case openers[word] != "":
+			s.stack = append(s.stack, openers[word])
+			if word == "for" || word == "select" {
+				if len(words) > 1 {
+					s.set(words[1].bare(), variable{unknown: "set by a loop"})
+				}
+			}
+			if slices.Contains(noWords, word) {
+				words = nil
+				continue
+			}
+		case slices.Contains(closers, word):
+			s.pop()
+			words = nil
+			continue
+		case slices.Contains(joints, word):
+		case word == "function" && len(words) > 1:
+			s.function = true
+			words = words[1:]
+		case word == "{":
+			why := s.perhaps
+			if s.function {
+				why = "it stands in a function"
+			}
+			s.stack = append(s.stack, why)
+			s.function = false
+		default:
+			s.simple(words, docs)
+			return
+		}
+		words = words[1:]
+	}
+	s.last = ""
+}
+
+// why a command may run never or often; "" if it runs once.
+func (s *shell) why() string {
+	for _, reason := range s.stack {
+		if reason != "" {
+			return reason
+		}
+	}
+	return s.perhaps
+}
+
+// simple carries out a command without keywords.
+func (s *shell) simple(tokens []token, docs []*document) {
+	at := tokens[0].start
+	n := 0
+	for n < len(tokens) && s.assigns(&tokens[n]) {
+		n++
+	}
+	if n == len(tokens) { // assignments for all that follows
+		for i := range tokens {
+			s.assign(&tokens[i])
+		}
+		s.last = ""
+		return
+	}
+	end := tokens[len(tokens)-1].end
+	words := s.expand(tokens[n:])
+	if len(words) == 0 {
+		return
+	}
+	program := words[0].Text
+	s.last = base(program)
+	switch {
+	case words[0].unknown != "":
+		s.last = "?"
+	case slices.Contains(settings, program):
+		for i := n + 1; i < len(tokens); i++ {
+			if s.assigns(&tokens[i]) {
+				s.assign(&tokens[i])
+			}
+		}
+		return
+	case program == "unset" || program == "read":
+		for _, w := range words[1:] {
+			s.set(w.Text, variable{unknown: "set by " + program})
+		}
+		return
+	case (program == "exit" || program == "return") && s.why() == "":
+		s.ended = true
+		return
+	}
+	s.recognize(&line{words: words, start: at, end: end, docs: docs})
+}
+
+// assigns reports whether a word is NAME=value.
+func (s *shell) assigns(t *token) bool {
+	if s.batch || len(t.parts) == 0 || t.parts[0].quoted || t.parts[0].variable != "" || t.parts[0].unknown != "" {
+		return false
+	}
+	text := t.parts[0].text
+	n := identifier(text)
+	return n > 0 && n < len(text) && (text[n] == '=' || strings.HasPrefix(text[n:], "+="))
+}
+
+func (s *shell) assign(t *token) {
+	text := t.parts[0].text
+	n := identifier(text)
+	name := text[:n]
+	v := variable{at: t.start}
+	if text[n] != '=' {
+		v.unknown = "put together by +="
+	}
+	parts := slices.Clone(t.parts)
+	parts[0].text = strings.TrimPrefix(text[n:], "=")
+	if strings.HasPrefix(parts[0].text, "(") {
+		v.unknown = "an array"
+	}
+	for _, p := range parts {
+		value := s.value(p)
+		v.value += value.value
+		if v.unknown == "" && value.unknown != "" {
+			v.unknown = "set by " + value.unknown
+			if p.variable != "" {
+				v.unknown = value.unknown
+			}
+		}
+	}
+	s.set(name, v)
+}
+
+// set keeps a value. What is set where it may not run is not known from there on.
+func (s *shell) set(name string, v variable) {
+	if why := s.why(); why != "" && v.unknown == "" {
+		v.unknown = "set where " + why
+	}
+	if len(v.value) > maxValue {
+		v.unknown = "too long"
+	}
+	if name != "" {
+		s.vars[name] = v
+	}
+}
+
+// maxValue bounds what variables of variables come to, in bytes.
+const maxValue = 1 << 16
+
+// value is what a part comes to.
+func (s *shell) value(p part) variable {
+	switch {
+	case p.unknown != "":
+		return variable{unknown: p.unknown}
+	case p.variable == "":
+		return variable{value: p.text}
+	}
+	v, ok := s.vars[p.variable]
+	switch {
+	case !ok:
+		v.unknown = fmt.Sprintf("$%s is not set in this script", p.variable)
+	case v.unknown != "" && !strings.HasPrefix(v.unknown, "$"):
+		v.unknown = fmt.Sprintf("$%s is %s", p.variable, v.unknown)
+	}
+	return v
+}
+
+// expanded is a word after expansion, or why it is not known.
+type expanded struct {
+	Word
+	unknown string
+	source  string // of an unknown one that is a variable: which, and where it was set
+}
+
+// expand puts values in the place of variables, and cuts those without quotes at blanks.
+func (s *shell) expand(tokens []token) (words []expanded) {
+	for _, t := range tokens {
+		first := len(words)
+		open := false // the last word goes on
+		add := func(text string) {
+			if !open {
+				words = append(words, expanded{Word: Word{Start: t.start, End: t.end}})
+				open = true
+			}
+			words[len(words)-1].Text += text
+		}
+		for _, p := range t.parts {
+			v := s.value(p)
+			switch {
+			case v.unknown != "":
+				add("")
+				w := &words[len(words)-1]
+				w.unknown = v.unknown
+				if p.variable != "" && v.at > 0 || p.variable != "" && s.vars[p.variable].unknown != "" {
+					w.source = fmt.Sprintf("$%s of line %d", p.variable, s.script.LineAt(v.at))
+				}
+			case p.variable == "" || p.quoted:
+				add(v.value)
+			default:
+				fields := strings.Fields(v.value)
+				if strings.TrimLeft(v.value, " \t\n") != v.value {
+					open = false
+				}
+				for i, f := range fields {
+					if i > 0 {
+						open = false
+					}
+					add(f)
+				}
+				if strings.TrimRight(v.value, " \t\n") != v.value {
+					open = false
+				}
+			}
+			if len(words) > maxWords {
+				return words[:maxWords]
+			}
+		}
+		for i := first; i < len(words) && len(words) > first+1; i++ {
+			words[i].Shared = true
+		}
+	}
+	return words
+}
+
+// maxWords of a command; ip takes fewer.
+const maxWords = 4096
