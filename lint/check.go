@@ -14,8 +14,13 @@ import (
 // without a policy (nil: they are accepted, as Linux has it if nobody says otherwise). Findings come with the worst
 // first, and else in the order of the policies and states.
 func Check(states []*xfrm.State, policies []*xfrm.Policy, m *pair.Matching, defaults *xfrm.Defaults) []Finding {
-	c := &check{states: states, policies: policies, m: m, nearby: map[int]bool{},
-		ways: map[way]bool{}, whole: map[relation]bool{}, in: map[xfrm.Selector]bool{}}
+	return (&check{states: states, policies: policies, m: m}).run(defaults)
+}
+
+func (c *check) run(defaults *xfrm.Defaults) []Finding {
+	c.nearby, c.ways, c.whole = map[int]bool{}, map[way]bool{}, map[relation]bool{}
+	c.in, c.misdirected = map[xfrm.Selector]bool{}, map[[2]netip.Addr]bool{}
+	states, policies, m := c.states, c.policies, c.m
 	for _, s := range states {
 		c.ways[way{s.Src, s.Dst, s.Reqid}] = true
 	}
@@ -33,6 +38,9 @@ func Check(states []*xfrm.State, policies []*xfrm.Policy, m *pair.Matching, defa
 		c.policy(i)
 	}
 	c.missingIn(defaults)
+	for i := range states {
+		c.direction(i)
+	}
 	for i := range states {
 		c.state(i)
 	}
@@ -54,7 +62,11 @@ type check struct {
 	ways     map[way]bool
 	whole    map[relation]bool      // of states that have their other half
 	in       map[xfrm.Selector]bool // what in policies protect
-	found    []Finding
+	// misdirected are the ends, in order, between which an SA has the wrong direction.
+	misdirected map[[2]netip.Addr]bool
+	// script: each line counts, also where two say the same.
+	script bool
+	found  []Finding
 }
 
 // way is what an SA carries from where to where.
@@ -93,7 +105,7 @@ func (c *check) policy(i int) {
 		return
 	}
 	switch {
-	case p.Dir == xfrm.PolicyFwd && c.in[p.Sel]: // what there is to say is said of the in policy
+	case !c.script && p.Dir == xfrm.PolicyFwd && c.in[p.Sel]: // what there is to say is said of the in policy
 	case c.m.Near[i] >= 0:
 		c.reqidMismatch(i, c.m.Near[i])
 	default:
@@ -104,9 +116,17 @@ func (c *check) policy(i int) {
 // consequence is what becomes of packets that fall under a policy that nothing serves.
 func consequence(p *xfrm.Policy) string {
 	if p.Dir == xfrm.PolicyOut {
-		return "nothing is sent (XfrmOutNoStates)"
+		return "nothing is sent (" + unserved(p) + ")"
 	}
-	return "nothing is accepted (XfrmInTmplMismatch)"
+	return "nothing is accepted (" + unserved(p) + ")"
+}
+
+// unserved is what counts them.
+func unserved(p *xfrm.Policy) string {
+	if p.Dir == xfrm.PolicyOut {
+		return "XfrmOutNoStates"
+	}
+	return "XfrmInTmplMismatch"
 }
 
 // reqidMismatch is about a policy and the SA that would serve it, had it another reqid.
@@ -125,8 +145,8 @@ func (c *check) reqidMismatch(i, s int) {
 		text = fmt.Sprintf("wants reqid %s, which is the other direction's; the SA of this one has %s: %s", reqid(t.Reqid), reqid(state.Reqid), consequence(p))
 	}
 	c.add(Finding{ID: ReqidMismatch, Severity: Error, About: "policy " + p.ID().String(), Text: text,
-		Fix:    fmt.Sprintf("give the template reqid %s, or the SA reqid %s", reqid(state.Reqid), reqid(t.Reqid)),
-		States: []int{s}, Policies: []int{i}})
+		Fix:     fmt.Sprintf("give the template reqid %s, or the SA reqid %s", reqid(state.Reqid), reqid(t.Reqid)),
+		Counter: unserved(p), States: []int{s}, Policies: []int{i}})
 }
 
 func reqid(n uint32) string {
@@ -147,8 +167,12 @@ func (c *check) withoutSA(i int) {
 		f.Text = fmt.Sprintf("no SA with reqid %s serves it: cleartext is accepted (level use)", reqid(t.Reqid))
 	default:
 		f.Text = fmt.Sprintf("no SA with reqid %s serves it: %s", reqid(t.Reqid), consequence(p))
+		f.Counter = unserved(p)
 	}
 	f.Fix = fmt.Sprintf("add an SA with reqid %s, mode %s, or see whether the key exchange runs; delete the policy if it is not wanted", reqid(t.Reqid), t.Mode)
+	if c.script {
+		f.Fix = fmt.Sprintf("add an SA between its addresses with reqid %s, mode %s, or delete the policy", reqid(t.Reqid), t.Mode)
+	}
 	c.add(f)
 }
 

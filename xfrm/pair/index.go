@@ -2,6 +2,7 @@ package pair
 
 import (
 	"net/netip"
+	"slices"
 
 	"espalier/xfrm"
 )
@@ -64,12 +65,12 @@ func (x *index) between(p *xfrm.Policy, t *xfrm.Tmpl) []int {
 	return x.byMode[k]
 }
 
-// near is a state that would serve a policy if its reqid were another, and serves none as it is; -1
-// if there is none.
-func (x *index) near(p *xfrm.Policy, serves [][]int) int {
+// near is a state that would serve a policy if its reqid were another, and serves none of its direction as it is;
+// -1 if there is none.
+func (x *index) near(p *xfrm.Policy, policies []*xfrm.Policy, serves [][]int) int {
 	for t := range p.Tmpls {
 		for _, s := range x.between(p, &p.Tmpls[t]) {
-			if len(serves[s]) == 0 && FitsButReqid(p, &p.Tmpls[t], x.states[s]) {
+			if FitsButReqid(p, &p.Tmpls[t], x.states[s]) && !slices.ContainsFunc(serves[s], func(other int) bool { return policies[other].Dir == p.Dir }) {
 				return s
 			}
 		}

@@ -13,7 +13,7 @@ type Matching struct {
 	Directions []ipsec.Direction // of the states; AnyDirection if nothing tells
 	Serves     [][]int           // policies that each state serves
 	ServedBy   [][]int           // states that serve each policy
-	Near       []int             // of a policy that none serves: one that serves none, and would with another reqid; -1: none
+	Near       []int             // of a policy that none serves: one that serves none of its direction, and would with another reqid; -1: none
 	Pairs      []Pair            // in the order of the states that come first
 }
 
@@ -43,7 +43,7 @@ func Match(states []*xfrm.State, policies []*xfrm.Policy, local func(netip.Addr)
 	}
 	for i, p := range policies {
 		if len(m.ServedBy[i]) == 0 && !p.IsSocket() {
-			m.Near[i] = x.near(p, m.Serves)
+			m.Near[i] = x.near(p, policies, m.Serves)
 		}
 	}
 	for i, s := range states {

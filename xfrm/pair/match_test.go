@@ -117,7 +117,7 @@ func TestPairs(t *testing.T) {
 	}
 }
 
-// A policy that none serves names the state that would, unless that serves another.
+// A policy that none serves names the state that would, unless that serves another of its direction.
 func TestNear(t *testing.T) {
 	free, busy := sa(here, there, func(s *xfrm.State) { s.Reqid = 5 }), sa(here, there, nil)
 	policies := []*xfrm.Policy{policy(xfrm.PolicyOut, here, there, 1), policy(xfrm.PolicyOut, here, there, 2)}
@@ -126,5 +126,9 @@ func TestNear(t *testing.T) {
 	}
 	if m := Match([]*xfrm.State{busy}, policies, nil); !slices.Equal(m.Near, []int{-1, -1}) {
 		t.Errorf("%v", m.Near)
+	}
+	policies = []*xfrm.Policy{policy(xfrm.PolicyIn, there, here, 1), policy(xfrm.PolicyFwd, there, here, 2)}
+	if m := Match([]*xfrm.State{sa(there, here, nil)}, policies, nil); !slices.Equal(m.Near, []int{-1, 0}) {
+		t.Errorf("fwd beside in: %v", m.Near)
 	}
 }

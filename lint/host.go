@@ -1,0 +1,198 @@
+package lint
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"espalier/ipsec"
+	"espalier/xfrm"
+)
+
+// state finds what is wrong with an SA by itself.
+func (h *host) state(i int) {
+	s := h.States[i]
+	tell := func(id ID, severity Severity, counter, fix, format string, args ...any) {
+		h.add(Finding{ID: id, Severity: severity, About: aboutState(s), Text: fmt.Sprintf(format, args...), Fix: fix, Counter: counter, States: []int{i}})
+	}
+	missing := "XfrmInNoStates"
+	if h.match.Directions[i] == ipsec.Outbound {
+		missing = "XfrmOutNoStates"
+	}
+	refused := func(id ID, r xfrm.Refusal, fix, text string) {
+		h.add(Finding{ID: id, Severity: Error, About: aboutState(s), Text: text, Fix: fix, Counter: missing, States: []int{i},
+			mend: func() ([]edit, string) { return h.mendRefusal(i, r) }})
+	}
+	always := xfrm.Refusals(s, xfrm.Release{})
+	for _, r := range xfrm.Refusals(s, h.report.options.Kernel) {
+		which := "Linux refuses"
+		if h.report.options.Kernel == newest && !slices.Contains(always, r) {
+			which = "newer kernels refuse"
+		}
+		refused(KernelRefuses, r, r.Fix, which+" "+r.Reason+": the SA is not added")
+	}
+	if s.Offload != nil {
+		if r := xfrm.ConnectXRefusal(s); r != nil {
+			refused(NICRefuses, *r, r.Fix+"; or leave offload out", "a ConnectX or BlueField does not offload "+r.Reason+": the driver answers EINVAL, and the SA is not added")
+		}
+	}
+	if (s.Proto == unix.IPPROTO_ESP || s.Proto == unix.IPPROTO_AH) && s.SPI < 256 {
+		tell(ReservedSPI, Warning, "XfrmInNoStates", "use an SPI of 0x100 or more", "SPI %d is reserved (RFC 4303 section 2.1)", s.SPI)
+	}
+	h.limits(s, tell)
+	if h.match.Directions[i] == ipsec.Outbound && s.Proto == unix.IPPROTO_ESP && s.Flags&xfrm.FlagESN == 0 && s.ExtraFlags&xfrm.ExtraOSeqMayWrap == 0 {
+		tell(NoESN, Warning, "XfrmOutStateSeqError", "add flag esn at both ends (also replay-window 64, before Linux 6.11), or rekey in time",
+			"sequence numbers of 32 bits: after 2^32 packets, 9 minutes at 100 Gbit/s, nothing is sent any more")
+	}
+	h.algorithms(s, tell)
+	h.selector(i)
+}
+
+type teller func(id ID, severity Severity, counter, fix, format string, args ...any)
+
+func (h *host) limits(s *xfrm.State, tell teller) {
+	for _, l := range []struct {
+		name  string
+		value uint64
+	}{
+		{"byte-soft", s.Limits.SoftBytes}, {"byte-hard", s.Limits.HardBytes},
+		{"packet-soft", s.Limits.SoftPackets}, {"packet-hard", s.Limits.HardPackets},
+	} {
+		if l.value == 0 {
+			tell(Limit0, Error, "XfrmOutStateExpired", "leave the limit out for none", "limit %s 0 is reached from the start: the first packet ends the SA", l.name)
+		}
+	}
+}
+
+func (h *host) algorithms(s *xfrm.State, tell teller) {
+	const fix = "use aead '" + xfrm.AEADName + "' with a key of 36 bytes, and 128"
+	if s.Crypt != nil && s.Auth == nil && s.AuthTrunc == nil {
+		tell(NoIntegrity, Error, "", fix, "enc without auth: packets can be changed on the way, and nobody notices")
+	}
+	var names []string
+	if s.Crypt != nil {
+		names = append(names, s.Crypt.Name)
+	}
+	if s.Auth != nil {
+		names = append(names, s.Auth.Name)
+	}
+	if s.AuthTrunc != nil {
+		names = append(names, s.AuthTrunc.Name)
+	}
+	for _, name := range names {
+		for _, weak := range []string{"cipher_null", "des)", "des3_ede", "arc4", "md5", "ecb(", "digest_null", "blowfish", "cast5"} {
+			if strings.Contains(name, weak) {
+				tell(WeakAlgorithm, Error, "", fix, "its %s can be broken, or hides nothing", name)
+				break
+			}
+		}
+	}
+}
+
+// selector looks whether an SA's own selector takes the traffic of its policies.
+func (h *host) selector(i int) {
+	s := h.States[i]
+	if s.Sel.Selector == (ipsec.Selector{}) {
+		return
+	}
+	for _, p := range h.match.Serves[i] {
+		policy := h.Policies[p]
+		if slices.ContainsFunc(h.match.ServedBy[p], func(other int) bool { return covers(&h.States[other].Sel.Selector, &policy.Sel.Selector) }) {
+			continue
+		}
+		f := Finding{ID: SASelector, Severity: Warning, About: aboutState(s), States: []int{i}, Policies: []int{p},
+			Fix: "leave sel out, or make it " + policy.Sel.Selector.String()}
+		amount := "a part"
+		if !overlap(&s.Sel.Selector, &policy.Sel.Selector) {
+			f.Severity, amount = Error, "all"
+		}
+		if policy.Dir == xfrm.PolicyOut {
+			f.Counter = "XfrmOutNoStates"
+			f.Text = fmt.Sprintf("its own selector, %s, leaves out %s of what policy %s sends: that is dropped", s.Sel.Selector, amount, policy.ID())
+		} else {
+			f.Counter = "XfrmInStateMismatch"
+			f.Text = fmt.Sprintf("its own selector, %s, leaves out %s of what policy %s receives: that is dropped", s.Sel.Selector, amount, policy.ID())
+		}
+		h.add(f)
+		return
+	}
+}
+
+// covers reports whether all of b is in a.
+func covers(a, b *ipsec.Selector) bool {
+	return contains(a.Src, b.Src) && contains(a.Dst, b.Dst) && (a.Protocol == 0 || a.Protocol == b.Protocol) &&
+		(a.SrcPort.Any() || a.SrcPort == b.SrcPort) && (a.DstPort.Any() || a.DstPort == b.DstPort)
+}
+
+func overlap(a, b *ipsec.Selector) bool {
+	prefixes := func(a, b netip.Prefix) bool { return !a.IsValid() || !b.IsValid() || a.Overlaps(b) }
+	ports := func(a, b ipsec.PortMatch) bool { return a.Any() || b.Any() || (a.Value^b.Value)&a.Mask&b.Mask == 0 }
+	return prefixes(a.Src, b.Src) && prefixes(a.Dst, b.Dst) && (a.Protocol == 0 || b.Protocol == 0 || a.Protocol == b.Protocol) &&
+		ports(a.SrcPort, b.SrcPort) && ports(a.DstPort, b.DstPort)
+}
+
+// policy finds what is wrong with a policy beside the others.
+func (h *host) policy(i int) {
+	p := h.Policies[i]
+	if !protects(p) {
+		return
+	}
+	switch p.Dir {
+	case xfrm.PolicyIn:
+		h.forwarding(i)
+	case xfrm.PolicyOut:
+		h.neighbours(i)
+	}
+}
+
+// forwarding looks for the fwd policy of a tunnel that is for others than this host.
+func (h *host) forwarding(i int) {
+	p := h.Policies[i]
+	if p.Tmpls[0].Mode != xfrm.ModeTunnel || p.Sel.Dst.IsSingleIP() && slices.Contains(h.Addresses, p.Sel.Dst.Addr()) {
+		return
+	}
+	if h.Defaults != nil && h.Defaults.Fwd == xfrm.DefaultBlock || !slices.ContainsFunc(h.Policies, func(f *xfrm.Policy) bool {
+		return f.Dir == xfrm.PolicyFwd && f.IfID == p.IfID && covers(&f.Sel.Selector, &p.Sel.Selector)
+	}) {
+		h.add(Finding{ID: MissingFwd, Severity: Warning, About: "policy " + p.ID().String(), Policies: []int{i}, Counter: "XfrmInNoPols",
+			Text: "comes without a fwd policy: what this host is to pass on to " + p.Sel.Dst.String() + " is dropped", Fix: "add the same policy once more, with dir fwd"})
+	}
+}
+
+// neighbours looks whether a policy in transport mode takes neighbour discovery along.
+func (h *host) neighbours(i int) {
+	p := h.Policies[i]
+	if !p.Sel.Is6() || p.Tmpls[0].Mode != xfrm.ModeTransport || p.Sel.Protocol != 0 && p.Sel.Protocol != unix.IPPROTO_ICMPV6 || p.Sel.HasPorts() || p.IfID != 0 {
+		return
+	}
+	for _, kind := range neighbourTypes {
+		nd := p.Sel.Selector
+		nd.Protocol, nd.SrcPort = unix.IPPROTO_ICMPV6, ipsec.Port(kind)
+		for _, dir := range []xfrm.PolicyDir{xfrm.PolicyOut, xfrm.PolicyIn} {
+			first := h.deciding(&nd, dir)
+			if first != nil && len(first.Tmpls) > 0 {
+				h.add(Finding{ID: NeighbourDiscovery, Severity: Warning, About: "policy " + p.ID().String(), Policies: []int{i},
+					Text: "takes neighbour discovery along: if both are on one link, they lose each other when their neighbour caches expire",
+					Fix:  "add policies without a template for proto ipv6-icmp type 135 and 136, dir out and in, of a lower priority number"})
+				return
+			}
+			nd.Src, nd.Dst = nd.Dst, nd.Src
+		}
+	}
+}
+
+// neighbourTypes are Neighbor Solicitation and Advertisement (RFC 4861), of which a neighbour cache lives.
+var neighbourTypes = []uint16{135, 136}
+
+// deciding is the policy that decides on traffic, of those that cover it; the first of equal priority.
+func (h *host) deciding(traffic *ipsec.Selector, dir xfrm.PolicyDir) (first *xfrm.Policy) {
+	for _, p := range h.Policies {
+		if p.Dir == dir && covers(&p.Sel.Selector, traffic) && (first == nil || p.Priority < first.Priority) {
+			first = p
+		}
+	}
+	return first
+}
