@@ -6,10 +6,15 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"espalier/ipsec"
 	"espalier/xfrm"
+)
+
+// IP protocol numbers (IANA).
+const (
+	protoESP    = 50
+	protoAH     = 51
+	protoICMPv6 = 58
 )
 
 // state finds what is wrong with an SA by itself.
@@ -39,11 +44,11 @@ func (h *host) state(i int) {
 			refused(NICRefuses, *r, r.Fix+"; or leave offload out", "a ConnectX or BlueField does not offload "+r.Reason+": the driver answers EINVAL, and the SA is not added")
 		}
 	}
-	if (s.Proto == unix.IPPROTO_ESP || s.Proto == unix.IPPROTO_AH) && s.SPI < 256 {
+	if (s.Proto == protoESP || s.Proto == protoAH) && s.SPI < 256 {
 		tell(ReservedSPI, Warning, "XfrmInNoStates", "use an SPI of 0x100 or more", "SPI %d is reserved (RFC 4303 section 2.1)", s.SPI)
 	}
 	h.limits(s, tell)
-	if h.match.Directions[i] == ipsec.Outbound && s.Proto == unix.IPPROTO_ESP && s.Flags&xfrm.FlagESN == 0 && s.ExtraFlags&xfrm.ExtraOSeqMayWrap == 0 {
+	if h.match.Directions[i] == ipsec.Outbound && s.Proto == protoESP && s.Flags&xfrm.FlagESN == 0 && s.ExtraFlags&xfrm.ExtraOSeqMayWrap == 0 {
 		tell(NoESN, Warning, "XfrmOutStateSeqError", "add flag esn at both ends (also replay-window 64, before Linux 6.11), or rekey in time",
 			"sequence numbers of 32 bits: after 2^32 packets, 9 minutes at 100 Gbit/s, nothing is sent any more")
 	}
@@ -165,12 +170,12 @@ func (h *host) forwarding(i int) {
 // neighbours looks whether a policy in transport mode takes neighbour discovery along.
 func (h *host) neighbours(i int) {
 	p := h.Policies[i]
-	if !p.Sel.Is6() || p.Tmpls[0].Mode != xfrm.ModeTransport || p.Sel.Protocol != 0 && p.Sel.Protocol != unix.IPPROTO_ICMPV6 || p.Sel.HasPorts() || p.IfID != 0 {
+	if !p.Sel.Is6() || p.Tmpls[0].Mode != xfrm.ModeTransport || p.Sel.Protocol != 0 && p.Sel.Protocol != protoICMPv6 || p.Sel.HasPorts() || p.IfID != 0 {
 		return
 	}
 	for _, kind := range neighbourTypes {
 		nd := p.Sel.Selector
-		nd.Protocol, nd.SrcPort = unix.IPPROTO_ICMPV6, ipsec.Port(kind)
+		nd.Protocol, nd.SrcPort = protoICMPv6, ipsec.Port(kind)
 		for _, dir := range []xfrm.PolicyDir{xfrm.PolicyOut, xfrm.PolicyIn} {
 			first := h.deciding(&nd, dir)
 			if first != nil && len(first.Tmpls) > 0 {

@@ -43,7 +43,7 @@ func (r *Report) keys(hosts []*host) (found []Finding) {
 		for i, s := range h.States {
 			if k, _ := keyOf(s, h.StateAt[i]); k.Len() > 0 {
 				if why := weak(k); why != "" {
-					found = append(found, h.placed(Finding{ID: WeakKey, Severity: Error, About: aboutState(s), States: []int{i}, Text: "has a key that " + why,
+					found = append(found, h.placed(Finding{ID: WeakKey, Severity: Warning, About: aboutState(s), States: []int{i}, Text: "has a key that " + why,
 						Fix: "make keys at random, new ones each time: espalier xfrm --generate-key, or head -c 36 /dev/urandom"}))
 				}
 			}

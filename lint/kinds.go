@@ -89,7 +89,7 @@ var Kinds = []Kind{
 	{KeyReused, Error, "Two SAs have the same key.",
 		"Both count their nonces from 1: what they send under one nonce gives both plaintexts away, and the key of the authentication (RFC 4106 section 11).", nil,
 		"A key of its own for each SA and direction, new ones each time.", true, true},
-	{WeakKey, Error, "A key that others can guess, or have from documentation.", "Whoever tries it can decrypt and forge.", nil,
+	{WeakKey, Warning, "A key that others can guess, or have from documentation.", "Whoever tries it can decrypt and forge.", nil,
 		"Make keys at random: espalier xfrm --generate-key.", true, true},
 
 	{NoPeerSA, Error, "The other host has no SA for what this one sends.", "It drops all of it.", []string{"XfrmInNoStates"}, "Add the same SA there.", false, true},

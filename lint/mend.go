@@ -227,7 +227,7 @@ func (h *host) mendNeighbours(f *Finding) ([]edit, string) {
 	for _, dir := range []xfrm.PolicyDir{xfrm.PolicyOut, xfrm.PolicyIn} {
 		for _, kind := range neighbourTypes {
 			nd := xfrm.Policy{Sel: p.Sel, Dir: dir, Limits: xfrm.NoLimits, Mark: p.Mark}
-			nd.Sel.Protocol, nd.Sel.SrcPort = 58, ipsec.Port(kind)
+			nd.Sel.Protocol, nd.Sel.SrcPort = protoICMPv6, ipsec.Port(kind)
 			if dir == xfrm.PolicyIn {
 				nd.Sel.Src, nd.Sel.Dst = nd.Sel.Dst, nd.Sel.Src
 			}

@@ -29,7 +29,9 @@ var arrows = map[string][]string{
 	"xfrm/pair":   {"xfrm", "ipsec"},
 	"xfrm/server": {"xfrm", "ipsec"},
 	"verdict":     {"ipsec"},
-	"lint":        {"xfrm", "xfrm/pair", "ipsec"},
+	"xfrm/script": {"xfrm", "ipsec"},
+	"lint":        {"xfrm", "xfrm/pair", "xfrm/script", "ipsec"},
+	"importer":    {"config", "xfrm", "xfrm/script", "ipsec"},
 
 	"tunnel":       {"config", "ipsec"},
 	"deploy/steps": {"tunnel", "config", "ipsec", "xfrm"},

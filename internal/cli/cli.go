@@ -68,6 +68,8 @@ userspace device where it cannot.`,
 		newPlanCommand(), newApplyCommand(), newRotateCommand(), newDownCommand(), newPairCommand(),
 		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newConfigCommand(),
 		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(), newBootCommand(), newHoldCommand(), newTunnelKeeperCommand(),
+		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newConfigCommand(), newLintCommand(),
+		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(),
 	)
 	return root
 }

@@ -32,5 +32,6 @@ func Schemas() map[string][]any {
 		"espalier/rotate/v1":       {changeView{}, failure{}},
 		"espalier/down/v1":         {changeView{}, failure{}},
 		"espalier/pair/v1":         {changeView{}, failure{}},
+		"espalier/lint/v1":         {lintView{}},
 	}
 }
