@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"verdict":     {"ipsec"},
 	"xfrm/script": {"xfrm", "ipsec"},
 	"lint":        {"xfrm", "xfrm/pair", "xfrm/script", "ipsec"},
-	"importer":    {"config", "xfrm", "xfrm/script", "ipsec"},
+	"importer":    {"config", "xfrm", "xfrm/pair", "xfrm/script", "ipsec"},
 
 	"tunnel":       {"config", "ipsec"},
 	"deploy/steps": {"tunnel", "config", "ipsec", "xfrm"},

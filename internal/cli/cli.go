@@ -66,10 +66,9 @@ userspace device where it cannot.`,
 	root.AddCommand(
 		status, newVerifyCommand(), newExplainCommand(), newDoctorCommand(), newAcceptCommand(),
 		newPlanCommand(), newApplyCommand(), newRotateCommand(), newDownCommand(), newPairCommand(),
-		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newConfigCommand(),
+		newConfigCommand(), newLintCommand(), newImportCommand(),
+		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(),
 		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(), newBootCommand(), newHoldCommand(), newTunnelKeeperCommand(),
-		newDemoCommand(), newDataplaneCommand(), newXfrmCommand(), newConfigCommand(), newLintCommand(),
-		newCompletionCommand(), newVersionCommand(), newRemoteAgentCommand(),
 	)
 	return root
 }

@@ -33,5 +33,6 @@ func Schemas() map[string][]any {
 		"espalier/down/v1":         {changeView{}, failure{}},
 		"espalier/pair/v1":         {changeView{}, failure{}},
 		"espalier/lint/v1":         {lintView{}},
+		"espalier/import/v1":       {importView{}},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -86,6 +87,9 @@ written, 2 for a wrong command line. All findings: docs/lint.md.`,
 }
 
 func (r *lintRun) run(args []string) error {
+	if r.fix && r.to == "" && slices.Contains(args, "-") {
+		return usageError(errors.New("--fix writes beside the scripts: with standard input say --to DIRECTORY"))
+	}
 	sources, err := readScripts(args, r.stdin)
 	if err != nil {
 		return err

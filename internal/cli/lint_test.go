@@ -203,7 +203,7 @@ func TestLintFix(t *testing.T) {
 
 func TestLintUsage(t *testing.T) {
 	a, _ := lintPair(t, asItIs)
-	for _, args := range [][]string{{}, {"-o", "xml", a}, {"--kernel", "new", a}, {"--to", "x", a}, {a, a}, {"--nonsense", a}} {
+	for _, args := range [][]string{{}, {"-o", "xml", a}, {"--kernel", "new", a}, {"--to", "x", a}, {a, a}, {"--nonsense", a}, {"--fix", "-"}} {
 		if code, stdout, stderr := lintCall(t, "", args...); code != 2 || stdout != "" || stderr == "" {
 			t.Errorf("%q: exit %d\n%s%s", args, code, stdout, stderr)
 		}
