@@ -1,6 +1,6 @@
 // Command generate writes the documentation that follows from the code: JSON Schemas of what
 // `-o json` prints and of the file of tunnels to docs/schema, man pages to docs/man, docs/compatibility-with-ip.md,
-// docs/xfrm-stat.md and docs/nics.md. Run it at the top of the repository:
+// docs/xfrm-stat.md, docs/nics.md and docs/lint.md. Run it at the top of the repository:
 //
 //	go run ./test/generate
 package main
@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	for _, write := range []func() error{schemas, manPages, differences, counters, nics} {
+	for _, write := range []func() error{schemas, manPages, differences, counters, nics, findings} {
 		if err := write(); err != nil {
 			fmt.Fprintln(os.Stderr, "generate:", err)
 			os.Exit(1)

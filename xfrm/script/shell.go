@@ -22,7 +22,6 @@ type shell struct {
 	last     string // the program before it
 	piped    bool   // its standard input is the output of another
 	function bool   // name() was read: what follows in braces is its body
-	inCase   int    // words up to a parenthesis are patterns
 }
 
 // variable is a value, or why it is not known.
