@@ -37,17 +37,10 @@ const rounds = 4
 func (r *Report) Fix() (*Fixed, error) {
 	now := r
 	for range rounds {
-		sources := slices.Clone(now.sources)
-		changed := false
-		for i, s := range now.scripts {
-			text := rewrite(s, now.edits(s))
-			changed = changed || text != s.Text
-			sources[i].Text = text
-			if sources[i].Mode != 0 {
-				sources[i].Mode = 0o600
-			}
+		next, changed, err := now.mendAll(func(*Finding) bool { return true })
+		if err == nil && next.broken() > now.broken() {
+			next, changed, err = now.mendOneByOne()
 		}
-		next, err := Scripts(sources, r.options)
 		if err != nil {
 			return nil, err
 		}
@@ -78,13 +71,59 @@ func (r *Report) Fix() (*Fixed, error) {
 	return f, nil
 }
 
+// mendAll makes the edits of some findings, and looks at what comes of them.
+func (r *Report) mendAll(which func(*Finding) bool) (next *Report, changed bool, err error) {
+	sources := slices.Clone(r.sources)
+	for i, s := range r.scripts {
+		text := rewrite(s, r.edits(s, which))
+		changed = changed || text != s.Text
+		sources[i].Text = text
+		if sources[i].Mode != 0 {
+			sources[i].Mode = 0o600
+		}
+	}
+	next, err = Scripts(sources, r.options)
+	return next, changed, err
+}
+
+// broken are the lines that nobody understands, or that ip refuses: no edit may add to them.
+func (r *Report) broken() (n int) {
+	for _, f := range r.Findings {
+		if f.ID == BadCommand || f.ID == NotUnderstood || f.ID == AddedTwice {
+			n++
+		}
+	}
+	return n
+}
+
+// mendOneByOne leaves out the edits that break a line, for its words stand in a way that was not foreseen.
+func (r *Report) mendOneByOne() (now *Report, changed bool, err error) {
+	now = r
+	tried := map[string]bool{}
+	for i := 0; i < len(now.Findings); i++ {
+		id := now.Findings[i].identity()
+		if tried[id] {
+			continue
+		}
+		tried[id] = true
+		next, done, err := now.mendAll(func(f *Finding) bool { return f.identity() == id })
+		if err != nil {
+			return nil, false, err
+		}
+		if done && next.broken() <= now.broken() {
+			now, changed, i = next, true, -1
+		}
+	}
+	return now, changed, nil
+}
+
 // identity knows a finding again, although its line may have moved.
 func (f *Finding) identity() string { return string(f.ID) + "\x00" + f.File + "\x00" + f.About }
 
-// edits are those of all findings for one script, in the order of its text, none within another.
-func (r *Report) edits(s *script.Script) (edits []edit) {
+// edits are those of some findings for one script, in the order of its text, none within another.
+func (r *Report) edits(s *script.Script, which func(*Finding) bool) (edits []edit) {
 	for i := range r.Findings {
-		if r.Findings[i].mend == nil {
+		if r.Findings[i].mend == nil || !which(&r.Findings[i]) {
 			continue
 		}
 		all, why := r.Findings[i].mend()

@@ -30,7 +30,8 @@ func init() {
 	}
 	twoEnded = map[ID]func(m *mirror, out, in int) ([]edit, string){
 		SPIMismatch: func(m *mirror, out, in int) ([]edit, string) {
-			return setWord(m.sender.StateAt[out], 0, "spi", m.receiver.States[in].SPI.String(), "spi")
+			at := m.sender.StateAt[out]
+			return setWord(at, 0, "spi", m.receiver.States[in].SPI.String(), at.Command.End)
 		},
 		KeyMismatch: func(m *mirror, out, in int) ([]edit, string) {
 			return m.report.newKey(m.sender.States[out])
@@ -50,22 +51,27 @@ func find(words []script.Word, from int, keyword string) int {
 	return -1
 }
 
-// setWord gives a keyword another value. Where it is missing it goes behind the value of another keyword.
-func setWord(at script.At, from int, keyword, value, behind string) ([]edit, string) {
+// setWord gives a keyword another value; where is the place for both if it is missing, before which other words have to
+// stand together.
+func setWord(at script.At, from int, keyword, value string, where int) ([]edit, string) {
 	words := at.Command.Words
-	if i := find(words, from, keyword); i >= 0 && i+1 < len(words) {
-		w := words[i+1]
-		if w.Shared {
-			return nil, fromVariable
-		}
-		return []edit{{at.Script, w.Start, w.End, value}}, ""
-	}
-	i := find(words, from, behind)
+	i := find(words, from, keyword)
 	if i < 0 || i+1 >= len(words) {
-		return nil, "the words are in an unusual order"
+		return []edit{{at.Script, where, where, " " + keyword + " " + value}}, ""
 	}
-	end := words[i+1].End
-	return []edit{{at.Script, end, end, " " + keyword + " " + value}}, ""
+	if words[i+1].Shared {
+		return nil, fromVariable
+	}
+	return []edit{{at.Script, words[i+1].Start, words[i+1].End, value}}, ""
+}
+
+// room is a place among the words of an SA for more of them: behind the algorithm, else at the end.
+func room(at script.At) int {
+	words := at.Command.Words
+	if i := find(words, 0, "aead"); i >= 0 && i+3 < len(words) && !words[i+3].Shared {
+		return words[i+3].End
+	}
+	return at.Command.End
 }
 
 // cut takes a keyword out with the n words behind it.
@@ -86,22 +92,28 @@ func cut(at script.At, i, n int) ([]edit, string) {
 func (h *host) mendReqid(f *Finding) ([]edit, string) {
 	p, s := h.Policies[f.Policies[0]], h.States[f.States[0]]
 	at := h.PolicyAt[f.Policies[0]]
+	words := at.Command.Words
 	tmpl := 0
 	for i := range p.Tmpls {
-		tmpl = find(at.Command.Words, tmpl, "tmpl") + 1
-		if pair.FitsButReqid(p, &p.Tmpls[i], s) {
-			next := find(at.Command.Words, tmpl, "tmpl")
-			if own := find(at.Command.Words, tmpl, "reqid"); next >= 0 && own > next {
-				break
-			}
-			return setWord(at, tmpl, "reqid", reqid(s.Reqid), "proto")
+		tmpl = find(words, tmpl, "tmpl") + 1
+		if !pair.FitsButReqid(p, &p.Tmpls[i], s) {
+			continue
 		}
+		end := find(words, tmpl, "tmpl") // of this template
+		if end < 0 {
+			end = len(words)
+		}
+		if own := find(words, tmpl, "reqid"); own >= end {
+			return nil, "the policy has several templates"
+		}
+		return setWord(at, tmpl, "reqid", reqid(s.Reqid), words[end-1].End)
 	}
 	return nil, "the policy has several templates"
 }
 
 func (h *host) mendWindow(f *Finding) ([]edit, string) {
-	return setWord(h.StateAt[f.States[0]], 0, "replay-window", "64", "spi")
+	at := h.StateAt[f.States[0]]
+	return setWord(at, 0, "replay-window", "64", room(at))
 }
 
 // mendDirection exchanges dir, also that of the offload, unless the SA serves policies of both directions.
@@ -116,7 +128,7 @@ func (h *host) mendDirection(f *Finding) (edits []edit, why string) {
 	at := h.StateAt[i]
 	dir := map[bool]string{true: "out", false: "in"}[out]
 	for w := find(at.Command.Words, 0, "dir"); w >= 0; w = find(at.Command.Words, w+1, "dir") {
-		more, why := setWord(at, w, "dir", dir, "")
+		more, why := setWord(at, w, "dir", dir, at.Command.End)
 		if why != "" {
 			return nil, why
 		}

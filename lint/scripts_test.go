@@ -275,8 +275,8 @@ func TestVendorsPair(t *testing.T) {
 func TestFixed(t *testing.T) {
 	for _, c := range []struct{ name, line string }{
 		{"the fwd template has another reqid", "a:4: proto esp reqid 2 mode transport"},
-		{"an out template without a reqid", "a:5: proto esp reqid 1  mode transport"},
-		{"no window, no ESN", "a:1: spi 0x1002 replay-window 64 reqid 2 mode transport  aead"},
+		{"an out template without a reqid", "a:5: proto esp  mode transport reqid 1"},
+		{"no window, no ESN", "a:1:  128 replay-window 64 offload dev p4p1 dir in"},
 		{"no in policy", "a:5: xfrm policy add src 192.168.1.65/32 dst 192.168.1.64/32 dir in tmpl src 192.168.1.65 dst 192.168.1.64 proto esp reqid 2 mode transport"},
 		{"no fwd policy", "a:4: xfrm policy add src 10.2.0.0/16 dst 10.1.0.0/16 dir fwd tmpl src 203.0.113.1 dst 198.51.100.1 proto esp reqid 7 mode tunnel"},
 		{"level use", "a:5: reqid 1 mode transport"},
@@ -317,6 +317,31 @@ func TestFixed(t *testing.T) {
 	was, is := keys(m.scripts), keys(fixed.Scripts)
 	if is[0] != is[3] || is[1] != is[2] || is[0] == is[1] || len(is[0]) != len(was[0]) || (is[0] == was[0]) == (is[1] == was[1]) {
 		t.Error("the keys of the corrected pair are not one for each direction")
+	}
+}
+
+// Wherever the words stand, corrected lines are lines that ip takes.
+func TestFixedVariables(t *testing.T) {
+	const text = `S=192.0.2.1 D=192.0.2.2 KEY=0x$(gen) OTHER=0x$(gen)
+ID="proto esp reqid 16385 mode tunnel" ALG="aead rfc4106(gcm(aes)) $KEY 128 flag esn"
+ip xfrm state add src $S dst $D spi 0x100 $ID $ALG dir out
+ip xfrm state add src $D dst $S spi 0x200 $ID aead 'rfc4106(gcm(aes))' $OTHER 128 dir in
+ip xfrm state add src $D dst $S proto esp spi 0x300 reqid 16385 mode tunnel sel src 10.2.0.0/16 aead "rfc4106(gcm(aes))" @k 128 dir in >/dev/null
+ip xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out tmpl src $S proto esp dst $D reqid 7 mode tunnel
+ip xfrm policy add src 10.2.0.0/16 dst 10.1.0.0/16 dir in tmpl src $D proto esp spi 0x200 dst $S mode tunnel reqid 7 || exit 1
+`
+	fixed, err := scripts(t, []lint.Source{{Name: "a", Text: text}}).Fix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range fixed.After.Findings {
+		if f.ID != lint.KeyOnCommandLine {
+			got = append(got, f.Position()+" "+string(f.ID))
+		}
+	}
+	if want := []string{"a:5 sa-without-policy"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v\n%s", got, want, fixed.Scripts[0].Text)
 	}
 }
 

@@ -53,7 +53,7 @@ func (s *shell) recognize(l *line) {
 		s.ip(l, l.words)
 	case (program == "state" || program == "policy") && len(l.words) > 1 && changes(l.words):
 		s.xfrm(l, l.words)
-	case !slices.Contains(harmless, program) && mentionsXfrm(l.words):
+	case !slices.Contains(harmless, program) && (mentionsXfrm(l.words) || s.feedsXfrm(l)):
 		if slices.Contains(elsewhere, program) {
 			s.unread(l.start, "what %s makes of it is not followed", program)
 		} else {
@@ -104,6 +104,13 @@ func mentionsXfrm(words []expanded) bool {
 		(strings.Contains(text, "add") || strings.Contains(text, "update") || strings.Contains(text, "del") || strings.Contains(text, "flush"))
 }
 
+// feedsXfrm reports whether a here-document seems to change SAs or policies.
+func (s *shell) feedsXfrm(l *line) bool {
+	return slices.ContainsFunc(l.docs, func(d *document) bool {
+		return mentionsXfrm([]expanded{{Word: Word{Text: s.script.Text[d.start:d.end]}}})
+	})
+}
+
 // ip reads the options of ip up to xfrm. In a batch there are none.
 func (s *shell) ip(l *line, words []expanded) {
 	for len(words) > 0 && strings.HasPrefix(words[0].Text, "-") {
@@ -130,6 +137,10 @@ func (s *shell) ip(l *line, words []expanded) {
 		}
 		words = words[1:]
 		if takes && len(words) > 0 {
+			if words[0].unknown != "" && mentionsXfrm(words) {
+				s.unread(l.start, "the value of %s is not known: %s", name, words[0].unknown)
+				return
+			}
 			words = words[1:]
 		}
 	}
@@ -186,7 +197,7 @@ func (s *shell) batchFile(l *line, file string) {
 		s.unread(l.start, "%s", why)
 	default:
 		doc := l.docs[len(l.docs)-1]
-		inner := &shell{script: s.script, names: s.names, vars: s.vars, batch: true}
+		inner := &shell{script: s.script, names: s.names, vars: s.vars, holes: s.holes, batch: true}
 		if l.namespace != "" {
 			inner.stack = []string{"it is of another network namespace"}
 		}

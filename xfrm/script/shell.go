@@ -3,6 +3,7 @@ package script
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -10,8 +11,9 @@ import (
 type shell struct {
 	script *Script
 	names  *Interfaces
-	vars   map[string]variable
-	stack  []string // of what is open: why what stands in it may run never or often; "" for a group
+	vars   map[string]string // values; what is not known in them is a mark
+	holes  *[]hole           // that marks stand for
+	stack  []string          // of what is open: why what stands in it may run never or often; "" for a group
 	ended  bool
 	batch  bool // lines are those of a batch
 
@@ -24,11 +26,27 @@ type shell struct {
 	function bool   // name() was read: what follows in braces is its body
 }
 
-// variable is a value, or why it is not known.
-type variable struct {
-	value   string
-	unknown string
-	at      int // where it is set
+// hole is a piece of a value that is not known.
+type hole struct {
+	why    string
+	source string // of a variable: which, and where it was set; "" otherwise
+}
+
+// mark stands for a hole in texts, which have no zero bytes of their own.
+func (s *shell) mark(h hole) string {
+	*s.holes = append(*s.holes, h)
+	return fmt.Sprintf("\x00%d\x00", len(*s.holes)-1)
+}
+
+// holeIn is the first hole in a text.
+func (s *shell) holeIn(text string) (hole, bool) {
+	_, rest, found := strings.Cut(text, "\x00")
+	digits, _, _ := strings.Cut(rest, "\x00")
+	i, err := strconv.Atoi(digits)
+	if !found || err != nil || i >= len(*s.holes) {
+		return hole{}, false
+	}
+	return (*s.holes)[i], true
 }
 
 // run reads commands up to the end.
@@ -137,7 +155,7 @@ func (s *shell) command() {
 			s.stack = append(s.stack, openers[word])
 			if word == "for" || word == "select" {
 				if len(words) > 1 {
-					s.set(words[1].bare(), variable{unknown: "set by a loop"})
+					s.forget(words[1].bare(), "set by a loop")
 				}
 			}
 			if slices.Contains(noWords, word) {
@@ -211,7 +229,7 @@ func (s *shell) simple(tokens []token, docs []*document) {
 		return
 	case program == "unset" || program == "read":
 		for _, w := range words[1:] {
-			s.set(w.Text, variable{unknown: "set by " + program})
+			s.forget(w.Text, "set by "+program)
 		}
 		return
 	case (program == "exit" || program == "return") && s.why() == "":
@@ -234,39 +252,41 @@ func (s *shell) assigns(t *token) bool {
 func (s *shell) assign(t *token) {
 	text := t.parts[0].text
 	n := identifier(text)
-	name := text[:n]
-	v := variable{at: t.start}
-	if text[n] != '=' {
-		v.unknown = "put together by +="
+	name, value := text[:n], ""
+	if strings.HasPrefix(text[n:], "+=") {
+		value = s.value(part{variable: name})
 	}
 	parts := slices.Clone(t.parts)
-	parts[0].text = strings.TrimPrefix(text[n:], "=")
+	parts[0].text = strings.TrimLeft(text[n:], "+=")
+	if strings.HasPrefix(text[n:], "==") || strings.HasPrefix(text[n:], "+==") {
+		parts[0].text = "=" + parts[0].text
+	}
 	if strings.HasPrefix(parts[0].text, "(") {
-		v.unknown = "an array"
+		s.forget(name, "an array")
+		return
 	}
 	for _, p := range parts {
-		value := s.value(p)
-		v.value += value.value
-		if v.unknown == "" && value.unknown != "" {
-			v.unknown = "set by " + value.unknown
-			if p.variable != "" {
-				v.unknown = value.unknown
-			}
+		if p.unknown != "" {
+			value += s.mark(hole{fmt.Sprintf("$%s is set by %s", name, p.unknown), fmt.Sprintf("$%s of line %d", name, s.script.LineAt(t.start))})
+		} else {
+			value += s.value(p)
 		}
 	}
-	s.set(name, v)
+	why := s.why()
+	switch {
+	case why != "":
+		s.forget(name, "set where "+why)
+	case len(value) > maxValue:
+		s.forget(name, "too long")
+	default:
+		s.vars[name] = value
+	}
 }
 
-// set keeps a value. What is set where it may not run is not known from there on.
-func (s *shell) set(name string, v variable) {
-	if why := s.why(); why != "" && v.unknown == "" {
-		v.unknown = "set where " + why
-	}
-	if len(v.value) > maxValue {
-		v.unknown = "too long"
-	}
-	if name != "" {
-		s.vars[name] = v
+// forget makes a variable one that is not known.
+func (s *shell) forget(name, why string) {
+	if name != "" && identifier(name) == len(name) {
+		s.vars[name] = s.mark(hole{why: fmt.Sprintf("$%s is %s", name, why)})
 	}
 }
 
@@ -274,28 +294,24 @@ func (s *shell) set(name string, v variable) {
 const maxValue = 1 << 16
 
 // value is what a part comes to.
-func (s *shell) value(p part) variable {
+func (s *shell) value(p part) string {
 	switch {
 	case p.unknown != "":
-		return variable{unknown: p.unknown}
+		return s.mark(hole{why: p.unknown})
 	case p.variable == "":
-		return variable{value: p.text}
+		return p.text
 	}
-	v, ok := s.vars[p.variable]
-	switch {
-	case !ok:
-		v.unknown = fmt.Sprintf("$%s is not set in this script", p.variable)
-	case v.unknown != "" && !strings.HasPrefix(v.unknown, "$"):
-		v.unknown = fmt.Sprintf("$%s is %s", p.variable, v.unknown)
+	if v, ok := s.vars[p.variable]; ok {
+		return v
 	}
-	return v
+	return s.mark(hole{why: fmt.Sprintf("$%s is not set in this script", p.variable)})
 }
 
-// expanded is a word after expansion, or why it is not known.
+// expanded is a word after expansion. One of which a piece is not known has no text.
 type expanded struct {
 	Word
-	unknown string
-	source  string // of an unknown one that is a variable: which, and where it was set
+	unknown string // why
+	source  string // of the first hole in it
 }
 
 // expand puts values in the place of variables, and cuts those without quotes at blanks.
@@ -311,38 +327,30 @@ func (s *shell) expand(tokens []token) (words []expanded) {
 			words[len(words)-1].Text += text
 		}
 		for _, p := range t.parts {
-			v := s.value(p)
-			switch {
-			case v.unknown != "":
-				add("")
-				w := &words[len(words)-1]
-				w.unknown = v.unknown
-				if p.variable != "" && v.at > 0 || p.variable != "" && s.vars[p.variable].unknown != "" {
-					w.source = fmt.Sprintf("$%s of line %d", p.variable, s.script.LineAt(v.at))
-				}
-			case p.variable == "" || p.quoted:
-				add(v.value)
-			default:
-				fields := strings.Fields(v.value)
-				if strings.TrimLeft(v.value, " \t\n") != v.value {
-					open = false
-				}
-				for i, f := range fields {
-					if i > 0 {
-						open = false
-					}
-					add(f)
-				}
-				if strings.TrimRight(v.value, " \t\n") != v.value {
-					open = false
-				}
+			value := s.value(p)
+			if p.variable == "" || p.quoted {
+				add(value)
+				continue
 			}
+			open = open && strings.TrimLeft(value, " \t\n") == value
+			for i, f := range strings.Fields(value) {
+				open = open && i == 0
+				add(f)
+			}
+			open = open && strings.TrimRight(value, " \t\n") == value
 			if len(words) > maxWords {
-				return words[:maxWords]
+				break
 			}
 		}
-		for i := first; i < len(words) && len(words) > first+1; i++ {
-			words[i].Shared = true
+		for i := first; i < len(words); i++ {
+			w := &words[i]
+			w.Shared = len(words) > first+1
+			if h, ok := s.holeIn(w.Text); ok {
+				w.Text, w.unknown, w.source = "", h.why, h.source
+			}
+		}
+		if len(words) > maxWords {
+			return words[:maxWords]
 		}
 	}
 	return words
