@@ -169,7 +169,7 @@ func (im *importer) group(src, dst netip.Addr, s settings, reqids [2]uint32, sel
 
 // rank orders addresses by the hosts that have them.
 func (im *importer) rank(a netip.Addr) int {
-	if i := slices.IndexFunc(im.hosts, func(h *host) bool { return slices.Contains(h.Addresses, a) }); i >= 0 {
+	if i := slices.IndexFunc(im.hosts, func(h *host) bool { return h.Has(a) }); i >= 0 {
 		return i
 	}
 	return len(im.hosts)

@@ -58,8 +58,7 @@ func Import(sources []Source, options Options) (*Result, error) {
 		im.unread(s)
 	}
 	for _, h := range script.Hosts(scripts, given) {
-		local := func(a netip.Addr) bool { return slices.Contains(h.Addresses, a) }
-		im.hosts = append(im.hosts, &host{h, pair.Match(h.States, h.Policies, local)})
+		im.hosts = append(im.hosts, &host{h, pair.Match(h.States, h.Policies, h.Has)})
 	}
 	for _, h := range im.hosts {
 		im.collect(h)

@@ -43,7 +43,7 @@ func (im *importer) name(g *group) string {
 	}
 	one := func(a netip.Addr) string {
 		for _, h := range im.hosts {
-			if slices.Contains(h.Addresses, a) && len(im.hosts) > 1 {
+			if h.Has(a) && len(im.hosts) > 1 {
 				return strings.TrimSuffix(h.Name, ".xfrm")
 			}
 		}
@@ -62,7 +62,7 @@ func (im *importer) dev(g *group, a netip.Addr) string {
 		return dev
 	}
 	for _, h := range im.hosts {
-		if !slices.Contains(h.Addresses, a) {
+		if !h.Has(a) {
 			continue
 		}
 		for _, s := range h.States {

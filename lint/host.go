@@ -156,10 +156,18 @@ func (h *host) policy(i int) {
 // forwarding looks for the fwd policy of a tunnel that is for others than this host.
 func (h *host) forwarding(i int) {
 	p := h.Policies[i]
-	if p.Tmpls[0].Mode != xfrm.ModeTunnel || p.Sel.Dst.IsSingleIP() && slices.Contains(h.Addresses, p.Sel.Dst.Addr()) {
+	if p.Tmpls[0].Mode != xfrm.ModeTunnel || p.Sel.Dst.IsSingleIP() && h.Has(p.Sel.Dst.Addr()) {
 		return
 	}
-	if h.Defaults != nil && h.Defaults.Fwd == xfrm.DefaultBlock || !slices.ContainsFunc(h.Policies, func(f *xfrm.Policy) bool {
+	if h.forwarded == nil {
+		h.forwarded = map[ipsec.Selector]bool{}
+		for _, f := range h.Policies {
+			if f.Dir == xfrm.PolicyFwd {
+				h.forwarded[f.Sel.Selector] = true
+			}
+		}
+	}
+	if !h.forwarded[p.Sel.Selector] && !slices.ContainsFunc(h.Policies, func(f *xfrm.Policy) bool {
 		return f.Dir == xfrm.PolicyFwd && f.IfID == p.IfID && covers(&f.Sel.Selector, &p.Sel.Selector)
 	}) {
 		h.add(Finding{ID: MissingFwd, Severity: Warning, About: "policy " + p.ID().String(), Policies: []int{i}, Counter: "XfrmInNoPols",

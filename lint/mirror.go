@@ -11,12 +11,21 @@ import (
 
 // between finds what two hosts do not agree about.
 func (r *Report) between(hosts []*host) (found []Finding) {
+	at := map[*host]map[carries][]int{}
+	for _, h := range hosts {
+		at[h] = map[carries][]int{}
+		for i, s := range h.States {
+			if !s.IsLarval() {
+				at[h][carriesOf(s)] = append(at[h][carriesOf(s)], i)
+			}
+		}
+	}
 	for _, sender := range hosts {
 		for _, receiver := range hosts {
 			if sender == receiver || !hasAddresses(sender) || !hasAddresses(receiver) {
 				continue
 			}
-			m := mirror{report: r, sender: sender, receiver: receiver}
+			m := mirror{report: r, sender: sender, receiver: receiver, at: at[receiver]}
 			m.states()
 			m.policies()
 			found = append(found, m.found...)
@@ -31,8 +40,17 @@ func hasAddresses(h *host) bool { return len(h.Addresses) > 0 }
 type mirror struct {
 	report           *Report
 	sender, receiver *host
+	at               map[carries][]int // states of the receiver
 	found            []Finding
 }
+
+// carries is what goes from where to where.
+type carries struct {
+	src, dst netip.Addr
+	proto    uint8
+}
+
+func carriesOf(s *xfrm.State) carries { return carries{s.Src, s.Dst, s.Proto} }
 
 // add keeps a finding about an SA of the sender and one of the receiver (-1: none).
 func (m *mirror) add(f Finding, out, in int) {
@@ -59,9 +77,7 @@ func (m *mirror) states() {
 		if !m.sends(out) {
 			continue
 		}
-		in := slices.IndexFunc(m.receiver.States, func(t *xfrm.State) bool {
-			return t.Src == s.Src && t.Dst == s.Dst && t.Proto == s.Proto && t.SPI == s.SPI && !t.IsLarval()
-		})
+		in := m.first(carriesOf(s), func(i int) bool { return m.receiver.States[i].SPI == s.SPI })
 		if in < 0 {
 			alone = append(alone, out)
 			continue
@@ -71,13 +87,7 @@ func (m *mirror) states() {
 	}
 	for _, out := range alone {
 		s := m.sender.States[out]
-		in := -1
-		for i, t := range m.receiver.States {
-			if !taken[i] && t.Src == s.Src && t.Dst == s.Dst && t.Proto == s.Proto && !t.IsLarval() {
-				in = i
-				break
-			}
-		}
+		in := m.first(carriesOf(s), func(i int) bool { return !taken[i] })
 		if in >= 0 {
 			taken[in] = true
 			m.add(Finding{ID: SPIMismatch, Severity: Error, Counter: "XfrmInNoStates",
@@ -96,15 +106,22 @@ func (m *mirror) states() {
 func (m *mirror) sends(i int) bool {
 	s := m.sender.States[i]
 	return !s.IsLarval() && m.sender.match.Directions[i] == ipsec.Outbound &&
-		slices.Contains(m.sender.Addresses, s.Src) && slices.Contains(m.receiver.Addresses, s.Dst)
+		m.sender.Has(s.Src) && m.receiver.Has(s.Dst)
 }
 
 // knows reports whether the receiver is told by itself that this direction is missing: it has the other one alone.
 func (m *mirror) knows(s *xfrm.State) bool {
-	has := func(src, dst netip.Addr) bool {
-		return slices.ContainsFunc(m.receiver.States, func(t *xfrm.State) bool { return t.Src == src && t.Dst == dst && t.Proto == s.Proto })
+	return len(m.at[carries{s.Dst, s.Src, s.Proto}]) > 0 && len(m.at[carriesOf(s)]) == 0
+}
+
+// first is a state of the receiver that carries the same, -1 if none fits.
+func (m *mirror) first(what carries, fits func(int) bool) int {
+	for _, i := range m.at[what] {
+		if fits(i) {
+			return i
+		}
 	}
-	return has(s.Dst, s.Src) && !has(s.Src, s.Dst)
+	return -1
 }
 
 // compare tells what differs between the two ends of an SA.
@@ -223,7 +240,7 @@ func between(h *host, dir xfrm.PolicyDir, from, to *host) (policies []int) {
 			continue
 		}
 		src, dst := endsOf(h, i)
-		if slices.Contains(from.Addresses, src) && slices.Contains(to.Addresses, dst) {
+		if from.Has(src) && to.Has(dst) {
 			policies = append(policies, i)
 		}
 	}
@@ -240,8 +257,12 @@ func endsOf(h *host, i int) (src, dst netip.Addr) {
 
 // without are those of the one host's policies whose selector none of the other's has.
 func without(h *host, these []int, other *host, those []int) (rest []int) {
+	has := map[ipsec.Selector]bool{}
+	for _, j := range those {
+		has[other.Policies[j].Sel.Selector] = true
+	}
 	for _, i := range these {
-		if !slices.ContainsFunc(those, func(j int) bool { return other.Policies[j].Sel.Selector == h.Policies[i].Sel.Selector }) {
+		if !has[h.Policies[i].Sel.Selector] {
 			rest = append(rest, i)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"slices"
 
 	"espalier/ipsec"
@@ -103,12 +102,13 @@ type host struct {
 	report *Report
 	match  *pair.Matching
 	// whole says that all lines were understood: what is not there is missing.
-	whole bool
-	found []Finding
+	whole     bool
+	forwarded map[ipsec.Selector]bool // by fwd policies
+	found     []Finding
 }
 
 func newHost(r *Report, h *script.Host) *host {
-	local := func(a netip.Addr) bool { return slices.Contains(h.Addresses, a) }
+	local := h.Has
 	if len(h.Addresses) == 0 {
 		local = nil
 	}

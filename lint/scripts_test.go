@@ -380,7 +380,7 @@ func TestNotAllKnown(t *testing.T) {
 func TestKernel(t *testing.T) {
 	pair := correct(t, "transport")
 	pair[0].Text = strings.Replace(pair[0].Text, "flag esn aead", "flag esn replay-window 64 dir out aead", 1)
-	for release, want := range map[xfrm.Release][]string{{}: {"a:2 kernel-refuses"}, {6, 12}: {"a:2 kernel-refuses"}, {6, 1}: {"b:2 kernel-refuses"}} {
+	for release, want := range map[xfrm.Release][]string{{}: {"a:2 kernel-refuses"}, {Major: 6, Minor: 12}: {"a:2 kernel-refuses"}, {Major: 6, Minor: 1}: {"b:2 kernel-refuses"}} {
 		r, err := lint.Scripts(pair, lint.Options{Kernel: release})
 		if err != nil {
 			t.Fatal(err)

@@ -154,9 +154,11 @@ func (t *lintText) summary(v *lintView) {
 		t.b.WriteByte('\n')
 	}
 	for _, h := range v.Hosts {
-		addresses := strings.Join(h.Addresses, ", ")
-		if addresses == "" {
-			addresses = "addresses not known"
+		addresses := "addresses not known"
+		if n := len(h.Addresses); n > 3 {
+			addresses = fmt.Sprintf("%s and %d more", h.Addresses[0], n-1)
+		} else if n > 0 {
+			addresses = strings.Join(h.Addresses, ", ")
 		}
 		t.line(fmt.Sprintf("%s (%s): %s, %s", h.Name, addresses, plural(h.SAs, "SA"), policies(h.Policies)), 4)
 	}

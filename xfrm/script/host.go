@@ -24,7 +24,14 @@ type Host struct {
 	Defaults *xfrm.Defaults
 	// Refused are commands for SAs and policies that are there already.
 	Refused []Again
+
+	own      map[netip.Addr]bool // Addresses
+	byID     map[stateKey]int    // of States; nil: to be made
+	byPolicy map[policyKey]int   // of Policies; nil: to be made
 }
+
+// Has reports whether an address is the host's own, as far as the scripts tell.
+func (h *Host) Has(a netip.Addr) bool { return h.own[a] }
 
 // At is where a command stands.
 type At struct {
@@ -119,7 +126,22 @@ func (u *unit) sameHost(other *unit) bool {
 	if u.name != "" && other.name != "" || u.namespace != "" && other.namespace != "" {
 		return u.name == other.name && u.namespace == other.namespace
 	}
-	return u.script != other.script && slices.ContainsFunc(u.local, func(a netip.Addr) bool { return slices.Contains(other.local, a) })
+	return u.script != other.script && haveCommon(u.local, other.local)
+}
+
+// haveCommon looks at two sorted lists.
+func haveCommon(a, b []netip.Addr) bool {
+	for len(a) > 0 && len(b) > 0 {
+		switch c := a[0].Compare(b[0]); {
+		case c == 0:
+			return true
+		case c < 0:
+			a = a[1:]
+		default:
+			b = b[1:]
+		}
+	}
+	return false
 }
 
 // addresses are those that more is said to be sent from and received at than the other way round.
@@ -189,8 +211,12 @@ func Ends(p *xfrm.Policy) (src, dst netip.Addr) {
 // apply carries out the commands of a unit.
 func (h *Host) apply(u *unit) {
 	h.Files = append(h.Files, u.script.Name)
+	if h.own == nil {
+		h.own = map[netip.Addr]bool{}
+	}
 	for _, a := range u.local {
-		if !slices.Contains(h.Addresses, a) {
+		if !h.own[a] {
+			h.own[a] = true
 			h.Addresses = append(h.Addresses, a)
 		}
 	}
@@ -210,16 +236,17 @@ func (h *Host) apply(u *unit) {
 func (h *Host) state(cmd *xfrm.Command, at At) {
 	switch cmd.Verb {
 	case xfrm.VerbAdd, xfrm.VerbUpdate:
-		id := cmd.State.ID()
-		i := slices.IndexFunc(h.States, func(s *xfrm.State) bool { return sameState(s.ID(), id) })
+		id := keyOfState(cmd.State.ID())
+		i, there := h.stateIndex()[id]
 		switch {
-		case i < 0:
+		case !there:
+			h.byID[id] = len(h.States)
 			h.States, h.StateAt = append(h.States, cmd.State), append(h.StateAt, at)
 		case cmd.Verb == xfrm.VerbAdd:
 			h.Refused = append(h.Refused, Again{At: at, First: h.StateAt[i], State: cmd.State})
 		}
 	case xfrm.VerbDelete:
-		h.deleteStates(func(s *xfrm.State) bool { return sameState(s.ID(), *cmd.StateID) })
+		h.deleteStates(func(s *xfrm.State) bool { return keyOfState(s.ID()) == keyOfState(*cmd.StateID) })
 	case xfrm.VerbDeleteAll:
 		h.deleteStates(cmd.StateFilter.Match)
 	case xfrm.VerbFlush:
@@ -230,29 +257,75 @@ func (h *Host) state(cmd *xfrm.Command, at At) {
 func (h *Host) deleteStates(which func(*xfrm.State) bool) {
 	for i := len(h.States) - 1; i >= 0; i-- {
 		if which(h.States[i]) {
-			h.States, h.StateAt = slices.Delete(h.States, i, i+1), slices.Delete(h.StateAt, i, i+1)
+			h.States, h.StateAt, h.byID = slices.Delete(h.States, i, i+1), slices.Delete(h.StateAt, i, i+1), nil
 		}
 	}
 }
 
-func sameState(a, b xfrm.StateID) bool {
-	return a.Dst == b.Dst && a.Proto == b.Proto && a.SPI == b.SPI && sameMark(a.Mark, b.Mark)
+// stateKey is what the kernel tells states apart by.
+type stateKey struct {
+	dst    netip.Addr
+	proto  uint8
+	spi    ipsec.SPI
+	mark   xfrm.Mark
+	marked bool
 }
 
-func sameMark(a, b *xfrm.Mark) bool {
-	if a == nil || b == nil {
-		return a == b
+func keyOfState(id xfrm.StateID) stateKey {
+	k := stateKey{dst: id.Dst, proto: id.Proto, spi: id.SPI}
+	if id.Mark != nil {
+		k.mark, k.marked = *id.Mark, true
 	}
-	return *a == *b
+	return k
+}
+
+func (h *Host) stateIndex() map[stateKey]int {
+	if h.byID == nil {
+		h.byID = map[stateKey]int{}
+		for i, s := range h.States {
+			h.byID[keyOfState(s.ID())] = i
+		}
+	}
+	return h.byID
+}
+
+// policyKey is what the kernel tells policies apart by.
+type policyKey struct {
+	sel    ipsec.Selector
+	family uint16
+	dir    xfrm.PolicyDir
+	kind   xfrm.PolicyType
+	ifID   uint32
+	mark   xfrm.Mark
+	marked bool
+}
+
+func keyOfPolicy(id xfrm.PolicyID) policyKey {
+	k := policyKey{sel: id.Sel.Selector, family: id.Sel.Family, dir: id.Dir, kind: id.Type, ifID: id.IfID}
+	if id.Mark != nil {
+		k.mark, k.marked = *id.Mark, true
+	}
+	return k
+}
+
+func (h *Host) policyIndex() map[policyKey]int {
+	if h.byPolicy == nil {
+		h.byPolicy = map[policyKey]int{}
+		for i, p := range h.Policies {
+			h.byPolicy[keyOfPolicy(p.ID())] = i
+		}
+	}
+	return h.byPolicy
 }
 
 func (h *Host) policy(cmd *xfrm.Command, at At) {
 	switch cmd.Verb {
 	case xfrm.VerbAdd, xfrm.VerbUpdate:
-		id := cmd.Policy.ID()
-		i := slices.IndexFunc(h.Policies, func(p *xfrm.Policy) bool { return samePolicy(p.ID(), id) })
+		id := keyOfPolicy(cmd.Policy.ID())
+		i, there := h.policyIndex()[id]
 		switch {
-		case i < 0:
+		case !there:
+			h.byPolicy[id] = len(h.Policies)
 			h.Policies, h.PolicyAt = append(h.Policies, cmd.Policy), append(h.PolicyAt, at)
 		case cmd.Verb == xfrm.VerbAdd:
 			h.Refused = append(h.Refused, Again{At: at, First: h.PolicyAt[i], Policy: cmd.Policy})
@@ -264,7 +337,7 @@ func (h *Host) policy(cmd *xfrm.Command, at At) {
 			if cmd.PolicyID.Index != 0 {
 				return p.Index == cmd.PolicyID.Index && p.Dir == cmd.PolicyID.Dir
 			}
-			return samePolicy(p.ID(), *cmd.PolicyID)
+			return keyOfPolicy(p.ID()) == keyOfPolicy(*cmd.PolicyID)
 		})
 	case xfrm.VerbDeleteAll:
 		h.deletePolicies(cmd.PolicyQuery.Match)
@@ -287,11 +360,7 @@ func (h *Host) policy(cmd *xfrm.Command, at At) {
 func (h *Host) deletePolicies(which func(*xfrm.Policy) bool) {
 	for i := len(h.Policies) - 1; i >= 0; i-- {
 		if which(h.Policies[i]) {
-			h.Policies, h.PolicyAt = slices.Delete(h.Policies, i, i+1), slices.Delete(h.PolicyAt, i, i+1)
+			h.Policies, h.PolicyAt, h.byPolicy = slices.Delete(h.Policies, i, i+1), slices.Delete(h.PolicyAt, i, i+1), nil
 		}
 	}
-}
-
-func samePolicy(a, b xfrm.PolicyID) bool {
-	return a.Sel.Selector == b.Sel.Selector && a.Sel.Family == b.Sel.Family && a.Dir == b.Dir && a.Type == b.Type && a.IfID == b.IfID && sameMark(a.Mark, b.Mark)
 }
