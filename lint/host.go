@@ -47,7 +47,7 @@ func (h *host) state(i int) {
 	if (s.Proto == protoESP || s.Proto == protoAH) && s.SPI < 256 {
 		tell(ReservedSPI, Warning, "XfrmInNoStates", "use an SPI of 0x100 or more", "SPI %d is reserved (RFC 4303 section 2.1)", s.SPI)
 	}
-	h.limits(s, tell)
+	h.limits(s, map[bool]string{true: "XfrmOutStateExpired", false: "XfrmInStateExpired"}[h.match.Directions[i] == ipsec.Outbound], tell)
 	if h.match.Directions[i] == ipsec.Outbound && s.Proto == protoESP && s.Flags&xfrm.FlagESN == 0 && s.ExtraFlags&xfrm.ExtraOSeqMayWrap == 0 {
 		tell(NoESN, Warning, "XfrmOutStateSeqError", "add flag esn at both ends (also replay-window 64, before Linux 6.11), or rekey in time",
 			"sequence numbers of 32 bits: after 2^32 packets, 9 minutes at 100 Gbit/s, nothing is sent any more")
@@ -58,7 +58,7 @@ func (h *host) state(i int) {
 
 type teller func(id ID, severity Severity, counter, fix, format string, args ...any)
 
-func (h *host) limits(s *xfrm.State, tell teller) {
+func (h *host) limits(s *xfrm.State, counter string, tell teller) {
 	for _, l := range []struct {
 		name  string
 		value uint64
@@ -67,7 +67,7 @@ func (h *host) limits(s *xfrm.State, tell teller) {
 		{"packet-soft", s.Limits.SoftPackets}, {"packet-hard", s.Limits.HardPackets},
 	} {
 		if l.value == 0 {
-			tell(Limit0, Error, "XfrmOutStateExpired", "leave the limit out for none", "limit %s 0 is reached from the start: the first packet ends the SA", l.name)
+			tell(Limit0, Error, counter, "leave the limit out for none", "limit %s 0 is reached from the start: the first packet ends the SA", l.name)
 		}
 	}
 }

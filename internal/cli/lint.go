@@ -81,7 +81,7 @@ written, 2 for a wrong command line. All findings: docs/lint.md.`,
 	f := cmd.Flags()
 	f.BoolVar(&r.fix, "fix", false, "write corrected scripts")
 	f.StringVar(&r.to, "to", "", "with --fix: the `DIRECTORY` for them, made if it is not there")
-	f.StringVar(&kernel, "kernel", "", "`RELEASE` of Linux the scripts are for (default the newest)")
+	f.StringVar(&kernel, "kernel", "", "the scripts are for this `RELEASE` of Linux, such as 6.12 (default the newest)")
 	f.StringVarP(&output, "output", "o", "text", "text, json, yaml or sarif")
 	return cmd
 }
