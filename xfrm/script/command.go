@@ -197,7 +197,7 @@ func (s *shell) batchFile(l *line, file string) {
 		s.unread(l.start, "%s", why)
 	default:
 		doc := l.docs[len(l.docs)-1]
-		inner := &shell{script: s.script, names: s.names, vars: s.vars, holes: s.holes, batch: true}
+		inner := &shell{script: s.script, names: s.names, vars: s.vars, holes: s.holes, spent: s.spent, batch: true}
 		if l.namespace != "" {
 			inner.stack = []string{"it is of another network namespace"}
 		}

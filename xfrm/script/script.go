@@ -69,7 +69,7 @@ func Read(name, text string, names *Interfaces) (*Script, error) {
 			s.lines = append(s.lines, i+1)
 		}
 	}
-	sh := &shell{script: s, names: names, vars: map[string]string{}, holes: new([]hole)}
+	sh := &shell{script: s, names: names, vars: map[string]string{}, holes: new([]hole), spent: new(int)}
 	sh.run(&lexer{text: text, end: len(text)})
 	return s, nil
 }

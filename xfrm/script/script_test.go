@@ -107,6 +107,29 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// Variables of variables do not fill the memory.
+func TestBomb(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("A='0123456789'\n")
+	for range 100 {
+		b.WriteString("A=\"$A$A\"\n")
+	}
+	b.WriteString("B=" + strings.Repeat("x", 60_000) + "\nC=" + strings.Repeat("$B", 5000) + "\n")
+	for range 2000 {
+		b.WriteString("ip xfrm state add src $B " + strings.Repeat("\"$B\"", 10) + "\n")
+	}
+	s := read(t, b.String())
+	size := 0
+	for _, c := range s.Commands {
+		for _, w := range c.Words {
+			size += len(w.Text)
+		}
+	}
+	if size > 2*maxSpent || len(s.Unread) == 0 {
+		t.Errorf("%d bytes of words, %d lines not understood", size, len(s.Unread))
+	}
+}
+
 func TestHosts(t *testing.T) {
 	names := new(Interfaces)
 	out := "ip " + sa + " dir out\n"

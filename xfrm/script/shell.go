@@ -13,6 +13,7 @@ type shell struct {
 	names  *Interfaces
 	vars   map[string]string // values; what is not known in them is a mark
 	holes  *[]hole           // that marks stand for
+	spent  *int              // bytes of values put in
 	stack  []string          // of what is open: why what stands in it may run never or often; "" for a group
 	ended  bool
 	batch  bool // lines are those of a batch
@@ -266,6 +267,9 @@ func (s *shell) assign(t *token) {
 		return
 	}
 	for _, p := range parts {
+		if len(value) > maxValue {
+			break
+		}
 		if p.unknown != "" {
 			value += s.mark(hole{fmt.Sprintf("$%s is set by %s", name, p.unknown), fmt.Sprintf("$%s of line %d", name, s.script.LineAt(t.start))})
 		} else {
@@ -290,8 +294,11 @@ func (s *shell) forget(name, why string) {
 	}
 }
 
-// maxValue bounds what variables of variables come to, in bytes.
-const maxValue = 1 << 16
+// maxValue and maxSpent bound what variables of variables come to, in bytes: one, and all together.
+const (
+	maxValue = 1 << 16
+	maxSpent = 1 << 25
+)
 
 // value is what a part comes to.
 func (s *shell) value(p part) string {
@@ -302,6 +309,9 @@ func (s *shell) value(p part) string {
 		return p.text
 	}
 	if v, ok := s.vars[p.variable]; ok {
+		if *s.spent += len(v); *s.spent > maxSpent {
+			return s.mark(hole{why: "variables come to too much text"})
+		}
 		return v
 	}
 	return s.mark(hole{why: fmt.Sprintf("$%s is not set in this script", p.variable)})
@@ -324,7 +334,11 @@ func (s *shell) expand(tokens []token) (words []expanded) {
 				words = append(words, expanded{Word: Word{Start: t.start, End: t.end}})
 				open = true
 			}
-			words[len(words)-1].Text += text
+			if w := &words[len(words)-1]; len(w.Text) > maxValue {
+				w.unknown = "it is too long"
+			} else {
+				w.Text += text
+			}
 		}
 		for _, p := range t.parts {
 			value := s.value(p)
@@ -346,7 +360,10 @@ func (s *shell) expand(tokens []token) (words []expanded) {
 			w := &words[i]
 			w.Shared = len(words) > first+1
 			if h, ok := s.holeIn(w.Text); ok {
-				w.Text, w.unknown, w.source = "", h.why, h.source
+				w.unknown, w.source = h.why, h.source
+			}
+			if w.unknown != "" {
+				w.Text = ""
 			}
 		}
 		if len(words) > maxWords {
