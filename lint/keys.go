@@ -79,8 +79,11 @@ func (r *Report) keysOf(s *script.Script) (found []Finding) {
 			}
 		}
 		if c.Parsed.KeyTyped && c.Typed {
-			found = append(found, Finding{ID: KeyOnCommandLine, Severity: Warning, About: aboutState(c.Parsed.State), Place: at,
-				Text: "has its key on a command line: all users see it in the list of processes, and a shell's history keeps it; each run installs the same key again, and repeats nonces",
+			text := "has its key on a command line: all users see it in the list of processes"
+			if !opaque {
+				text += ", and a shell's history keeps it; each run installs the same key again, and repeats nonces"
+			}
+			found = append(found, Finding{ID: KeyOnCommandLine, Severity: Warning, About: aboutState(c.Parsed.State), Place: at, Text: text,
 				Fix:  "espalier xfrm takes @FILE and makes keys (--generate-key); ip takes them by ip -batch, from a file made anew each time",
 				mend: undecided("ip takes keys in its words alone: use espalier xfrm with @FILE, or ip -batch")})
 		}

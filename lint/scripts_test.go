@@ -336,6 +336,9 @@ ip xfrm policy add src 10.2.0.0/16 dst 10.1.0.0/16 dir in tmpl src $D proto esp 
 	}
 	var got []string
 	for _, f := range fixed.After.Findings {
+		if f.ID == lint.KeyOnCommandLine && strings.Contains(f.Text, "same key again") {
+			t.Errorf("of a key that is made by each run: %s", f.Text)
+		}
 		if f.ID != lint.KeyOnCommandLine {
 			got = append(got, f.Position()+" "+string(f.ID))
 		}
