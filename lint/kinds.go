@@ -41,7 +41,7 @@ var Kinds = []Kind{
 		[]string{"XfrmOutStateDirError", "XfrmInStateDirError"}, "Exchange dir.", true, false},
 	{SASelector, Error, "An SA's own selector (sel) leaves out traffic of the policy that it serves.",
 		"The SA does not count for that traffic: it is not sent, or refused when it arrives.",
-		[]string{"XfrmOutNoStates", "XfrmInStateMismatch"}, "Leave sel out, or make it that of the policy.", false, false},
+		[]string{"XfrmOutNoStates", "XfrmInStateMismatch"}, "Leave sel out, or make it that of the policy.", false, true},
 	{NoReplayWindow, Warning, "An inbound SA has replay-window 0, which is the default.",
 		"A captured packet that is sent again is delivered again.", nil, "Add replay-window 64.", true, false},
 	{CleartextAllowed, Warning, "A template is optional (level use).", "Packets leave in clear while there is no SA.", nil,

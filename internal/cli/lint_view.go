@@ -101,23 +101,29 @@ func (t *lintText) findings(told []lintLine) {
 	slices.SortStableFunc(told, func(a, b lintLine) int {
 		return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)), cmp.Compare(kinds[a.ID], kinds[b.ID]))
 	})
-	done := make([]bool, len(told))
+	type kind struct {
+		id         lint.ID
+		text, what string
+	}
+	alike := map[kind][]*lintLine{}
 	for i := range told {
-		if done[i] {
+		k := kind{told[i].ID, told[i].Text, told[i].what}
+		alike[k] = append(alike[k], &told[i])
+	}
+	for i := range told {
+		f := &told[i]
+		same := alike[kind{f.ID, f.Text, f.what}]
+		if same[0] != f {
 			continue
 		}
-		f := &told[i]
 		text := f.About + ": " + f.Text
 		if f.Counter != "" && !strings.Contains(f.Text, f.Counter) {
 			text += " (" + f.Counter + ")"
 		}
 		colour := map[lint.Severity]string{lint.Error: red, lint.Warning: yellow}[f.Severity]
 		t.line(f.Position()+": "+t.paint(colour, string(f.Severity))+": "+text+" ["+string(f.ID)+"]", 4)
-		for j := i + 1; j < len(told); j++ {
-			if same := &told[j]; same.ID == f.ID && same.Text == f.Text && same.what == f.what {
-				t.line(same.Position()+": the same: "+same.About, 4)
-				done[j] = true
-			}
+		for _, other := range same[1:] {
+			t.line(other.Position()+": the same: "+other.About, 4)
 		}
 		for k, l := range wrap(f.what, t.width-8) {
 			t.b.WriteString(strings.Repeat(" ", 4+4*min(k, 1)) + l + "\n")
