@@ -198,7 +198,11 @@ func (r *lintRun) write(sources []lint.Source, fixed *lint.Fixed) (*fixedView, e
 		if r.to != "" {
 			to = filepath.Join(r.to, filepath.Base(s.Name))
 		}
-		if err := writeNew(to, s.Text); err != nil {
+		err := writeNew(to, []byte(s.Text), secret)
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%s is there already: move it away, or say --to DIRECTORY", to)
+		}
+		if err != nil {
 			for _, written := range view.Files {
 				os.Remove(written.To)
 			}
@@ -207,21 +211,4 @@ func (r *lintRun) write(sources []lint.Source, fixed *lint.Fixed) (*fixedView, e
 		view.Files = append(view.Files, fixedFileView{s.Name, to})
 	}
 	return view, nil
-}
-
-// writeNew writes a file that is not there yet, for its owner alone to read.
-func writeNew(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already: move it away, or say --to DIRECTORY", path)
-	}
-	if err != nil {
-		return plainPathError(err)
-	}
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(path)
-		return plainPathError(err)
-	}
-	return nil
 }

@@ -95,7 +95,7 @@ func (r *pairRun) run(ctx context.Context) (*change, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeNew(path, text); err != nil {
+	if err := writeOnce(path, text); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(r.steps, "%s:\n\n", path)
@@ -234,19 +234,14 @@ func (r *pairRun) write(e twoEnds) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// writeNew writes a file that is not there, or has this content already.
-func writeNew(path string, text []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if errors.Is(err, fs.ErrExist) {
-		there, err := os.ReadFile(path)
-		if err == nil && slices.Equal(there, text) {
-			return nil
-		}
-		return fmt.Errorf("%s is there already, and is never written over: espalier apply %[1]s, or say another --output", path)
+// writeOnce writes a file that is not there, or has this content already.
+func writeOnce(path string, text []byte) error {
+	err := writeNew(path, text, 0o644)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	if err != nil {
-		return plainPathError(err)
+	if there, err := os.ReadFile(path); err == nil && slices.Equal(there, text) {
+		return nil
 	}
-	_, err = f.Write(text)
-	return errors.Join(err, f.Close())
+	return fmt.Errorf("%s is there already, and is never written over: espalier apply %[1]s, or say another --output", path)
 }

@@ -47,7 +47,7 @@ func writeScripts(dir string, p *tunnel.Plan) (written []string, err error) {
 			continue
 		}
 		name := filepath.Join(dir, scriptName(p.Hosts[i].Name, taken))
-		err = writeSecret(name, text)
+		err = writeNew(name, text, secret)
 		clear(text)
 		if err != nil {
 			return written, err
@@ -64,7 +64,7 @@ func privateDir(dir string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	if err := unix.Stat(dir, &st, secret); err != nil {
 		return &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
 	switch {
@@ -74,16 +74,6 @@ func privateDir(dir string) error {
 		return fmt.Errorf("%s can be looked into by others, and keys would be in it: name a new directory, or chmod 700 %s", dir, dir)
 	}
 	return nil
-}
-
-// writeSecret makes a file that only this user may read, and that was not there.
-func writeSecret(name string, text []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	return errors.Join(err, f.Close())
 }
 
 // scriptName is made of a host's name: what is no letter, digit, dot or hyphen is left out.
