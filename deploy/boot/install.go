@@ -43,7 +43,7 @@ func (p *Place) Remove() error {
 	err := errors.Join(p.removeDropIn(), p.removeUnits(guardUnit), p.Hold(context.Background(), nil))
 	return errors.Join(err, p.locked(func() error {
 		gone := errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))
-		return errors.Join(gone, p.tidy(), remove(filepath.Join(p.Dir, lockFile)))
+		return errors.Join(gone, p.tidy())
 	}))
 }
 

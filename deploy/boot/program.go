@@ -72,15 +72,19 @@ func copyProgram(to string) error {
 	return writeFile(to, text, 0o755)
 }
 
-// tidy removes the copy of the program once nothing is left that would run it, and directories that
-// are empty.
+// tidy removes, once nothing is left that lasts, the copy of the program, the lock, which the caller
+// holds, and directories that are empty.
 func (p *Place) tidy() error {
 	left, err := p.leftovers()
 	if err != nil || left {
 		return err
 	}
-	err = remove(filepath.Join(p.Dir, copied))
+	err = remove(filepath.Join(p.Dir, copied), filepath.Join(p.Dir, lockFile))
 	// A directory that others use stays.
 	os.Remove(filepath.Join(p.Dir, filepath.Dir(copied)))
+	if p.Units != "" && p.Units != systemUnits {
+		os.Remove(p.Units)
+	}
+	os.Remove(p.Dir)
 	return err
 }
