@@ -16,6 +16,7 @@ import (
 var (
 	_ ipsec.Database   = (*Device)(nil)
 	_ ipsec.Accounting = (*Device)(nil)
+	_ ipsec.Countable  = (*Device)(nil)
 )
 
 // AddSA implements ipsec.SAD.
@@ -217,6 +218,11 @@ func (d *Device) SAs(ctx context.Context) iter.Seq2[ipsec.SA, error] {
 			}
 		}
 	}
+}
+
+// Census implements ipsec.Countable.
+func (d *Device) Census(context.Context) (ipsec.Census, error) {
+	return ipsec.Census{SAs: d.sad.len(), Policies: d.spd.directions()}, nil
 }
 
 // FlushSAs implements ipsec.SAD.

@@ -381,6 +381,12 @@ func (s *sad) larva(k outboundKey) *association {
 	return nil
 }
 
+func (s *sad) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byID.entries + len(s.nameless)
+}
+
 // list is a snapshot, newest first as in Linux.
 func (s *sad) list() []*association {
 	s.mu.RLock()

@@ -207,6 +207,23 @@ func (s *spd) len() int {
 	return len(s.byIndex)
 }
 
+// directions are how many policies there are of each.
+func (s *spd) directions() map[ipsec.Direction]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var n [8]int
+	for index := range s.byIndex {
+		n[index&7]++ // see indexBits
+	}
+	of := map[ipsec.Direction]int{}
+	for d := ipsec.Inbound; d <= ipsec.Forward; d++ {
+		if some := n[indexBits(d)]; some > 0 {
+			of[d] = some
+		}
+	}
+	return of
+}
+
 // newestFirst is a snapshot in the order of Linux's dumps.
 func (s *spd) newestFirst() []*policy {
 	s.mu.Lock()

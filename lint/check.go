@@ -18,9 +18,10 @@ func Check(states []*xfrm.State, policies []*xfrm.Policy, m *pair.Matching, defa
 }
 
 func (c *check) run(defaults *xfrm.Defaults) []Finding {
-	c.nearby, c.ways, c.whole = map[int]bool{}, map[way]bool{}, map[relation]bool{}
-	c.in, c.misdirected = map[xfrm.Selector]bool{}, map[[2]netip.Addr]bool{}
 	states, policies, m := c.states, c.policies, c.m
+	c.nearby, c.misdirected = map[int]bool{}, map[[2]netip.Addr]bool{}
+	c.ways, c.whole = make(map[way]bool, len(states)), make(map[relation]bool, len(states))
+	c.in = make(map[xfrm.Selector]bool, len(policies)/2)
 	for _, s := range states {
 		c.ways[way{s.Src, s.Dst, s.Reqid}] = true
 	}

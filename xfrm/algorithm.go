@@ -92,7 +92,7 @@ func putAlgorithm(p *payload, typ uint16, what, name string, key ipsec.Key, keyB
 }
 
 // getAlgorithm reads what putAlgorithm writes, with the number where to is given. A key of
-// zeros counts as withheld.
+// zeros counts as withheld. The key in data is wiped.
 func getAlgorithm(what string, data []byte, number *uint32) (a Algorithm, err error) {
 	head := sizeAlgorithm
 	if number != nil {
@@ -110,6 +110,7 @@ func getAlgorithm(what string, data []byte, number *uint32) (a Algorithm, err er
 		*number = host.Uint32(data[sizeAlgorithm:])
 	}
 	key := data[head:]
+	defer clear(key)
 	if a.KeyBits%8 != 0 || uint64(a.KeyBits/8) > uint64(len(key)) {
 		return a, invalid("%s: a key of %d bits in %d bytes", what, a.KeyBits, len(key))
 	}
@@ -119,10 +120,9 @@ func getAlgorithm(what string, data []byte, number *uint32) (a Algorithm, err er
 	return a, nil
 }
 
-// getStateAlgorithm reads an attribute that carries an algorithm into s, and clears data. A
+// getStateAlgorithm reads an attribute that carries an algorithm into s, and wipes the key there. A
 // key that was there before, of an attribute that comes twice, is wiped.
 func getStateAlgorithm(s *State, typ uint16, data []byte) error {
-	defer clear(data)
 	var number uint32
 	switch typ {
 	case attrAEAD:

@@ -1,10 +1,7 @@
 package xfrm
 
 import (
-	"errors"
 	"fmt"
-
-	"github.com/mdlayher/netlink"
 
 	"espalier/ipsec"
 )
@@ -71,29 +68,8 @@ func unsupported(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, ipsec.ErrUnsupported)...)
 }
 
-// eachAttr calls f for every attribute of b, with data that f may keep. Secrets passing
-// through are f's to wipe.
+// eachAttr calls f for every attribute of b, with data that points into b.
 func eachAttr(b []byte, f func(typ uint16, data []byte) error) error {
-	ad, err := netlink.NewAttributeDecoder(b)
-	if err != nil {
-		return invalid("attributes: %v", err)
-	}
-	for ad.Next() {
-		typ := ad.Type()
-		ad.Do(func(data []byte) error { return f(typ, data) })
-	}
-	// What f returned comes back through Err and carries its sentinel already.
-	if err := ad.Err(); err != nil {
-		if errors.Is(err, ipsec.ErrInvalid) {
-			return err
-		}
-		return invalid("attributes: %v", err)
-	}
-	return nil
-}
-
-// eachAttrOf is eachAttr for lists that may be long and hold no secrets: data points into b.
-func eachAttrOf(b []byte, f func(typ uint16, data []byte) error) error {
 	const headerLen, typeMask = 4, 1<<14 - 1 // struct nlattr, NLA_TYPE_MASK
 	for len(b) >= headerLen {
 		n := int(host.Uint16(b))

@@ -3,6 +3,7 @@ package xfrm
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -58,6 +59,22 @@ func BenchmarkDecodePolicy(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := DecodePolicy(payload); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecodeState(b *testing.B) {
+	s := &State{Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("192.0.2.2"), Proto: 50, SPI: 0x1000,
+		ReplayWindow: 64, Dir: StateDirIn, Offload: &Offload{Ifindex: 2, Flags: OffloadInbound}, Limits: NoLimits,
+		AEAD: &AEAD{Name: AEADName, KeyBits: 160, ICVBits: 128}, Replay: &ReplayState{Seq: 7, Bitmap: []uint32{1, 0}}}
+	payload, err := EncodeState(s)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeState(payload); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package xfrm
 
 import (
+	"bytes"
 	"reflect"
 	"testing"
 
@@ -51,55 +52,55 @@ func FuzzDecode(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		again(t, "state", b, func(b []byte) (*State, error) {
-			s, err := DecodeState(b)
+		again(t, "state", bytes.Clone(b), func(b []byte) (*State, error) {
+			s, err := DecodeState(bytes.Clone(b))
 			if err == nil {
 				s.Other = nil // known not to be encoded
 			}
 			return s, err
 		}, EncodeState)
-		again(t, "policy", b, func(b []byte) (*Policy, error) {
+		again(t, "policy", bytes.Clone(b), func(b []byte) (*Policy, error) {
 			p, err := DecodePolicy(b)
 			if err == nil {
 				p.Other = nil
 			}
 			return p, err
 		}, EncodePolicy)
-		again(t, "state id", b, DecodeStateID, func(id StateID) ([]byte, error) { return EncodeStateID(&id) })
-		again(t, "policy id", b, DecodePolicyID, func(id PolicyID) ([]byte, error) { return EncodePolicyID(&id) })
-		again(t, "filter", b, DecodeStateFilter, func(f StateFilter) ([]byte, error) { return EncodeStateFilter(&f) })
-		again(t, "flush states", b, DecodeFlushStates, func(p uint8) ([]byte, error) { return EncodeFlushStates(p), nil })
-		again(t, "flush policies", b, DecodeFlushPolicies, EncodeFlushPolicies)
-		again(t, "SAD info", b, DecodeSADInfo, EncodeSADInfo)
-		again(t, "SPD info", b, DecodeSPDInfo, EncodeSPDInfo)
-		again(t, "SPI range", b, func(b []byte) (*SPIRange, error) {
+		again(t, "state id", bytes.Clone(b), DecodeStateID, func(id StateID) ([]byte, error) { return EncodeStateID(&id) })
+		again(t, "policy id", bytes.Clone(b), DecodePolicyID, func(id PolicyID) ([]byte, error) { return EncodePolicyID(&id) })
+		again(t, "filter", bytes.Clone(b), DecodeStateFilter, func(f StateFilter) ([]byte, error) { return EncodeStateFilter(&f) })
+		again(t, "flush states", bytes.Clone(b), DecodeFlushStates, func(p uint8) ([]byte, error) { return EncodeFlushStates(p), nil })
+		again(t, "flush policies", bytes.Clone(b), DecodeFlushPolicies, EncodeFlushPolicies)
+		again(t, "SAD info", bytes.Clone(b), DecodeSADInfo, EncodeSADInfo)
+		again(t, "SPD info", bytes.Clone(b), DecodeSPDInfo, EncodeSPDInfo)
+		again(t, "SPI range", bytes.Clone(b), func(b []byte) (*SPIRange, error) {
 			r, err := DecodeSPIRange(b)
 			if err == nil {
 				r.State = spiRangeState(r.State)
 			}
 			return r, err
 		}, EncodeSPIRange)
-		again(t, "acquire", b, func(b []byte) (*Acquire, error) {
+		again(t, "acquire", bytes.Clone(b), func(b []byte) (*Acquire, error) {
 			a, err := DecodeAcquire(b)
 			if err == nil {
 				a.Policy.Other = nil
 			}
 			return a, err
 		}, EncodeAcquire)
-		again(t, "aevent", b, DecodeAEvent, EncodeAEvent)
-		again(t, "mapping", b, DecodeMapping, EncodeMapping)
-		again(t, "migration", b, DecodeMigration, EncodeMigration)
-		again(t, "defaults", b, DecodeDefaults, func(d *Defaults) ([]byte, error) { return EncodeDefaults(*d), nil })
+		again(t, "aevent", bytes.Clone(b), DecodeAEvent, EncodeAEvent)
+		again(t, "mapping", bytes.Clone(b), DecodeMapping, EncodeMapping)
+		again(t, "migration", bytes.Clone(b), DecodeMigration, EncodeMigration)
+		again(t, "defaults", bytes.Clone(b), DecodeDefaults, func(d *Defaults) ([]byte, error) { return EncodeDefaults(*d), nil })
 		for typ := MsgNewSA; typ <= MsgGetDefault+1; typ++ {
-			DecodeEvent(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: b})
+			DecodeEvent(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: bytes.Clone(b)})
 		}
-		for m, err := range Messages(b) {
+		for m, err := range Messages(bytes.Clone(b)) {
 			if err == nil {
 				DecodeEvent(m)
 			}
 		}
 		// What decodes as a state and is an SA for ipsec comes back the same.
-		if s, err := DecodeState(b); err == nil {
+		if s, err := DecodeState(bytes.Clone(b)); err == nil {
 			if sa, err := s.SA(); err == nil {
 				if back, err := StateFromSA(&sa); err == nil && sa.Key.Len() > 0 {
 					if sa2, err := back.SA(); err != nil || !reflect.DeepEqual(sa, sa2) {

@@ -37,7 +37,7 @@ func getPolicyInfo(b []byte) (*roomyPolicy, error) {
 
 // getPolicyAttrs reads the attributes that follow a struct xfrm_userpolicy_info into p.
 func getPolicyAttrs(p *roomyPolicy, b []byte) error {
-	return eachAttrOf(b, func(typ uint16, data []byte) (err error) {
+	return eachAttr(b, func(typ uint16, data []byte) (err error) {
 		switch typ {
 		case attrTmpl:
 			p.Tmpls, err = getTmpls(p.room[:0], data, p.Sel.Family)

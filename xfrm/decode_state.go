@@ -1,10 +1,8 @@
 package xfrm
 
-import ()
-
 // DecodeState reads the payload of NEWSA and UPDSA. A key that is all zero counts as
-// withheld: AEAD.Key is empty then, and AEAD.KeyBits says how long it is. Errors wrap
-// ipsec.ErrInvalid; no key is left in memory by them.
+// withheld: AEAD.Key is empty then, and AEAD.KeyBits says how long it is. Keys in b are wiped. Errors
+// wrap ipsec.ErrInvalid; no key is left in memory by them.
 func DecodeState(b []byte) (*State, error) {
 	s, family, err := getUsersaInfo(b)
 	if err != nil {

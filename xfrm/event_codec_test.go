@@ -1,6 +1,7 @@
 package xfrm
 
 import (
+	"bytes"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -117,7 +118,7 @@ func TestUnknownAttributes(t *testing.T) {
 		}
 		typ := rapid.Uint16Range(42, 1<<14-1).Draw(t, "type")
 		data := rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "data")
-		got, err := DecodeState(append(b, attr(typ, data)...))
+		got, err := DecodeState(append(bytes.Clone(b), attr(typ, data)...))
 		if err != nil {
 			t.Fatal(err)
 		}

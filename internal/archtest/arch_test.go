@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"deploy":       {"deploy/steps", "tunnel", "config", "ipsec", "remote", "verdict", "xfrm"},
 
 	"verdict/verify":  {"esp", "internal/inet", "internal/wire", "ipsec", "verdict", "verdict/observe", "xfrm"},
-	"verdict/observe": {"internal/niccount", "verdict", "xfrm", "xfrm/pair", "ipsec"},
+	"verdict/observe": {"internal/niccount", "lint", "verdict", "xfrm", "xfrm/pair", "ipsec"},
 
 	"aesgcm":     {},
 	"esp/replay": {},

@@ -64,7 +64,7 @@ func privateDir(dir string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st, secret); err != nil {
+	if err := unix.Stat(dir, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
 	switch {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"espalier/ipsec"
+	"espalier/lint"
 	"espalier/verdict"
 	"espalier/verdict/observe"
 	"espalier/xfrm"
@@ -51,6 +52,7 @@ func observed() *observe.Observation {
 		Policies: []*xfrm.Policy{policy(xfrm.PolicyOut, a, b, 0x28f39549), policy(xfrm.PolicyIn, b, a, 0x622a73b4), policy(xfrm.PolicyOut, a, a, 9)},
 	}
 	o.Matching = pair.Match(o.States, o.Policies, nil)
+	o.Findings = lint.Check(o.States, o.Policies, o.Matching, nil)
 	moved := func(i int, numbers, packets, bytes uint64) {
 		s, d := o.States[i], o.Matching.Directions[i]
 		sa := verdict.SA{Direction: d, After: verdict.Counts{Packets: s.Current.Packets, Bytes: s.Current.Bytes,
@@ -275,6 +277,7 @@ func BenchmarkStatus(b *testing.B) {
 	}
 	for b.Loop() {
 		o.Matching = pair.Match(o.States, o.Policies, nil)
+		o.Findings = lint.Check(o.States, o.Policies, o.Matching, nil)
 		o.Judgements = verdict.Judge(o.Evidence)
 		v := newStatusView(o, noon, named)
 		if len(v.Findings) > 0 {

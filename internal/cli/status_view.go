@@ -119,8 +119,8 @@ type moveView struct {
 func newStatusView(o *observe.Observation, now time.Time, device func(int) string) *statusView {
 	v := &statusView{
 		Schema: schemaOf("status"), OK: true, Time: float64(now.UnixMilli()) / 1000, Interval: o.Took.Seconds(),
-		Pairs: []pairView{}, Devices: []nicView{}, Drops: []moveView{}, Policies: len(o.Policies),
-		Findings: append([]lint.Finding{}, lint.Check(o.States, o.Policies, o.Matching, o.Defaults)...),
+		Pairs: make([]pairView, 0, len(o.Matching.Pairs)), Devices: []nicView{}, Drops: []moveView{}, Policies: len(o.Policies),
+		Findings: append([]lint.Finding{}, o.Findings...),
 	}
 	for _, p := range o.Matching.Pairs {
 		pair := pairView{}

@@ -66,14 +66,18 @@ func (d *departures) note(e xfrm.Event, err error) {
 	}
 }
 
-// told reports whether an SA was told of: one by that name was added again in the same second.
-func (d *departures) told(id identity) bool {
+// told are the SAs that were told of. One that is still there was added again in the same second.
+func (d *departures) told() map[identity]bool {
 	if d == nil {
-		return false
+		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.all[id] != nil
+	names := make(map[identity]bool, len(d.all))
+	for id := range d.all {
+		names[id] = true
+	}
+	return names
 }
 
 // gone are the offloaded SAs of left, which were there at the beginning only, and those that came and

@@ -29,6 +29,7 @@ type facts struct {
 	local      map[netip.Addr]bool // this host's addresses; nil: not known
 	defaults   *xfrm.Defaults      // what becomes of packets without a policy; nil: not known
 	departures *departures
+	relations  *relations // of the SAs at the beginning; nil: not known
 }
 
 // destination is what a route is looked up by.
@@ -63,6 +64,7 @@ func (o *Observer) facts(ctx context.Context, r *reading) (*facts, error) {
 		f.defaults, _ = sad.Defaults(ctx) // Linux before 5.15 has none
 	}
 	o.addresses(f)
+	f.relations = relate(r.states, f)
 	for index, p := range r.ports[0] {
 		f.features[index] = [2]verdict.Feature{o.feature(p.real)}
 	}
@@ -98,6 +100,7 @@ func (o *Observer) late(ctx context.Context, f *facts, r *reading) error {
 	if f.spd == o.countPolicies(ctx) && f.spd != (xfrm.SPDInfo{}) {
 		return nil
 	}
+	f.relations = nil
 	return o.policies(ctx, f)
 }
 

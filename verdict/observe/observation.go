@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"espalier/ipsec"
+	"espalier/lint"
 	"espalier/verdict"
 	"espalier/xfrm"
 	"espalier/xfrm/pair"
@@ -19,6 +20,7 @@ type Observation struct {
 	Policies   []*xfrm.Policy
 	Defaults   *xfrm.Defaults // what becomes of packets without a policy; nil: the SAD does not tell
 	Matching   *pair.Matching
+	Findings   []lint.Finding // what is wrong in States and Policies
 	Evidence   verdict.Evidence
 	Judgements []verdict.Judgement
 	// Drops at the end, and how many of them are of the interval; nil: the engine does not tell.
@@ -55,27 +57,34 @@ func identityOf(s *xfrm.State) identity {
 // compare makes an observation of what was read.
 func compare(before, after *reading, f *facts, userspace bool) *Observation {
 	o := &Observation{Took: after.at.Sub(before.at), States: after.states, Policies: f.policies, Defaults: f.defaults}
-	var local func(netip.Addr) bool
-	if f.local != nil {
-		local = func(a netip.Addr) bool { return f.local[a] }
+	r := f.relations
+	still := r.hold(after.states)
+	if !still {
+		r = relate(after.states, f)
 	}
-	o.Matching = pair.Match(o.States, o.Policies, local)
+	o.Matching, o.Findings = r.matching, r.findings
 	o.Evidence = verdict.Evidence{Interval: o.Took, Devices: devices(before, after, f)}
 	if userspace {
 		o.Evidence.Engine = verdict.Userspace
 	}
-	o.addSAs(before, f)
+	o.addSAs(before.states, still, f)
 	o.addCPU([4]espCalls{before.cpu[0], before.cpu[1], after.cpu[0], after.cpu[1]})
 	o.Judgements = verdict.Judge(o.Evidence)
 	o.addDrops(before.drops, after.drops)
 	return o
 }
 
-func (o *Observation) addSAs(before *reading, f *facts) {
-	old := make(map[identity]*xfrm.State, len(before.states))
-	for _, s := range before.states {
-		old[identityOf(s)] = s
+// addSAs adds what there is to know of each SA. still: those at the beginning were the same, in this order.
+func (o *Observation) addSAs(before []*xfrm.State, still bool, f *facts) {
+	earlier := func(i int) *xfrm.State { return before[i] }
+	left := map[identity]*xfrm.State{} // those that are not there any more
+	if !still {
+		for _, s := range before {
+			left[identityOf(s)] = s
+		}
+		earlier = func(i int) *xfrm.State { return left[identityOf(o.States[i])] }
 	}
+	replaced := f.departures.told()
 	o.Evidence.SAs = make([]verdict.SA, len(o.States))
 	for i, s := range o.States {
 		d := o.Matching.Directions[i]
@@ -83,10 +92,15 @@ func (o *Observation) addSAs(before *reading, f *facts) {
 			ID: ipsec.SAID{Dst: s.Dst, SPI: s.SPI}, Direction: d, Offload: offloadOf(s),
 			After: countsOf(s, d), Changed: true,
 		}
-		id := identityOf(s)
-		if was := old[id]; was != nil && sameOffload(was, s) && !f.departures.told(id) {
+		switch was := earlier(i); {
+		case was == nil || !sameOffload(was, s):
+		case len(replaced) > 0 && replaced[identityOf(s)]: // added again in the same second
+			left[identityOf(s)] = was
+		default:
 			sa.Before, sa.Changed = countsOf(was, d), false
-			delete(old, id)
+			if !still {
+				delete(left, identityOf(s))
+			}
 		}
 		if offloadedOut(s) {
 			if way := f.routes[destinationOf(s)]; way[0] == way[1] {
@@ -95,7 +109,7 @@ func (o *Observation) addSAs(before *reading, f *facts) {
 		}
 		o.Evidence.SAs[i] = sa
 	}
-	o.Evidence.Gone = f.departures.gone(old)
+	o.Evidence.Gone = f.departures.gone(left)
 	if f.departures != nil && f.departures.lost { // any device's
 		for _, d := range o.Evidence.Devices {
 			o.Evidence.Gone = append(o.Evidence.Gone,
@@ -106,15 +120,15 @@ func (o *Observation) addSAs(before *reading, f *facts) {
 
 // addCPU adds what the kernel's own ESP did of each SA, if that was counted.
 func (o *Observation) addCPU(readings [4]espCalls) {
+	if slices.ContainsFunc(readings[:], func(r espCalls) bool { return r == nil }) {
+		return
+	}
 	ids := make(map[xfrmID]bool, len(o.States))
 	for _, s := range o.States {
 		ids[xfrmIDOf(s)] = true
 	}
 	var calls [4]map[xfrmID]uint64
 	for i, r := range readings {
-		if r == nil {
-			return
-		}
 		calls[i] = r.of(ids)
 	}
 	for i, s := range o.States {

@@ -31,7 +31,7 @@ type dstKey struct {
 }
 
 func newIndex(states []*xfrm.State) *index {
-	x := &index{states, map[dstKey][]int{}, map[reqidKey][]int{}, map[modeKey][]int{}}
+	x := &index{states, make(map[dstKey][]int, len(states)), make(map[reqidKey][]int, len(states)), map[modeKey][]int{}}
 	for i, s := range states {
 		k := modeKey{s.Proto, s.Mode}
 		x.byMode[k] = append(x.byMode[k], i)

@@ -26,7 +26,7 @@ type relation struct {
 // reqid, then what is left, the newest with the newest. A state whose direction is not known
 // is taken for an outbound one.
 func pairs(states []*xfrm.State, directions []ipsec.Direction) []Pair {
-	of := map[relation]*[2][]int{}
+	of := make(map[relation]*[2][]int, len(states)/2)
 	var order []relation
 	for i, s := range states {
 		r, side := relation{s.Src, s.Dst, s.Proto, s.Mode, s.IfID}, 0

@@ -91,17 +91,17 @@ func encodePolicy(p *ipsec.Policy) ([]byte, error) {
 }
 
 // dumpPolicies gives part all policies.
-func (s *Server) dumpPolicies(ctx context.Context, _ []byte, part func(xfrm.MsgType, []byte) bool) error {
+func (s *Server) dumpPolicies(ctx context.Context, _ []byte, part dumpPart) error {
 	for p, err := range s.db.Policies(ctx) {
 		if err != nil {
 			return err
 		}
-		data, err := encodePolicy(&p)
+		xp, err := xfrm.PolicyFromEngine(&p)
 		if err != nil {
 			return err
 		}
-		if !part(xfrm.MsgNewPolicy, data) {
-			return nil
+		if err := part(xfrm.MsgNewPolicy, func(b []byte) ([]byte, error) { return xfrm.AppendPolicy(b, xp) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -117,8 +117,8 @@ func (s *Server) flushPolicies(ctx context.Context, m netlink.Message) ([]netlin
 	if t != xfrm.PolicyMain {
 		return nil, fmt.Errorf("policy type %d: only main: %w", t, ipsec.ErrUnsupported)
 	}
-	info, err := policyCount(ctx, s.db)
-	if err != nil || info == (xfrm.SPDInfo{}) {
+	n, err := census(ctx, s.db)
+	if err != nil || len(n.Policies) == 0 {
 		return nil, err
 	}
 	if err := s.db.FlushPolicies(ctx); err != nil {
@@ -133,30 +133,13 @@ func (s *Server) flushPolicies(ctx context.Context, m netlink.Message) ([]netlin
 	return nil, nil
 }
 
-func policyCount(ctx context.Context, db ipsec.SPD) (xfrm.SPDInfo, error) {
-	var info xfrm.SPDInfo
-	for p, err := range db.Policies(ctx) {
-		if err != nil {
-			return xfrm.SPDInfo{}, err
-		}
-		switch p.Direction {
-		case ipsec.Inbound:
-			info.In++
-		case ipsec.Outbound:
-			info.Out++
-		case ipsec.Forward:
-			info.Fwd++
-		}
-	}
-	return info, nil
-}
-
 func (s *Server) spdInfo(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
-	info, err := policyCount(ctx, s.db)
+	n, err := census(ctx, s.db)
 	if err != nil {
 		return nil, err
 	}
-	data, err := xfrm.EncodeSPDInfo(info)
+	of := func(d ipsec.Direction) uint32 { return uint32(n.Policies[d]) }
+	data, err := xfrm.EncodeSPDInfo(xfrm.SPDInfo{In: of(ipsec.Inbound), Out: of(ipsec.Outbound), Fwd: of(ipsec.Forward)})
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -74,34 +75,38 @@ func message(text string) []byte {
 	return b
 }
 
-// dumpBatch is how many bytes of a dump go into one datagram.
-const dumpBatch = 16 << 10
+// dumpBatch is how many bytes of a dump go into one datagram, dumpRoom what it has room for: one object more.
+const dumpBatch, dumpRoom = 56 << 10, 60 << 10
+
+// dumpPart adds an object to a dump: what appends its payload. An error of a connection that is gone
+// wraps errUnsent.
+type dumpPart func(typ xfrm.MsgType, appendTo func([]byte) ([]byte, error)) error
+
+// errUnsent says that a part of a dump could not be sent.
+var errUnsent = errors.New("not sent")
 
 // dump answers GETSA and GETPOLICY with NLM_F_DUMP: parts, then NLMSG_DONE, which carries
 // the error of a dump that failed on the way.
 func (p *peer) dump(ctx context.Context, m netlink.Message) error {
-	var b []byte
-	part := func(typ xfrm.MsgType, data []byte) error {
-		b = xfrm.AppendMessage(b, reply(m, netlink.HeaderType(typ), netlink.Multi, data))
-		if len(b) < dumpBatch {
-			return nil
+	b := make([]byte, 0, dumpRoom)
+	part := func(typ xfrm.MsgType, appendTo func([]byte) ([]byte, error)) (err error) {
+		if b, err = appendReply(b, reply(m, netlink.HeaderType(typ), netlink.Multi, nil), appendTo); err != nil || len(b) < dumpBatch {
+			return err
 		}
-		err := p.sendDatagram(b)
+		if err := p.sendDatagram(b); err != nil {
+			return errors.Join(errUnsent, err)
+		}
 		b = b[:0]
-		return err
+		return nil
 	}
 	typ := xfrm.MsgType(m.Header.Type)
 	produce := p.s.dumpStates
 	if typ == xfrm.MsgGetPolicy {
 		produce = p.s.dumpPolicies
 	}
-	var sendErr error
-	err := produce(ctx, m.Data, func(typ xfrm.MsgType, data []byte) bool {
-		sendErr = part(typ, data)
-		return sendErr == nil
-	})
-	if sendErr != nil {
-		return sendErr
+	err := produce(ctx, m.Data, part)
+	if errors.Is(err, errUnsent) {
+		return err
 	}
 	flags, data := netlink.Multi, make([]byte, 4)
 	if err != nil {
@@ -110,4 +115,18 @@ func (p *peer) dump(ctx context.Context, m netlink.Message) error {
 		data = append(data, message(reason(err))...)
 	}
 	return p.sendDatagram(xfrm.AppendMessage(b, reply(m, netlink.Done, flags, data)))
+}
+
+// appendReply appends m with the payload that appendTo makes, or nothing.
+func appendReply(b []byte, m netlink.Message, appendTo func([]byte) ([]byte, error)) ([]byte, error) {
+	at := len(b)
+	longer, err := appendTo(xfrm.AppendHeader(b, m.Header))
+	if err != nil {
+		return longer[:at], err
+	}
+	binary.NativeEndian.PutUint32(longer[at:], uint32(len(longer)-at))
+	for len(longer)%4 != 0 {
+		longer = append(longer, 0)
+	}
+	return longer, nil
 }

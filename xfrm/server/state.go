@@ -174,7 +174,7 @@ func stateWithoutKey(sa *ipsec.SA) (*xfrm.State, error) {
 }
 
 // dumpStates gives part the states that the filter of a dump selects.
-func (s *Server) dumpStates(ctx context.Context, payload []byte, part func(xfrm.MsgType, []byte) bool) error {
+func (s *Server) dumpStates(ctx context.Context, payload []byte, part dumpPart) error {
 	filter, err := xfrm.DecodeStateFilter(payload)
 	if err != nil {
 		return err
@@ -190,12 +190,8 @@ func (s *Server) dumpStates(ctx context.Context, payload []byte, part func(xfrm.
 		if !filter.Match(state) {
 			continue
 		}
-		data, err := xfrm.EncodeState(state)
-		if err != nil {
+		if err := part(xfrm.MsgNewSA, func(b []byte) ([]byte, error) { return xfrm.AppendState(b, state) }); err != nil {
 			return err
-		}
-		if !part(xfrm.MsgNewSA, data) {
-			return nil
 		}
 	}
 	return nil
@@ -209,8 +205,8 @@ func (s *Server) flushStates(ctx context.Context, m netlink.Message) ([]netlink.
 		return nil, err
 	}
 	all := xfrm.StateFilter{Proto: proto}
-	esp, err := stateCount(ctx, s.db)
-	if err != nil || esp == 0 || !all.MatchProto(unix.IPPROTO_ESP) {
+	n, err := census(ctx, s.db)
+	if err != nil || n.SAs == 0 || !all.MatchProto(unix.IPPROTO_ESP) {
 		return nil, err
 	}
 	if err := s.db.FlushSAs(ctx); err != nil {
@@ -221,22 +217,12 @@ func (s *Server) flushStates(ctx context.Context, m netlink.Message) ([]netlink.
 	return nil, nil
 }
 
-func stateCount(ctx context.Context, db ipsec.SAD) (n uint32, err error) {
-	for _, err := range db.SAs(ctx) {
-		if err != nil {
-			return 0, err
-		}
-		n++
-	}
-	return n, nil
-}
-
 func (s *Server) sadInfo(ctx context.Context, m netlink.Message) ([]netlink.Message, error) {
-	n, err := stateCount(ctx, s.db)
+	n, err := census(ctx, s.db)
 	if err != nil {
 		return nil, err
 	}
-	data, err := xfrm.EncodeSADInfo(xfrm.SADInfo{Count: n})
+	data, err := xfrm.EncodeSADInfo(xfrm.SADInfo{Count: uint32(n.SAs)})
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func Run(o report.Options) ([]report.Result, error) {
 	}
 	defer b.ns.Close()
 	var results []report.Result
-	for _, part := range []func() ([]report.Result, error){b.batches, b.dumps, b.device} {
+	for _, part := range []func() ([]report.Result, error){b.batches, b.dumps, b.device, b.status} {
 		some, err := part()
 		if err != nil {
 			return nil, err

@@ -75,7 +75,7 @@ func during(t *testing.T, o *observe.Observer, do func()) (v statusView) {
 			Out: &statusSA{s.SPI.String(), string(j.Verdict), string(j.Reason), j.Why, j.Unchecked},
 		})
 	}
-	v.Findings = lint.Check(seen.States, seen.Policies, seen.Matching, seen.Defaults)
+	v.Findings = seen.Findings
 	return v
 }
 
