@@ -14,16 +14,20 @@ import (
 )
 
 // Main runs one command and returns its exit code. Results go to stdout, everything else to
-// stderr. It returns early when ctx ends, with what the command began undone.
+// stderr; where a document was asked for (-o json, yaml) a failure is one. It returns early when ctx ends, with what the command began undone.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	out := &results{Writer: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = &exitError{exitStopped, interrupted(err)}
+	}
+	if err != nil {
+		out.fail(cmd, args, err)
 	}
 	if err != nil && err.Error() != "" {
 		fmt.Fprintln(stderr, err)

@@ -14,11 +14,11 @@ func Root() *cobra.Command { return newRootCommand() }
 // there are several, an object is one of them.
 func Schemas() map[string][]any {
 	return map[string][]any{
-		accept.Schema:              {accept.Report{}},
-		"espalier/demo/v1":         {demo.Report{}},
-		"espalier/doctor/v1":       {doctorView{}},
+		accept.Schema:              {accept.Report{}, failure{}},
+		"espalier/demo/v1":         {demo.Report{}, failure{}},
+		"espalier/doctor/v1":       {doctorView{}, failure{}},
 		"espalier/status/v1":       {statusView{}, failure{}},
-		"espalier/explain/v1":      {explainView{}},
+		"espalier/explain/v1":      {explainView{}, failure{}},
 		"espalier/doctor-hosts/v1": {doctorHostsView{}},
 		"espalier/xfrm-state/v1":   {stateList{}, result{}, dryRun{}, failure{}},
 		"espalier/xfrm-policy/v1":  {policyList{}, defaultsView{}, result{}, dryRun{}, failure{}},
@@ -34,5 +34,7 @@ func Schemas() map[string][]any {
 		"espalier/pair/v1":         {changeView{}, failure{}},
 		"espalier/lint/v1":         {lintView{}},
 		"espalier/import/v1":       {importView{}},
+		"espalier/verify/v1":       {verifyView{}, failure{}},
+		"espalier/config/v1":       {configView{}, failure{}},
 	}
 }

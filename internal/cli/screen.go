@@ -19,7 +19,7 @@ type screen struct {
 // they have; NO_COLOR (no-color.org) turns colours off.
 func newScreen(w io.Writer) screen {
 	s := screen{width: 100}
-	f, ok := w.(*os.File)
+	f, ok := fileOf(w)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return s
 	}

@@ -134,11 +134,7 @@ func (r *statusRun) main(cmd *cobra.Command) error {
 		}
 	}
 	r.out, r.errors = cmd.OutOrStdout(), cmd.ErrOrStderr()
-	err = r.run(cmd.Context())
-	if code := exitCode(err); err != nil && code != exitUnmet && r.format.isData() {
-		writeData(r.out, r.format, failure{Schema: schemaOf("status"), Error: err.Error(), Exit: code})
-	}
-	return err
+	return r.run(cmd.Context())
 }
 
 func (r *statusRun) run(ctx context.Context) error {

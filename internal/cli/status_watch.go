@@ -147,7 +147,7 @@ func cut(line string, width int) string {
 
 // terminalSize is 0, 0 for what is no terminal.
 func terminalSize(w io.Writer) (columns, rows int) {
-	f, ok := w.(*os.File)
+	f, ok := fileOf(w)
 	if !ok {
 		return 0, 0
 	}

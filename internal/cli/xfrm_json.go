@@ -13,15 +13,6 @@ import (
 
 func schemaOf(object string) string { return "espalier/" + object + "/v1" }
 
-// failure is a command that failed.
-type failure struct {
-	Schema string `json:"schema"`
-	OK     bool   `json:"ok"` // false
-	Line   int    `json:"line,omitempty"`
-	Error  string `json:"error"`
-	Exit   int    `json:"exit"`
-}
-
 // result is a command that was carried out.
 type result struct {
 	Schema   string            `json:"schema"`
