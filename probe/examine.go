@@ -21,7 +21,7 @@ func (e *NoDeviceError) Error() string {
 
 // Examine asks a host and some of its network devices: kernel, NIC, driver and firmware, topology, all
 // at the same time, and then, when nothing else runs, the speed of the CPU. Without devices it takes
-// those that could offload. What cannot be found out is in the report as such; the error is a
+// those that could offload; of a host without any, the topology of those that default routes take. What cannot be found out is in the report as such; the error is a
 // [NoDeviceError] or that of ctx.
 func Examine(ctx context.Context, sys System, devices []string) (Report, error) {
 	refused := new(refusals)
@@ -71,6 +71,9 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 	}
 	if len(devices) == 0 {
 		report.Layers = append(report.Layers, Layer{Name: "NIC", Checks: []Check{none}})
+		for _, name := range s.ways() {
+			report.Layers = append(report.Layers, wayLayer(s, name))
+		}
 	}
 	if sys.Speed != nil {
 		report.Layers = append(report.Layers, speedLayer(sys.Speed(ctx)))

@@ -15,7 +15,7 @@ func topologyLayer(s *survey, name string) Layer {
 	if err != nil {
 		return absent(layer, name, err)
 	}
-	l := Layer{Name: layer, Checks: []Check{s.kindCheck(d)}}
+	l := Layer{Name: layer, Checks: []Check{s.kindCheck(d)}, Summary: topologySummary(d)}
 	if c, ok := s.portCheck(d); ok {
 		l.Checks = append(l.Checks, c)
 	}
@@ -23,10 +23,23 @@ func topologyLayer(s *survey, name string) Layer {
 	if c, ok := s.queueCheck(d); ok && s.couldOffload(name) {
 		l.Checks = append(l.Checks, c)
 	}
-	l.Checks = append(l.Checks, s.sysctlChecks(d)...)
-	l.Checks = append(l.Checks, s.firewallChecks(d)...)
-	l.Summary = topologySummary(d)
+	l.Checks = append(l.Checks, s.wayChecks(d)...)
 	return l
+}
+
+// wayChecks ask for what ESP meets on a device, whoever encrypts it.
+func (s *survey) wayChecks(d *device) []Check {
+	return append(s.sysctlChecks(d), s.firewallChecks(d)...)
+}
+
+// wayLayer is the topology of a device by which ESP leaves a host that has none to offload it to.
+func wayLayer(s *survey, name string) Layer {
+	layer := "topology of " + name
+	d, err := s.look(name)
+	if err != nil {
+		return absent(layer, name, err)
+	}
+	return Layer{Name: layer, Checks: append([]Check{s.mtuCheck(d)}, s.wayChecks(d)...), Summary: topologySummary(d)}
 }
 
 func topologySummary(d *device) string {
