@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"espalier/remote"
+	"espalier/verdict"
 )
 
 // sad are the options by which espalier xfrm and status find the SAD that was programmed.
@@ -189,9 +190,13 @@ func (r *run) flapLinks(ctx context.Context, s *StepReport) error {
 	return r.judged(ctx, s)
 }
 
-// judged sends both ways at once while both hosts watch who encrypts.
+// watches is for how much longer hosts watch each time when it was too short to tell, and enoughWatch when they
+// leave it at that.
+const watches, enoughWatch = 4, 5 * time.Second
+
+// judged sends both ways at once while both hosts watch who encrypts. Our own traffic goes on for as long as
+// that takes.
 func (r *run) judged(ctx context.Context, s *StepReport) error {
-	watch := r.Duration / 2
 	return r.transferBoth(ctx, s, func(ctx context.Context, _ func() bool) error {
 		if err := sleep(ctx, r.Duration/5); err != nil {
 			return err
@@ -200,7 +205,15 @@ func (r *run) judged(ctx context.Context, s *StepReport) error {
 		errs := make([]error, 2)
 		results := make([]Judged, 2)
 		for i, h := range r.hosts() {
-			all.Go(func() { results[i], errs[i] = r.status(ctx, h, watch) })
+			all.Go(func() {
+				for watch := r.Duration / 2; ; watch *= watches {
+					var coarse bool
+					results[i], coarse, errs[i] = r.status(ctx, h, watch)
+					if errs[i] != nil || !coarse || r.tool != "" || watch >= enoughWatch {
+						return
+					}
+				}
+			})
 		}
 		all.Wait()
 		s.Verdicts = append(s.Verdicts, results...)
@@ -216,15 +229,16 @@ func (r *run) judged(ctx context.Context, s *StepReport) error {
 	})
 }
 
-// status asks a host who encrypts the SAs of this run.
-func (r *run) status(ctx context.Context, h *Host, interval time.Duration) (j Judged, err error) {
+// status asks a host who encrypts the SAs of this run. coarse: a longer interval may tell more.
+func (r *run) status(ctx context.Context, h *Host, interval time.Duration) (j Judged, coarse bool, err error) {
 	j.Host = h.label
 	answer, err := h.Conn.Run(ctx, "status", append(h.sad(), "--interval", interval.String(), "-o", "json"), nil, nil)
 	if err != nil {
-		return j, err
+		return j, false, err
 	}
 	type saView struct {
 		Direction, SPI, Verdict, Why string
+		Reason                       verdict.Reason
 		Unchecked                    []string
 	}
 	var view struct {
@@ -237,13 +251,14 @@ func (r *run) status(ctx context.Context, h *Host, interval time.Duration) (j Ju
 		}
 	}
 	if err := json.Unmarshal(answer.Stdout, &view); err != nil {
-		return j, fmt.Errorf("host %s: status ended with %d: %s", h.label, answer.Code, strings.TrimSpace(answer.Stderr))
+		return j, false, fmt.Errorf("host %s: status ended with %d: %s", h.label, answer.Code, strings.TrimSpace(answer.Stderr))
 	}
 	for _, p := range view.Pairs {
 		for _, v := range []*saView{p.Out, p.In} {
 			if v == nil || !r.ours(v.SPI) {
 				continue
 			}
+			coarse = coarse || v.Reason == verdict.Coarse
 			j.SAs = append(j.SAs, JudgedSA{SPI: v.SPI, Direction: v.Direction, Verdict: v.Verdict, Why: v.Why, Unchecked: v.Unchecked})
 		}
 	}
@@ -253,14 +268,14 @@ func (r *run) status(ctx context.Context, h *Host, interval time.Duration) (j Ju
 		}
 	}
 	if len(j.SAs) != 2 {
-		return j, fmt.Errorf("host %s: status tells of %d SAs of this run, not of 2", h.label, len(j.SAs))
+		return j, false, fmt.Errorf("host %s: status tells of %d SAs of this run, not of 2", h.label, len(j.SAs))
 	}
 	for _, sa := range j.SAs {
 		if sa.Verdict == "IDLE" {
-			return j, fmt.Errorf("host %s: SA %s (%s) carries nothing while traffic flows", h.label, sa.SPI, sa.Direction)
+			return j, false, fmt.Errorf("host %s: SA %s (%s) carries nothing while traffic flows", h.label, sa.SPI, sa.Direction)
 		}
 	}
-	return j, nil
+	return j, coarse, nil
 }
 
 // ours reports whether an SPI is of the newest SAs.

@@ -55,7 +55,7 @@ var arrows = map[string][]string{
 	"probe/probetest":   {"probe", "probe/firewall"},
 	"probe/trial":       {"probe", "xfrm", "xfrm/client", "ipsec"},
 	"remote":            {},
-	"accept":            {"probe", "remote"},
+	"accept":            {"probe", "remote", "verdict"},
 	"internal/usedkeys": {"ipsec"},
 	"internal/xfrmstat": {},
 	"internal/bundle":   {"probe"},
