@@ -13,7 +13,7 @@ import (
 // namespace: not those of tables that only forward or translate addresses, which are most on hosts of
 // containers. A kernel without nf_tables has none. It takes CAP_NET_ADMIN.
 func Read() ([]Chain, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: dumpBuffer})
 	if err != nil {
 		return nil, fmt.Errorf("list nftables rules: %w", err)
 	}
@@ -30,6 +30,11 @@ func Read() ([]Chain, error) {
 }
 
 type kernelReader struct{ conn *netlink.Conn }
+
+// dumpBuffer is as much as the kernel puts into one datagram of a dump, in bytes, and more: it goes by what the
+// receiver has room for. For each datagram it walks through all rules from the first, so that few are what a
+// dump of many takes.
+const dumpBuffer = 64 << 10
 
 // nfgenmsg is the size of struct nfgenmsg: family, version, resource.
 const nfgenmsg = 4
