@@ -74,7 +74,8 @@ func (j *Judgement) MaySettle() bool {
 }
 
 // Together is the verdict on several SAs, as the two of a pair. Those that are idle do not count
-// as long as others are not; what is unknown of one is unknown of all.
+// as long as others are not; what is unknown of one is unknown of all. A CPU encrypts what is EMULATED, too:
+// with SOFTWARE it is that.
 func Together(verdicts ...Verdict) Verdict {
 	all := Idle
 	for _, v := range verdicts {
@@ -84,6 +85,8 @@ func Together(verdicts ...Verdict) Verdict {
 			return Unknown
 		case all == Idle:
 			all = v
+		case all == Software && v == Emulated, all == Emulated && v == Software:
+			all = Software
 		default:
 			all = Mixed
 		}

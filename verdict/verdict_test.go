@@ -491,6 +491,10 @@ func TestTogether(t *testing.T) {
 		{[]Verdict{Hardware, Unknown}, Unknown},
 		{[]Verdict{Hardware, Software, Unknown}, Unknown},
 		{[]Verdict{Emulated, Emulated}, Emulated},
+		{[]Verdict{Emulated, Software}, Software},
+		{[]Verdict{Software, Idle, Emulated}, Software},
+		{[]Verdict{Emulated, Software, Hardware}, Mixed},
+		{[]Verdict{Emulated, Hardware}, Mixed},
 	} {
 		if got := Together(c.of...); got != c.want {
 			t.Errorf("%v: %s, want %s", c.of, got, c.want)

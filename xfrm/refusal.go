@@ -49,7 +49,7 @@ func (r *kernelRule) applies(kernel Release) bool {
 var (
 	mappingAgeCame    = Release{5, 17}
 	packetOffloadCame = Release{6, 2}
-	directionCame     = Release{6, 11} // XFRMA_SA_DIR, before that ignored
+	directionCame     = Release{6, 10} // XFRMA_SA_DIR, before that ignored
 )
 
 // Bits of State.ExtraFlags (XFRM_SA_XFLAG_*).
@@ -114,7 +114,7 @@ var kernelRules = []kernelRule{
 		when:    func(s *State) bool { return isGCM(s) && !slices.Contains([]uint32{64, 96, 128}, s.AEAD.ICVBits) },
 	},
 	{
-		Refusal: Refusal{"flag esn without a replay-window, also for sending before Linux 6.11", "add replay-window 64"},
+		Refusal: Refusal{"flag esn without a replay-window, also for sending before Linux 6.10", "add replay-window 64"},
 		when:    func(s *State) bool { return s.Flags&FlagESN != 0 && s.ReplayWindow == 0 },
 		until:   directionCame,
 	},

@@ -54,6 +54,9 @@ type statusRun struct {
 	errors io.Writer
 	now    func() time.Time
 	names  interfaceNames
+
+	resized <-chan os.Signal // the terminal of --watch got another size; nil: there is none
+	fit     func()           // shows what there is in the new one
 }
 
 func newStatusCommand() *cobra.Command {
@@ -204,14 +207,7 @@ func (r *statusRun) look(ctx context.Context, choice sadChoice, engine engine, o
 	} else if empty(ctx, engine) {
 		interval = 0
 	}
-	o, err := observer.During(ctx, func(ctx context.Context) error {
-		select {
-		case <-time.After(interval):
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
+	o, err := observer.During(ctx, func(ctx context.Context) error { return r.wait(ctx, interval) })
 	if err != nil {
 		return nil, needsNetAdmin(err)
 	}
@@ -220,6 +216,21 @@ func (r *statusRun) look(ctx context.Context, choice sadChoice, engine engine, o
 	v.limit(r.devices)
 	v.OK = r.require == "" || v.unmet(verdict.Hardware) == ""
 	return v, nil
+}
+
+// wait lets the interval go by.
+func (r *statusRun) wait(ctx context.Context, interval time.Duration) error {
+	end := time.After(interval)
+	for {
+		select {
+		case <-end:
+			return nil
+		case <-r.resized:
+			r.fit()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // leastWatch is how often --watch looks at the most.

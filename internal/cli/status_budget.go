@@ -11,7 +11,9 @@ import (
 
 // budget is something that an SA has only so much of.
 type budget struct {
-	What  string `json:"what"`  // sequence, packets, bytes, age (since the add), use (since the first use)
+	// What is sequence, packets, bytes, age (since the add), use (since the first use); nonces, of an SA whose
+	// numbers may wrap; low-half, the lower 32 bits of an ESN SA's numbers on a NIC.
+	What  string `json:"what"`
 	Hard  bool   `json:"hard"`  // the SA ends with it; false: it is told, so that somebody can replace the SA
 	Used  uint64 `json:"used"`  // seconds for age and use
 	Limit uint64 `json:"limit"` // the same unit
@@ -27,11 +29,7 @@ func (b *budget) share() float64 { return float64(b.Used) / float64(max(b.Limit,
 func budgets(s *xfrm.State, e *verdict.SA, numbers, bytes, packets float64, now time.Time) []budget {
 	all := []budget{}
 	if e.Direction == ipsec.Outbound && !s.IsLarval() {
-		limit := uint64(math.MaxUint32)
-		if s.Flags&xfrm.FlagESN != 0 {
-			limit = math.MaxUint64
-		}
-		all = append(all, spend("sequence", true, e.After.Sequence, limit, numbers))
+		all = append(all, numbering(s, e, numbers)...)
 	}
 	l := &s.Limits
 	for _, b := range []struct {
@@ -57,6 +55,37 @@ func budgets(s *xfrm.State, e *verdict.SA, numbers, bytes, packets float64, now 
 		}
 	}
 	return all
+}
+
+// numbering are the budgets of sequence numbers: 2^32, or 2^64 with ESN. With oseq-may-wrap Linux goes on with
+// 0 and the same nonces, which AES-GCM does not survive. What a NIC with crypto offload does when the lower
+// half of ESN wraps nobody has shown to be right.
+func numbering(s *xfrm.State, e *verdict.SA, rate float64) []budget {
+	used := e.After.Sequence
+	switch {
+	case s.Flags&xfrm.FlagESN == 0 && s.ExtraFlags&xfrm.ExtraOSeqMayWrap != 0:
+		return []budget{spend("nonces", false, used, math.MaxUint32, rate)}
+	case s.Flags&xfrm.FlagESN == 0:
+		return []budget{spend("sequence", true, used, math.MaxUint32, rate)}
+	}
+	all := []budget{spend("sequence", true, used, math.MaxUint64, rate)}
+	if e.Offload.Mode == ipsec.CryptoOffload && used <= math.MaxUint32 {
+		all = append(all, spend("low-half", false, used, math.MaxUint32, rate))
+	}
+	return all
+}
+
+// lived is how long an SA has counted what it did in an interval that took so long, at the most: one that was
+// added within it since then. It is 0 if that is not known.
+func lived(s *xfrm.State, e *verdict.SA, took time.Duration, now time.Time) time.Duration {
+	if !e.Changed {
+		return took
+	}
+	age := now.Sub(time.Unix(int64(s.Current.AddTime), 0))
+	if s.Current.AddTime == 0 || age <= 0 || age > took+time.Second { // it is told in whole seconds
+		return 0
+	}
+	return min(age, took)
 }
 
 func since(unix uint64, now time.Time) uint64 {

@@ -195,9 +195,40 @@ func TestBudgets(t *testing.T) {
 			t.Errorf("%+v", b)
 		}
 	}
+	// On a NIC the lower half of ESN is to be told of, until it has gone.
+	e.Offload.Mode = ipsec.CryptoOffload
+	if b := budgets(s, e, 100, 0, 0, noon)[1]; b.What != "low-half" || b.Hard || *b.Left != 30 {
+		t.Errorf("%+v", b)
+	}
+	e.After.Sequence += 5000
+	if b := budgets(s, e, 100, 0, 0, noon)[1]; b.What != "bytes" {
+		t.Errorf("%+v", b)
+	}
+	e.After.Sequence -= 5000
+	// Numbers that wrap do not end the SA, and its nonces come again.
+	s.Flags, s.ExtraFlags = 0, xfrm.ExtraOSeqMayWrap
+	if b := budgets(s, e, 100, 0, 0, noon)[0]; b.What != "nonces" || b.Hard || *b.Left != 30 {
+		t.Errorf("%+v", b)
+	}
 	e.Direction = ipsec.Inbound
 	if b := budgets(s, e, 0, 0, 0, noon); b[0].What == "sequence" {
 		t.Error("a receiver has no numbers to use up")
+	}
+}
+
+// An SA that was added within the interval has its rates of the time since then.
+func TestLived(t *testing.T) {
+	for _, c := range []struct {
+		changed     bool
+		added, want time.Duration // ago
+	}{
+		{false, time.Hour, 10 * time.Second}, {true, 4 * time.Second, 4 * time.Second}, {true, 10 * time.Second, 10 * time.Second},
+		{true, 11 * time.Second, 10 * time.Second}, {true, 12 * time.Second, 0}, {true, time.Hour, 0},
+	} {
+		s := &xfrm.State{Current: xfrm.LifetimeCurrent{AddTime: uint64(noon.Add(-c.added).Unix())}}
+		if got := lived(s, &verdict.SA{Changed: c.changed}, 10*time.Second, noon); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
 	}
 }
 

@@ -171,7 +171,7 @@ func saRow(sa *saView) []string {
 func forecast(sa *saView) string {
 	var parts []string
 	if b := soonest(sa.Budgets, false); b != nil && b.near() {
-		parts = append(parts, fmt.Sprintf("soft limit of %s %s", limitNames[b.What], in(*b.Left)))
+		parts = append(parts, fmt.Sprintf("%s %s", softly[b.What], in(*b.Left)))
 	}
 	if b := soonest(sa.Budgets, true); b != nil && b.near() {
 		parts = append(parts, fmt.Sprintf("%s %s (%s used)", endings[b.What], in(*b.Left), percent(b.share())))
@@ -191,8 +191,10 @@ func forecast(sa *saView) string {
 func (b *budget) near() bool { return *b.Left < 90*24*3600 || b.share() >= 0.1 }
 
 var (
-	limitNames = map[string]string{"sequence": "sequence numbers", "bytes": "bytes", "packets": "packets", "age": "time", "use": "time of use"}
-	endings    = map[string]string{"sequence": "sequence numbers end", "bytes": "limit of bytes is reached", "packets": "limit of packets is reached", "age": "expires", "use": "expires"}
+	limitNames = map[string]string{"sequence": "sequence numbers", "nonces": "nonces", "low-half": "first 2^32 numbers", "bytes": "bytes", "packets": "packets", "age": "time", "use": "time of use"}
+	softly     = map[string]string{"bytes": "soft limit of bytes", "packets": "soft limit of packets", "age": "soft limit of time", "use": "soft limit of time of use",
+		"nonces": "numbers and nonces begin again (oseq-may-wrap): replace it before that,", "low-half": "numbers pass 2^32, where NICs may fail: replace it before that,"}
+	endings = map[string]string{"sequence": "sequence numbers end", "bytes": "limit of bytes is reached", "packets": "limit of packets is reached", "age": "expires", "use": "expires"}
 )
 
 func in(seconds float64) string {

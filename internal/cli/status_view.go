@@ -234,11 +234,12 @@ func saViewOf(o *observe.Observation, i int, now time.Time, device func(int) str
 		Packets: e.Moved(), Bytes: grown(b.Bytes, a.Bytes), Replayed: grown(b.Replayed, a.Replayed),
 		Late: grown(b.Late, a.Late), Forged: grown(b.Forged, a.Forged),
 	}
-	if seconds := o.Took.Seconds(); seconds > 0 && !e.Changed {
+	counted := lived(s, e, o.Took, now)
+	if seconds := counted.Seconds(); seconds > 0 {
 		v.PPS = round(float64(v.Interval.Packets) / seconds)
 		v.BPS = round(float64(v.Interval.Bytes) * 8 / seconds)
 	}
-	v.Budgets = budgets(s, e, v.PPS, v.BPS/8, rateOfPackets(e, o.Took), now)
+	v.Budgets = budgets(s, e, v.PPS, v.BPS/8, rateOfPackets(e, counted), now)
 	return v
 }
 
@@ -249,7 +250,7 @@ func round(v float64) float64 { return math.Round(v*10) / 10 }
 // rateOfPackets is how fast the count grows that limits of packets are held against: outbound one of
 // packets before they are cut up.
 func rateOfPackets(e *verdict.SA, took time.Duration) float64 {
-	if took <= 0 || e.Changed {
+	if took <= 0 {
 		return 0
 	}
 	return float64(grown(e.Before.Packets, e.After.Packets)) / took.Seconds()

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -32,7 +34,17 @@ func (r *statusRun) watching(ctx context.Context, choice sadChoice) (err error) 
 	_, rows := terminalSize(r.out)
 	redraw := rows > 0 && !r.format.isData()
 	var last []byte
+	var shown *statusView
 	if redraw {
+		resized := make(chan os.Signal, 1)
+		signal.Notify(resized, unix.SIGWINCH)
+		defer signal.Stop(resized)
+		r.resized, r.fit = resized, func() {
+			var text bytes.Buffer
+			if shown != nil && r.show(&text, shown) == nil {
+				r.put(text.String(), true, true)
+			}
+		}
 		io.WriteString(r.out, enterScreen)
 		defer func() {
 			io.WriteString(r.out, leaveScreen)
@@ -56,7 +68,7 @@ func (r *statusRun) watching(ctx context.Context, choice sadChoice) (err error) 
 				return err
 			}
 			again := last != nil
-			last = bytes.Clone(text.Bytes())
+			last, shown = bytes.Clone(text.Bytes()), v
 			return r.put(text.String(), redraw, again)
 		})
 		var torn *os.PathError

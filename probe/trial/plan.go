@@ -31,7 +31,7 @@ var otherWindows = []uint32{0, 32, 128, 256, 1024, 4096}
 //
 // It is all of offload × key × mode × ESN × family × direction. Windows are asked for with one kind of
 // key, mode and family: what a driver says of them hangs on offload and ESN alone. For sending there
-// is no such question, since Linux 6.11 refuses a window there; and with ESN none goes without.
+// is no such question, since Linux 6.10 refuses a window there; and with ESN none goes without.
 func Plan() []Case {
 	var plan []Case
 	for _, offload := range []string{Crypto, Packet} {

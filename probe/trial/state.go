@@ -48,7 +48,7 @@ func (s sa) is(x *xfrm.State, reqid uint32) bool {
 // state is what the kernel is asked for, with a fresh key.
 //
 // It does not say `dir` (XFRMA_SA_DIR): the offload does. So an ESN SA for sending can be given a
-// window, which kernels before 6.11 want of every ESN SA.
+// window, which kernels before 6.10 want of every ESN SA.
 func (c Case) state(s sa, reqid uint32, ifindex int) *xfrm.State {
 	const saltBytes, icvBits = 4, 128
 	x := &xfrm.State{

@@ -39,7 +39,7 @@ func TestKernelErrorAttribute(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e.Message == "" || e.Offset == 0 {
-		t.Skipf("this kernel points at nothing: %v", err) // before 6.11 it does not know the attribute
+		t.Skipf("this kernel points at nothing: %v", err) // before 6.10 it does not know the attribute
 	}
 	if e.Attribute != "XFRMA_SA_DIR" || e.Offset != 16+at || !strings.HasSuffix(err.Error(), " (XFRMA_SA_DIR)") {
 		t.Errorf("%v: attribute %q at %d, want XFRMA_SA_DIR at %d", err, e.Attribute, e.Offset, 16+at)

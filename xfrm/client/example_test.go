@@ -16,7 +16,7 @@ import (
 )
 
 // outbound is an SA that the NIC p4p1, which has the index 4, shall encrypt. Dir is
-// XFRMA_SA_DIR, which Linux knows from 6.11 on; older kernels ignore it.
+// XFRMA_SA_DIR, which Linux knows from 6.10 on; older kernels ignore it.
 func outbound(spi ipsec.SPI, ifindex int32) *xfrm.State {
 	return &xfrm.State{
 		Src: netip.MustParseAddr("192.168.1.64"), Dst: netip.MustParseAddr("192.168.1.65"),
