@@ -116,10 +116,10 @@ func explanations() (all []explanation) {
 	return all
 }
 
-// explainReason explains a reason by its own meaning. The causes of the counter that it is among are
-// those of other reasons, too.
+// explainReason explains a reason by its own meaning and causes: those of the counter that it is among are of
+// other reasons, too.
 func explainReason(d ipsec.DropCount) explanation {
-	e := explanation{Name: d.Reason, Counter: d.Counter, Meaning: d.Meaning, Causes: []string{}, LookAt: []string{"espalier xfrm drops", "docs/device.md"}}
+	e := explanation{Name: d.Reason, Counter: d.Counter, Meaning: d.Meaning, Causes: append([]string{}, dataplane.Causes(d.Reason)...), LookAt: []string{"espalier xfrm drops", "docs/device.md"}}
 	if d.Counter != "" {
 		e.LookAt = append(e.LookAt, "espalier explain "+d.Counter)
 	}

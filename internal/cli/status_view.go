@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"espalier/dataplane"
 	"espalier/internal/xfrmstat"
 	"espalier/ipsec"
 	"espalier/lint"
@@ -149,7 +150,7 @@ func newStatusView(o *observe.Observation, now time.Time, device func(int) strin
 		if d.Packets == 0 {
 			continue
 		}
-		m := moveView{Reason: d.Reason, Counter: d.Counter, Total: d.Packets, Moved: d.Moved, Meaning: d.Meaning}
+		m := moveView{Reason: d.Reason, Counter: d.Counter, Total: d.Packets, Moved: d.Moved, Meaning: d.Meaning, Causes: dataplane.Causes(d.Reason)}
 		if c, known := xfrmstat.Find(d.Counter); known {
 			if d.Reason == d.Counter { // the causes of a counter are those of other reasons, too
 				m.Causes = c.Causes
