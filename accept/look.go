@@ -84,7 +84,7 @@ func (h *Host) examine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(answer.Stdout, &h.doctor); err != nil {
+	if err := json.Unmarshal(answer.Stdout, &h.doctor); err != nil || answer.Code == 1 || answer.Code == 2 { // no report
 		return fmt.Errorf("%s: the doctor ended with status %d: %s", h.Conn.Host(), answer.Code, strings.TrimSpace(answer.Stderr))
 	}
 	return nil

@@ -250,7 +250,7 @@ func (r *run) status(ctx context.Context, h *Host, interval time.Duration) (j Ju
 			Moved           uint64 `json:"in_interval"`
 		}
 	}
-	if err := json.Unmarshal(answer.Stdout, &view); err != nil {
+	if err := json.Unmarshal(answer.Stdout, &view); err != nil || answer.Code != 0 {
 		return j, false, fmt.Errorf("host %s: status ended with %d: %s", h.label, answer.Code, strings.TrimSpace(answer.Stderr))
 	}
 	for _, p := range view.Pairs {

@@ -100,7 +100,7 @@ func askDoctor(ctx context.Context, host string, args []string, opt remote.Optio
 	if err != nil {
 		return nil, err
 	}
-	if len(answer.Stdout) == 0 {
+	if answer.Code == exitFailed || answer.Code == exitUsage || len(answer.Stdout) == 0 { // there is no report
 		return nil, errors.New(strings.TrimSpace(answer.Stderr))
 	}
 	view := new(doctorView)

@@ -6,7 +6,10 @@ import (
 	"testing"
 
 	"espalier/probe"
+	"espalier/probe/trial"
 	"espalier/test/lab"
+	"espalier/xfrm"
+	"espalier/xfrm/client"
 )
 
 // TestDoctor asks hosts that answer, and some that do not, all at once.
@@ -84,4 +87,58 @@ func exitOfWorst(table string) int {
 		return 3
 	}
 	return 4
+}
+
+// TestDoctorTrial has SAs added on another host, if somebody agrees, and taken away again.
+func TestDoctorTrial(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "echo 'SetEnv ESPALIER_STATE_DIR=/run/sshd/state' >>sshd_config")
+	doctor := func(args ...string) lab.Result {
+		return r.A.Espalier(append([]string{"doctor", "--ssh-config", r.ssh.Config, "--host", "db2", "--trial"}, args...)...)
+	}
+	if got := doctor("p4p1"); got.Code != 2 || !strings.Contains(got.Stderr, "--yes") || got.Stdout != "" {
+		t.Errorf("nobody has agreed: exit %d\n%s%s", got.Code, got.Stdout, got.Stderr)
+	}
+	got := doctor("--yes", "-o", "json", "p4p1")
+	if !strings.Contains(got.Stderr, "throwaway SAs to p4p1 of db2") {
+		t.Errorf("what is done is not said: %s", got.Stderr)
+	}
+	var view struct {
+		Hosts []struct {
+			Host, Error string
+			Report      *struct {
+				Readiness probe.Readiness
+				Trials    []trial.Result
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(got.Stdout), &view); err != nil || len(view.Hosts) != 1 || view.Hosts[0].Report == nil {
+		t.Fatalf("exit %d, %v\n%s%s", got.Code, err, got.Stdout, got.Stderr)
+	}
+	report := view.Hosts[0].Report
+	if len(report.Trials) != 1 || report.Trials[0].Device != "p4p1" || len(report.Trials[0].Cases) == 0 || got.Code != 3 || report.Readiness != probe.NotReady {
+		t.Fatalf("exit %d: %+v", got.Code, report)
+	}
+	for _, c := range report.Trials[0].Cases { // a veth takes none, whatever the kernel can
+		if c.Outcome != trial.Refused && c.Outcome != trial.Software {
+			t.Errorf("%+v", c)
+		}
+	}
+	r.server.MustBeClean(t)
+	if err := r.B.Do(func() error {
+		kernel, err := client.Kernel()
+		if err != nil {
+			return err
+		}
+		defer kernel.Close()
+		for s, err := range kernel.States(t.Context(), xfrm.StateFilter{}) {
+			if err != nil {
+				return err
+			}
+			t.Errorf("left: %s", s.ID())
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
 }
