@@ -68,7 +68,7 @@ func (s *site) life(t *testing.T) {
 		t.Errorf("nothing is due, and it says: %s", out)
 	}
 
-	t.Logf("%s", s.must(t, "down"))
+	t.Logf("%s", s.must(t, "down", "--confirm-timeout", "10s"))
 	s.mustBeBare(t)
 	if out = s.must(t, "down"); !strings.Contains(out, "nothing to change") {
 		t.Errorf("%s", out)

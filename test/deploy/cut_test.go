@@ -51,7 +51,11 @@ func cut(t *testing.T, command, at, how string) {
 	}
 	w := s.Watch(s.A, nil)
 	before := ids(sas(t, s.A))
-	args := []string{"--confirm-timeout", "10s"}
+	timeout := "6s"
+	if at == "confirmed" {
+		timeout = "15s" // by then all of it must have been done
+	}
+	args := []string{"--confirm-timeout", timeout}
 	if command != "down" {
 		args = append(args, "--grace", "1s")
 	}
@@ -81,7 +85,7 @@ func cut(t *testing.T, command, at, how string) {
 	// Whatever it came to, it can be gone on with.
 	s.must(t, "apply", "--grace", "0s")
 	s.mustTalk(t)
-	s.must(t, "down")
+	s.must(t, "down", "--confirm-timeout", "10s")
 	s.mustBeBare(t)
 }
 

@@ -25,7 +25,7 @@ func full(t *testing.T) {
 // own on one Ethernet. How long it takes is told.
 func TestManyTunnels(t *testing.T) {
 	full(t)
-	const others = 10
+	const others = 50
 	s := &site{Lab: &lab.Lab{Device: "p4p1"}, ssh: lab.NewSSH(t), servers: map[*lab.Host]*lab.SSHServer{}, t: t}
 	ethernet := lab.NewHost(t, "S", "")
 	ethernet.Must("ip", "link", "add", "br0", "type", "bridge")

@@ -234,7 +234,8 @@ func (s *site) mustBeBare(t *testing.T) {
 	}
 }
 
-// mustBeQuiet waits until no process of a change is left on a host.
+// mustBeQuiet waits until no process of a change is left on a host: some stay for twice the time to
+// confirm it, for peers that ask.
 func (s *site) mustBeQuiet(t *testing.T, h *lab.Host) {
 	t.Helper()
 	var left []string
