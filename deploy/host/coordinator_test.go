@@ -258,7 +258,7 @@ func (w *world) settle() {
 	w.cut = false
 	defer func() { w.tick = time.Second }()
 	for i := range 3000 {
-		if i == 100 {
+		if i == 30 {
 			w.tick = 10 * time.Second // what is still to come takes its time
 		}
 		w.advance(w.tick)
