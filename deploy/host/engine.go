@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"iter"
 	"strings"
 
 	"espalier/xfrm"
@@ -15,12 +14,10 @@ type Engine interface {
 	AddState(context.Context, *xfrm.State) error
 	DeleteState(context.Context, xfrm.StateID) error
 	GetState(context.Context, xfrm.StateID) (*xfrm.State, error)
-	States(context.Context, xfrm.StateFilter) iter.Seq2[*xfrm.State, error]
 	AddPolicy(context.Context, *xfrm.Policy) error
 	UpdatePolicy(context.Context, *xfrm.Policy) error
 	DeletePolicy(context.Context, xfrm.PolicyID) error
 	GetPolicy(context.Context, xfrm.PolicyID) (*xfrm.Policy, error)
-	Policies(context.Context) iter.Seq2[*xfrm.Policy, error]
 	Close() error
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -213,10 +212,6 @@ func (n *node) GetState(_ context.Context, id xfrm.StateID) (*xfrm.State, error)
 	return &s, nil
 }
 
-func (n *node) States(context.Context, xfrm.StateFilter) iter.Seq2[*xfrm.State, error] {
-	return func(yield func(*xfrm.State, error) bool) {}
-}
-
 func (n *node) policy(id xfrm.PolicyID) int {
 	return slices.IndexFunc(n.spd, func(p *xfrm.Policy) bool { return keyOf(p.ID()) == keyOf(id) })
 }
@@ -271,10 +266,6 @@ func (n *node) GetPolicy(_ context.Context, id xfrm.PolicyID) (*xfrm.Policy, err
 	p := *n.spd[i]
 	p.Current.UseTime = 12345 // it is in use
 	return &p, nil
-}
-
-func (n *node) Policies(context.Context) iter.Seq2[*xfrm.Policy, error] {
-	return func(yield func(*xfrm.Policy, error) bool) {}
 }
 
 // The packets.

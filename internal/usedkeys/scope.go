@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KernelScope is the scope of the kernel's SAs (Use.Scope): it names the calling thread's network namespace by its number and the boot. That of the
-// host is the same in every boot.
+// KernelScope is the scope of the kernel's SAs (Use.Scope): the calling thread's network namespace, by
+// its number and the boot. That of the host is the same in every boot.
 func KernelScope() string {
 	var own, first unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
