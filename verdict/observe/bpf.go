@@ -72,16 +72,22 @@ func (c *espCount) load() (program int, err error) {
 	if c.scratch, err = c.keep(bpf(bpfMapCreate, mapCreate{kind: bpfPerCPUArray, keySize: 4, valueSize: 8 + headSize, entries: 1})); err != nil {
 		return 0, fmt.Errorf("make a BPF map: %w", err)
 	}
-	code := encode(c.addOne(argument))
-	// The kernel lets only such programs read its memory that may be used under the GPL. This one, which
-	// is all in addOne, may: under it or the MIT license.
-	license := []byte("Dual MIT/GPL\x00")
-	program, err = c.keep(bpf(bpfProgLoad, progLoad{kind: bpfKprobe, count: uint32(len(code) / 8),
-		code: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&license[0])}))
-	if err != nil {
+	if program, err = c.loadAs(dualLicense, c.addOne(argument)); err != nil {
 		return 0, fmt.Errorf("load a BPF program: %w", err)
 	}
 	return program, nil
+}
+
+// dualLicense is what the program in addOne says of itself. The kernel lets only programs call
+// probe_read_kernel (a GPL-only helper) that may be used under the GPL, and nothing else tells which
+// state a function was called with. It is about those 34 instructions, which are our own and all that gets
+// into the kernel: they may be used under the MIT license or the GPL, too, and nothing else changes hands.
+const dualLicense = "Dual MIT/GPL"
+
+func (c *espCount) loadAs(license string, program []instruction) (fd int, err error) {
+	code, name := encode(program), append([]byte(license), 0)
+	return c.keep(bpf(bpfProgLoad, progLoad{kind: bpfKprobe, count: uint32(len(code) / 8),
+		code: unsafe.Pointer(&code[0]), license: unsafe.Pointer(&name[0])}))
 }
 
 // keep closes a descriptor with the count.

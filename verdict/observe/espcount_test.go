@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,25 @@ func TestLoadProgram(t *testing.T) {
 		t.Errorf("a new count has %v", calls)
 	}
 	c.reset()
+}
+
+// The license that the program says is needed: of its helpers one is for no other. Were it not, it should go.
+func TestProgramLicense(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	c := new(espCount)
+	defer c.close()
+	if _, err := c.load(); err != nil {
+		t.Skip(err)
+	}
+	if _, err := c.loadAs("Apache-2.0", c.addOne(firstArgument[runtime.GOARCH])); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("under another license: %v", err)
+	}
+	nothing := []instruction{{0xb7, 0, 0, 0, 0}, {0x95, 0, 0, 0, 0}} // r0 = 0, exit
+	if _, err := c.loadAs("Apache-2.0", nothing); err != nil {
+		t.Errorf("a program without such helpers: %v", err)
+	}
 }
 
 // A state is known by what stands side by side in it, wherever that is.
