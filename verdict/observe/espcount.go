@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -39,6 +40,8 @@ type espCount struct {
 	counts  int // a BPF map: place of a state → calls, and its beginning
 	scratch int // a BPF map: room to put one together
 	fds     []int
+	absent  []string // modules that were not loaded when their functions were to be probed
+	modules string   // where the kernel shows those that are: /sys/module
 }
 
 // CountCPU also counts the packets of each SA that the kernel's own ESP encrypts and decrypts. It puts
@@ -54,7 +57,7 @@ func newESPCount(functions []string) (c *espCount, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c = new(espCount)
+	c = &espCount{modules: "/sys/module"}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("count the kernel's own ESP: %w", err)
@@ -89,8 +92,31 @@ func kprobeType() (uint32, error) {
 	return uint32(n), nil
 }
 
-// attach runs a program whenever a function is called. A function that is not there is not called:
-// its module is not loaded.
+// moduleOf is the module that a function of ciphering is in.
+func moduleOf(function string) string {
+	if strings.HasPrefix(function, "esp6") {
+		return "esp6"
+	}
+	return "esp4"
+}
+
+func (c *espCount) loaded(module string) bool {
+	_, err := os.Stat(c.modules + "/" + module)
+	return err == nil
+}
+
+// notThere: a function that is not there is not called as long as its module is not loaded. If it is, a compiler
+// has given the function another name, or none.
+func (c *espCount) notThere(function string) error {
+	module := moduleOf(function)
+	if c.loaded(module) {
+		return fmt.Errorf("%s is loaded, and has no function of that name", module)
+	}
+	c.absent = append(c.absent, module)
+	return nil
+}
+
+// attach runs a program whenever a function is called.
 func (c *espCount) attach(kprobe uint32, function string, program int) error {
 	name, err := unix.BytePtrFromString(function)
 	if err != nil {
@@ -101,7 +127,7 @@ func (c *espCount) attach(kprobe uint32, function string, program int) error {
 	fd, err := unix.PerfEventOpen(&attr, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	runtime.KeepAlive(name)
 	if errors.Is(err, unix.ENOENT) {
-		return nil
+		return c.notThere(function)
 	}
 	if err != nil {
 		return err
@@ -121,9 +147,10 @@ type stateCalls struct {
 	head  []byte
 }
 
-// read is nil if nothing is counted, or there were too many states to count.
+// read is nil if nothing is counted, there were too many states to count, or a module has been loaded whose
+// functions are not probed.
 func (c *espCount) read() espCalls {
-	if c == nil {
+	if c == nil || slices.ContainsFunc(c.absent, c.loaded) {
 		return nil
 	}
 	all := espCalls{}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +49,26 @@ func TestProgramLicense(t *testing.T) {
 	nothing := []instruction{{0xb7, 0, 0, 0, 0}, {0x95, 0, 0, 0, 0}} // r0 = 0, exit
 	if _, err := c.loadAs("Apache-2.0", nothing); err != nil {
 		t.Errorf("a program without such helpers: %v", err)
+	}
+}
+
+// Functions that are not there are not called, but only as long as their module is not loaded.
+func TestFunctionNotThere(t *testing.T) {
+	c := &espCount{modules: t.TempDir()}
+	if err := c.notThere("esp_input"); err != nil || len(c.absent) != 1 || c.absent[0] != "esp4" {
+		t.Errorf("%v %v", err, c.absent)
+	}
+	if err := c.notThere("esp6_input"); err != nil || c.absent[1] != "esp6" || slices.ContainsFunc(c.absent, c.loaded) {
+		t.Errorf("%v %v", err, c.absent)
+	}
+	if err := os.Mkdir(c.modules+"/esp6", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(c.absent, c.loaded) || c.read() != nil {
+		t.Error("a module that was loaded later is taken for one that does nothing")
+	}
+	if err := c.notThere("esp6_output_tail"); err == nil {
+		t.Error("a function under another name is taken for one that is not called")
 	}
 }
 
