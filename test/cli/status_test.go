@@ -67,7 +67,7 @@ func TestStatusOfDevice(t *testing.T) {
 		}
 	}
 	want := map[string][2]string{lab.B4.String(): {"EMULATED", "userspace"}, lab.B6.String(): {"SOFTWARE", "no-offload"}}
-	if len(s.Pairs) != 2 || len(s.Findings) != 0 || !s.OK || s.Verdict != "MIXED" {
+	if len(s.Pairs) != 2 || len(s.Findings) != 0 || !s.OK || s.Verdict != "SOFTWARE" {
 		t.Fatalf("%+v", s)
 	}
 	for _, p := range s.Pairs {
