@@ -38,7 +38,6 @@ type fake struct {
 	change  string
 	stage   steps.Stage
 	log     *trace
-	reached int    // connections made
 	offload string // that is read back
 	verdict string
 	keys    [][]byte // payloads of SAs, as they came

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -136,7 +137,19 @@ func (r *tunnelRun) open(ctx context.Context, path string, text []byte) (*change
 func (c *change) make(opt tunnel.Options) (err error) {
 	opt.Origin, opt.Here = c.origin, c.here
 	c.plan, err = tunnel.Make(c.file, deploy.Hosts(c.hosts), opt)
+	if problems, ok := errors.AsType[config.Problems](err); ok && c.required(problems) {
+		return &exitError{exitUnmet, err}
+	}
 	return err
+}
+
+// required reports whether all that is in the way is that offload is required, and cannot be had.
+func (c *change) required(problems config.Problems) bool {
+	return !slices.ContainsFunc(problems, func(p config.Problem) bool {
+		return !slices.ContainsFunc(c.file.Tunnels, func(t config.Tunnel) bool {
+			return t.Offload == config.RequireOffload && t.Place("offload") == config.Position{Line: p.Line, Column: p.Column}
+		})
+	})
 }
 
 // carryOut does what is planned.

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -47,6 +48,9 @@ func (s *site) life(t *testing.T) {
 	if !strings.Contains(out, "nothing to change") || !strings.HasSuffix(out, "\nIPSec tunnel configured successfully\n") {
 		t.Errorf("a second time: %s", out)
 	}
+	if r, code := s.report(t, "apply"); code != 0 || !r.OK || r.Result != "unchanged" || len(r.SAs) != 0 {
+		t.Errorf("a third time: exit %d, %+v", code, r)
+	}
 	for _, h := range s.Hosts() {
 		if after := ids(sas(t, h)) + policies(t, h); after != before[h] {
 			t.Errorf("host %s: a second apply has changed something:\n%s\n%s", h.Name, before[h], after)
@@ -84,4 +88,19 @@ func ids(listing string) string {
 		}
 	}
 	return b.String()
+}
+
+// TestRequire: where no NIC encrypts, nothing is set up that requires one.
+func TestRequire(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b, err := os.ReadFile(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, strings.Replace(string(b), "offload: auto", "offload: require", 1))
+	if r := s.run("apply"); r.Code != 3 || !strings.Contains(r.Stderr, "offload") {
+		t.Errorf("exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	s.mustBeBare(t)
 }

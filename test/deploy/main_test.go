@@ -40,7 +40,13 @@ var management = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/30"), netip.Must
 // newSite has the commands given on host A, which reaches B at the address that is protected.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := newDevices(t)
+	return newSiteOf(t, "")
+}
+
+// newSiteOf has all run by an espalier of its own; "" is lab.Binary.
+func newSiteOf(t *testing.T, program string) *site {
+	t.Helper()
+	s := newDevices(t, program)
 	s.from = s.A
 	s.serve(s.B, "db2", lab.B4)
 	s.write(t, `tunnels:
@@ -55,7 +61,7 @@ func newSite(t *testing.T) *site {
 // newManaged has the commands given on a third host.
 func newManaged(t *testing.T) *site {
 	t.Helper()
-	s := newDevices(t)
+	s := newDevices(t, "")
 	s.from = lab.NewHost(t, "C", "")
 	for i, h := range s.Hosts() {
 		at := management[i].Addr().Next().Next()
@@ -73,11 +79,12 @@ func newManaged(t *testing.T) *site {
 	return s
 }
 
-func newDevices(t *testing.T) *site {
+func newDevices(t *testing.T, program string) *site {
 	t.Helper()
 	lab.Tools(t, "ping")
 	s := &site{Lab: lab.New(t, ""), ssh: lab.NewSSH(t), servers: map[*lab.Host]*lab.SSHServer{}, t: t}
 	for _, h := range s.Hosts() {
+		h.Program = program
 		s.startDevice(t, h)
 	}
 	return s
@@ -95,7 +102,7 @@ func inode(t *testing.T, h *lab.Host) uint64 {
 // serve starts a host's ssh server, with espalier installed. Its state is where the host's is.
 func (s *site) serve(h *lab.Host, name string, at netip.Addr) {
 	s.servers[h] = s.ssh.Serve(h, name, at, "echo 'SetEnv ESPALIER_STATE_DIR="+stateThere+"' >>sshd_config\n"+
-		"mkdir bin; ln -s "+s.program(h)+" bin/espalier; mount --bind bin /usr/local/bin\n")
+		"mkdir bin; touch bin/espalier; mount --bind "+s.program(h)+" bin/espalier; mount --rbind bin /usr/local/bin\n")
 }
 
 func (s *site) program(h *lab.Host) string {
