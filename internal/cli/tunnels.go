@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -147,7 +148,9 @@ func (c *change) make(opt tunnel.Options) (err error) {
 func (c *change) required(problems config.Problems) bool {
 	return !slices.ContainsFunc(problems, func(p config.Problem) bool {
 		return !slices.ContainsFunc(c.file.Tunnels, func(t config.Tunnel) bool {
-			return t.Offload == config.RequireOffload && t.Place("offload") == config.Position{Line: p.Line, Column: p.Column}
+			at := config.Position{Line: p.Line, Column: p.Column}
+			// Where nobody does ESP with it, the engine is what is wrong.
+			return t.Offload == config.RequireOffload && (at == t.Place("offload") || at == t.Place("engine") && strings.Contains(p.What, "offload: require"))
 		})
 	})
 }

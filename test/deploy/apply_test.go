@@ -102,5 +102,9 @@ func TestRequire(t *testing.T) {
 	if r := s.run("apply"); r.Code != 3 || !strings.Contains(r.Stderr, "offload") {
 		t.Errorf("exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
-	s.mustBeBare(t)
+	for _, h := range s.Hosts() {
+		if left := sas(t, h) + policies(t, h); left != "" {
+			t.Errorf("host %s: %s", h.Name, left)
+		}
+	}
 }

@@ -29,9 +29,9 @@ func TestRotationUnderTraffic(t *testing.T) {
 	if whole {
 		rate = s.load(t, 0, 0, func() { time.Sleep(control) }).bytesPerSecond / 2
 	}
-	before := s.load(t, rate, perSecond, func() { time.Sleep(control) })
-	var after traffic
-	counts := s.watch(t, func() {
+	var before, after traffic
+	counts := s.watch(t, func() { // it costs as much as the traffic does
+		before = s.load(t, rate, perSecond, func() { time.Sleep(control) })
 		after = s.load(t, rate, perSecond, func() {
 			for range rotations {
 				s.must(t, "rotate", "--grace", "0s", "--confirm-timeout", "30s")
