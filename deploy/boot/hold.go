@@ -46,7 +46,9 @@ func (p *Place) Hold(ctx context.Context, ports []uint16) error {
 		}
 	}
 	if len(ports) == 0 {
-		return errors.Join(err, remove(filepath.Join(p.Dir, portsFile)))
+		return errors.Join(err, remove(filepath.Join(p.Dir, portsFile)), p.locked(func() error {
+			return errors.Join(p.tidy(), remove(filepath.Join(p.Dir, lockFile)))
+		}))
 	}
 	text, jsonErr := json.Marshal(ports)
 	if jsonErr != nil {

@@ -99,6 +99,9 @@ func TestHolderComesBack(t *testing.T) {
 	if err := p.Hold(t.Context(), []uint16{4500, 4501}); err != nil || group(t, p, 4500)[1] != first[1] {
 		t.Errorf("the same again: %v, or another process", err)
 	}
+	if err := p.Install(nil); err != nil || group(t, p, 4500)[1] != first[1] {
+		t.Errorf("no guard any more: %v, or another process", err)
+	}
 	kill := func(pid int) {
 		t.Helper()
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

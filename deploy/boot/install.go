@@ -17,12 +17,13 @@ func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen
 
 // Install makes the guard of these pairs, all that this host owns, last: it writes them down, puts
 // their guard in force in the place of the one before, and has them loaded at each boot before
-// networking. The same pairs again change nothing. With no pairs it is Remove.
+// networking. The same pairs again change nothing. With no pairs there is no guard any
+// more. Holders are Hold's: ESP in UDP may still come when nothing is to be guarded any more.
 //
 // What can be done is done, and the error tells the rest. That a place has no units (Can) is no error.
 func (p *Place) Install(pairs []Pair) error {
 	if len(pairs) == 0 {
-		return p.Remove()
+		return p.unguard()
 	}
 	pairs = normal(pairs)
 	rules := rulesOf(pairs)
@@ -39,8 +40,10 @@ func (p *Place) Install(pairs []Pair) error {
 // Remove takes the guard out of force and away, with its unit; ends the holders; and removes what
 // belongs to nothing else. The timer goes with its last rotation (DropRotation). Each part is tried even
 // if another fails.
-func (p *Place) Remove() error {
-	err := errors.Join(p.removeDropIn(), p.removeUnits(guardUnit), p.Hold(context.Background(), nil))
+func (p *Place) Remove() error { return errors.Join(p.Hold(context.Background(), nil), p.unguard()) }
+
+func (p *Place) unguard() error {
+	err := errors.Join(p.removeDropIn(), p.removeUnits(guardUnit))
 	return errors.Join(err, p.locked(func() error {
 		gone := errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))
 		return errors.Join(gone, p.tidy())

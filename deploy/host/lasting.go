@@ -112,11 +112,7 @@ func (r *round) installGuard(owned []Owned) error {
 	if err != nil {
 		return err
 	}
-	if err := r.cfg.Boot.Install(pairs); err != nil || len(pairs) > 0 {
-		return err
-	}
-	r.j.Held = nil // where nothing lasts, nobody holds ports any more: those that are still needed are asked for again
-	return r.hold()
+	return r.cfg.Boot.Install(pairs)
 }
 
 // BootPairs are the pairs that the guard is for when a host boots, by its journal: those that are owned,

@@ -125,9 +125,6 @@ func (n *node) Install(pairs []boot.Pair) error {
 	}
 	n.guard = pairs
 	n.guarded++
-	if len(pairs) == 0 {
-		n.held = nil // as package boot does
-	}
 	return nil
 }
 
