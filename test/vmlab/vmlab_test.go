@@ -70,6 +70,6 @@ func guests() Suite {
 		Package: "espalier/test/vmlab/guest",
 		Driver:  DriverIn("nic"),
 		Files:   map[string]string{"/vendor": "../testdata/vendor"},
-		Timeout: 5 * time.Minute,
+		Timeout: 12 * time.Minute,
 	}
 }

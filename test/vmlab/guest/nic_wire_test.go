@@ -24,6 +24,12 @@ type capture struct {
 // test fails the capture is saved.
 func watchCable(t *testing.T) *capture {
 	t.Helper()
+	return watchCableFor(t, lab.Classifier())
+}
+
+// watchCableFor is watchCable with another judge.
+func watchCableFor(t *testing.T, judge wire.Classifier) *capture {
+	t.Helper()
 	link, err := netlink.LinkByName("wire0")
 	if err == nil {
 		err = netlink.LinkSetUp(link)
@@ -31,11 +37,11 @@ func watchCable(t *testing.T) *capture {
 	if err != nil {
 		t.Fatalf("wire0: %v", err)
 	}
-	return watchDevice(t, link.Attrs().Name, func(do func() error) error { return do() })
+	return watchDevice(t, link.Attrs().Name, judge, func(do func() error) error { return do() })
 }
 
 // watchDevice begins a capture on a device, in the network namespace where in runs things.
-func watchDevice(t *testing.T, device string, in func(func() error) error) *capture {
+func watchDevice(t *testing.T, device string, judge wire.Classifier, in func(func() error) error) *capture {
 	t.Helper()
 	c := new(capture)
 	var err error
@@ -43,7 +49,7 @@ func watchDevice(t *testing.T, device string, in func(func() error) error) *capt
 		t.Fatal(err)
 	}
 	err = in(func() (err error) {
-		c.watcher, err = wire.Watch(device, lab.Classifier(), c.writer)
+		c.watcher, err = wire.Watch(device, judge, c.writer)
 		return err
 	})
 	if err != nil {

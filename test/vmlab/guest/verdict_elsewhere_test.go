@@ -46,7 +46,7 @@ func TestVerdictVeth(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tap := watchDevice(t, l.Device, l.B.Do)
+	tap := watchDevice(t, l.Device, lab.Classifier(), l.B.Do)
 	v := sendUnder(t, l.A, "", open(t, [2]*lab.Host{l.A, l.B}, []stream{{}}))
 	_, packets := tap.stop(t)
 	tellVerdict(t, "a veth device that an SA was to be offloaded to", wireTruth(packets, theKernel), theKernel, v, "SOFTWARE")
@@ -62,7 +62,7 @@ func TestVerdictNetdevsim(t *testing.T) {
 	if err := lab.Apply(kernelOf(t, h), h.NS, l.Outbound(h, pair4)+l.Policies(h, pair4)); err != nil {
 		t.Fatal(err)
 	}
-	tap := watchDevice(t, h.Device, h.Do)
+	tap := watchDevice(t, h.Device, lab.Classifier(), h.Do)
 	v := sendUnder(t, h, "", open(t, [2]*lab.Host{h, nil}, []stream{{}}))
 	_, packets := tap.stop(t)
 	_, given := nic.read(t)
@@ -104,7 +104,7 @@ func TestVerdictUserspace(t *testing.T) {
 		script := write(t, h, l.Script(h, pair4))
 		h.Must(Espalier, "xfrm", "--sad", "unix:"+h.Socket, "--allow-key-reuse", "-batch", script)
 	}
-	tap := watchDevice(t, l.Device, l.B.Do)
+	tap := watchDevice(t, l.Device, lab.Classifier(), l.B.Do)
 	v := sendUnder(t, l.A, l.A.Socket, open(t, hosts, []stream{{}}))
 	_, packets := tap.stop(t)
 	tellVerdict(t, "a userspace device of espalier's", wireTruth(packets, theProcess), theProcess, v, "EMULATED")

@@ -84,7 +84,7 @@ func (s *scene) play(t *testing.T, l *nicLab) {
 	cable := watchCable(t)
 	var other *capture
 	if s.tap != "" {
-		other = watchDevice(t, s.tap, l.A.Do)
+		other = watchDevice(t, s.tap, lab.Classifier(), l.A.Do)
 	}
 	said := s.ask(t, l, func() {
 		send()
