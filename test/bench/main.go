@@ -1,6 +1,6 @@
 // Command bench measures espalier against its peers and prints ratios.
 //
-//	go run ./test/bench aesgcm|esp|path|sad|device|soak|all [--quick] [--runs N] [--duration D] [--require] [-o json]
+//	go run ./test/bench aesgcm|esp|path|sad|device|soak|tunnels|all [--quick] [--runs N] [--duration D] [--rotations N] [--hosts N] [--require] [-o json]
 //
 // It exits with 0 even if a target is not met, with 3 then under --require. What it prints
 // means something only on a machine that does nothing else.
@@ -19,6 +19,7 @@ import (
 	"espalier/test/bench/report"
 	"espalier/test/bench/sad"
 	"espalier/test/bench/soak"
+	"espalier/test/bench/tunnels"
 )
 
 type subject struct {
@@ -34,6 +35,7 @@ func subjects() []subject {
 		{"sad", sad.Run},
 		{"device", device.Run},
 		{"soak", soak.Run},
+		{"tunnels", tunnels.Run},
 	}
 }
 
@@ -46,10 +48,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&o.Quick, "quick", false, "fewer samples: a hint, not a measurement")
 	flags.IntVar(&o.Runs, "runs", 5, "runs, of which the median counts")
 	flags.DurationVar(&o.Duration, "duration", 0, "of the load of a soak (default 10m, with --quick 30s)")
+	flags.IntVar(&o.Rotations, "rotations", 0, "of a tunnel under load (default 100, with --quick 3)")
+	flags.IntVar(&o.Hosts, "hosts", 0, "that tunnels lead to (default 50, with --quick 5)")
 	require := flags.Bool("require", false, "exit with 3 if a target is not met")
 	format := flags.String("o", "table", "output: table or json")
 	flags.Usage = func() {
-		fmt.Fprint(stderr, "usage: bench SUBJECT [--quick] [--runs N] [--duration D] [--require] [-o json]\nsubjects: all")
+		fmt.Fprint(stderr, "usage: bench SUBJECT [--quick] [--runs N] [--duration D] [--rotations N] [--hosts N] [--require] [-o json]\nsubjects: all")
 		for _, s := range subjects() {
 			fmt.Fprint(stderr, ", ", s.name)
 		}
@@ -63,7 +67,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if flags.Parse(args[1:]) != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || o.Runs < 1 || o.Duration < 0 || *format != "table" && *format != "json" {
+	if flags.NArg() > 0 || o.Runs < 1 || o.Duration < 0 || o.Rotations < 0 || o.Hosts < 0 || *format != "table" && *format != "json" {
 		flags.Usage()
 		return 2
 	}

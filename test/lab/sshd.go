@@ -170,6 +170,9 @@ exec ` + sshd + ` -D -e -f /run/sshd/sshd_config`
 // Kill ends the server, its connections, and all else in its world.
 func (v *SSHServer) Kill() { v.cmd.Process.Kill() }
 
+// PID is that of the server, the first process of its world, seen from here.
+func (v *SSHServer) PID() int { return v.pid }
+
 // Path is a path of the server's world, seen from here.
 func (v *SSHServer) Path(path string) string { return fmt.Sprintf("/proc/%d/root%s", v.pid, path) }
 

@@ -22,6 +22,8 @@ type Options struct {
 	Quick    bool
 	Runs     int           // at least 1
 	Duration time.Duration // of what takes long; 0 is the subject's own
+
+	Rotations, Hosts int // of tunnels; 0 is its own
 }
 
 // Result is one comparison, medians of all runs.

@@ -131,11 +131,11 @@ func (s *soak) losses(ctx context.Context) (drops map[string]uint64, cable uint6
 
 // tell says how it goes.
 func (s *soak) tell(past time.Duration, rekeyings int, f *findings) {
-	seen := s.witness.soFar()
+	seen := s.witness.SoFar()
 	last := func(m []uint64) float64 { return float64(m[len(m)-1]) / hosts.MiB }
 	progress("%s: %s of %s: %d rekeyings; %d packets under %d SPIs, %d missing, %d out of order; %.1f and %.1f MiB",
 		s.name, past.Round(time.Second), s.length, rekeyings,
-		seen.seen, seen.spis, seen.missing, seen.late+seen.again, last(f.memory[0]), last(f.memory[1]))
+		seen.Seen, seen.SPIs, seen.Missing, seen.Late+seen.Again, last(f.memory[0]), last(f.memory[1]))
 }
 
 func progress(format string, args ...any) {

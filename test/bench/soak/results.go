@@ -15,16 +15,16 @@ import (
 func (f *findings) results(impl string) []report.Result {
 	w := f.witness
 	results := []report.Result{
-		none("sequence numbers missing", "packets", w.missing, ""),
-		none("sequence numbers out of order or again", "packets", w.late+w.again, ""),
+		none("sequence numbers missing", "packets", w.Missing, ""),
+		none("sequence numbers out of order or again", "packets", w.Late+w.Again, ""),
 		none("SAs by which nothing came", "SAs", uint64(max(f.silent, 0)), ""),
-		none("packets the witness could not read", "packets", w.unread, ""),
-		none("packets the witness lost", "packets", w.lost, "what is missing may be missing to the witness alone"),
+		none("packets the witness could not read", "packets", w.Unread, ""),
+		none("packets the witness lost", "packets", w.Lost, "what is missing may be missing to the witness alone"),
 		none("packets the cable lost", "packets", f.cable, "before the witness: the receiving host's backlog was full"),
 		none("drops of both devices", "packets", total(f.drops), words(f.drops)),
 		retransmits(f.control.Retransmits, f.load.Retransmits),
 	}
-	results[0].Note = fmt.Sprintf("of %d packets under %d SPIs", w.seen, w.spis)
+	results[0].Note = fmt.Sprintf("of %d packets under %d SPIs", w.Seen, w.SPIs)
 	for i, host := range []string{"sending", "receiving"} {
 		results = append(results, growth(host, f.memory[i]))
 	}

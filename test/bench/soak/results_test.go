@@ -8,6 +8,7 @@ import (
 	"espalier/test/bench/device/hosts"
 	"espalier/test/bench/device/traffic"
 	"espalier/test/bench/report"
+	"espalier/test/bench/sequence"
 )
 
 func clean() *findings {
@@ -15,7 +16,7 @@ func clean() *findings {
 	return &findings{
 		control: traffic.Stream{Rate: 2e9, Retransmits: []int{0, 3, 0, 1}},
 		load:    traffic.Stream{Rate: 2e9, Retransmits: []int{1, 0, 0, 2, 0, 1, 3, 0}},
-		witness: testimony{totals: totals{spis: 8, seen: 1000}},
+		witness: sequence.Testimony{Totals: sequence.Totals{SPIs: 8, Seen: 1000}},
 		drops:   map[string]uint64{},
 		memory:  [2][]uint64{flat, flat},
 	}
@@ -41,12 +42,12 @@ func TestWhatMustNotBe(t *testing.T) {
 		want  string
 		spoil func(f *findings)
 	}{
-		{"sequence numbers missing", func(f *findings) { f.witness.missing = 1 }},
-		{"sequence numbers out of order or again", func(f *findings) { f.witness.late = 1 }},
-		{"sequence numbers out of order or again", func(f *findings) { f.witness.again = 1 }},
+		{"sequence numbers missing", func(f *findings) { f.witness.Missing = 1 }},
+		{"sequence numbers out of order or again", func(f *findings) { f.witness.Late = 1 }},
+		{"sequence numbers out of order or again", func(f *findings) { f.witness.Again = 1 }},
 		{"SAs by which nothing came", func(f *findings) { f.silent = 1 }},
-		{"packets the witness could not read", func(f *findings) { f.witness.unread = 1 }},
-		{"packets the witness lost", func(f *findings) { f.witness.lost = 1 }},
+		{"packets the witness could not read", func(f *findings) { f.witness.Unread = 1 }},
+		{"packets the witness lost", func(f *findings) { f.witness.Lost = 1 }},
 		{"packets the cable lost", func(f *findings) { f.cable = 1 }},
 		{"drops of both devices", func(f *findings) { f.drops["in-no-sa"] = 1 }},
 		{"retransmissions", func(f *findings) { f.load.Retransmits = []int{9, 8, 9, 8, 9, 8, 9, 8} }},

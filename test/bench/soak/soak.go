@@ -19,6 +19,7 @@ import (
 	"espalier/test/bench/device/hosts"
 	"espalier/test/bench/device/traffic"
 	"espalier/test/bench/report"
+	"espalier/test/bench/sequence"
 )
 
 const (
@@ -81,13 +82,13 @@ type soak struct {
 
 	tunnel  *tunnel
 	devices []*hosts.Process
-	witness *witness
+	witness *sequence.Witness
 }
 
 // findings are what came of it.
 type findings struct {
 	control, load traffic.Stream
-	witness       testimony
+	witness       sequence.Testimony
 	silent        int               // SPIs without any packet
 	cable         uint64            // packets that the cable lost
 	drops         map[string]uint64 // of both devices, by reason
@@ -106,17 +107,17 @@ func (s *soak) run(ctx context.Context, dir, espalier string, udp bool) (f findi
 	}
 	s.tunnel = &tunnel{Pair: pair, udp: udp, grace: s.every / 5}
 	err = pair.B.Do(func() (err error) {
-		s.witness, err = watch(hosts.Device)
+		s.witness, err = sequence.Watch(hosts.Device)
 		return err
 	})
 	if err != nil {
 		return f, err
 	}
 	f, err = s.load(ctx, udp)
-	seen, stopErr := s.witness.stop()
+	seen, stopErr := s.witness.Stop()
 	f.witness = seen
-	f.silent = 2*int(s.tunnel.generation) - seen.spis
-	if err = errors.Join(err, stopErr); err == nil && seen.seen == 0 {
+	f.silent = 2*int(s.tunnel.generation) - seen.SPIs
+	if err = errors.Join(err, stopErr); err == nil && seen.Seen == 0 {
 		err = errors.New("the witness has seen no ESP")
 	}
 	return f, err

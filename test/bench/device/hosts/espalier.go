@@ -24,7 +24,12 @@ func Build(ctx context.Context, dir, pkg string) (string, error) {
 
 // StartDevice runs the userspace device on the host, by the program espalier.
 func (h *Host) StartDevice(ctx context.Context, espalier string) (*Process, error) {
-	h.program, h.socket = espalier, filepath.Join(h.Dir, Device+".sock")
+	return h.StartDeviceAt(ctx, espalier, filepath.Join(h.Dir, Device+".sock"))
+}
+
+// StartDeviceAt is the same, with the device's socket at a path.
+func (h *Host) StartDeviceAt(ctx context.Context, espalier, socket string) (*Process, error) {
+	h.program, h.socket = espalier, socket
 	d, err := h.Launch(ctx, "ready unix:", espalier, "dataplane", "--dev", Device, "--listen", h.socket)
 	h.device = d
 	return d, err

@@ -46,10 +46,10 @@ func New(dir string) (_ *Pair, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if p.A, err = newHost("A", dir); err != nil {
+	if p.A, err = NewHost("A", dir); err != nil {
 		return nil, err
 	}
-	if p.B, err = newHost("B", dir); err != nil {
+	if p.B, err = NewHost("B", dir); err != nil {
 		return nil, err
 	}
 	p.words.A, p.words.B = p.A.script, p.B.script
@@ -59,14 +59,17 @@ func New(dir string) (_ *Pair, err error) {
 	)
 }
 
-func newHost(name, dir string) (*Host, error) {
+// NewHost makes a host without any cable. Its files are in a directory of its name in dir.
+func NewHost(name, dir string) (*Host, error) {
 	h := &Host{Name: name, Dir: filepath.Join(dir, name), script: &lab.Host{Name: name, Device: Device}}
 	if err := os.MkdirAll(h.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	var err error
-	h.NS, err = netns.New()
-	return h, err
+	if h.NS, err = netns.New(); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // Hosts are both hosts.
@@ -76,14 +79,18 @@ func (p *Pair) Hosts() []*Host { return []*Host{p.A, p.B} }
 func (p *Pair) Close() error {
 	var errs []error
 	for _, h := range p.Hosts() {
-		if h == nil || h.NS == nil {
-			continue
+		if h != nil {
+			errs = append(errs, h.Close())
 		}
-		h.release()
-		for i := len(h.running) - 1; i >= 0; i-- {
-			h.running[i].Stop()
-		}
-		errs = append(errs, h.NS.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// Close ends what runs on the host, the last started first, and the host.
+func (h *Host) Close() error {
+	h.release()
+	for i := len(h.running) - 1; i >= 0; i-- {
+		h.running[i].Stop()
+	}
+	return h.NS.Close()
 }

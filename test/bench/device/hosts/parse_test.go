@@ -25,7 +25,7 @@ func TestTicks(t *testing.T) {
 		stat string
 		want int
 	}{{"42 (espalier)" + rest, 321}, {"42 (a ) b (c)" + rest, 321}, {"42 (espalier) S 1", 0}, {"", 0}} {
-		got, err := parseTicks(c.stat)
+		got, err := parseTicks(c.stat, 14)
 		if got != c.want || (err != nil) != (c.want == 0) {
 			t.Errorf("%q: got %d, %v", c.stat, got, err)
 		}

@@ -50,13 +50,23 @@ func Ticks(pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parseTicks(string(content))
+	return parseTicks(string(content), 14)
 }
 
-func parseTicks(stat string) (int, error) {
+// ChildTicks is that of its children which have ended, and of theirs.
+func ChildTicks(pid int) (int, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parseTicks(string(content), 16)
+}
+
+// parseTicks adds the field of user time, numbered from 1, and the next, which is system time.
+func parseTicks(stat string, field int) (int, error) {
 	// The program's name, in brackets, may hold anything.
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	const utime, stime = 14 - 3, 15 - 3 // numbered from 1; the third comes after the name
+	utime, stime := field-3, field-2 // the third comes after the name
 	if len(fields) <= stime {
 		return 0, fmt.Errorf("%q is no process's stat", stat)
 	}

@@ -44,6 +44,15 @@ func TCP(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds, st
 	if both {
 		args = append(args, "--bidir")
 	}
+	return tcp(ctx, from, to, addr, seconds, both, args)
+}
+
+// TCPAt sends one stream at a rate in bits a second.
+func TCPAt(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds int, rate float64) (Stream, error) {
+	return tcp(ctx, from, to, addr, seconds, false, []string{"-b", strconv.FormatFloat(rate, 'f', 0, 64)})
+}
+
+func tcp(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds int, both bool, args []string) (Stream, error) {
 	out, err := iperf(ctx, from, to, addr, seconds, args...)
 	if err != nil {
 		return Stream{}, err
@@ -59,12 +68,19 @@ func TCP(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds, st
 type Datagrams struct {
 	PerSecond float64 // received
 	Loss      float64 // of those sent, from 0 to 1
+	Sent      int
+	Lost      int
 }
 
 // UDP sends datagrams of size bytes from one host to an address of another for some seconds, as fast
 // as it can.
 func UDP(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds, size int) (Datagrams, error) {
-	out, err := iperf(ctx, from, to, addr, seconds, "-u", "-b", "0", "-l", strconv.Itoa(size))
+	return UDPAt(ctx, from, to, addr, seconds, size, 0)
+}
+
+// UDPAt sends so many datagrams a second; 0 is as fast as it can. It may run beside TCP.
+func UDPAt(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds, size, perSecond int) (Datagrams, error) {
+	out, err := iperf(ctx, from, to, addr, seconds, "-p", "5202", "-u", "-b", strconv.Itoa(perSecond*size*8), "-l", strconv.Itoa(size))
 	if err != nil {
 		return Datagrams{}, err
 	}
@@ -83,7 +99,11 @@ func iperf(ctx context.Context, from, to *hosts.Host, addr netip.Addr, seconds i
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(seconds)*time.Second+grace,
 		fmt.Errorf("no end %s after it was due", grace))
 	defer cancel()
-	server, err := to.Launch(ctx, "Server listening", "iperf3", "-s", "-1", "-B", addr.String(), "--forceflush")
+	serve := []string{"-s", "-1", "-B", addr.String(), "--forceflush"}
+	if args[0] == "-p" {
+		serve = append(serve, args[:2]...)
+	}
+	server, err := to.Launch(ctx, "Server listening", "iperf3", serve...)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +133,8 @@ type sum struct {
 	Rate        float64 `json:"bits_per_second"`
 	Retransmits *int
 	Loss        *float64 `json:"lost_percent"`
+	Packets     int
+	Lost        int `json:"lost_packets"`
 }
 
 func parseTCP(out []byte, both bool) (Stream, error) {
@@ -160,7 +182,7 @@ func parseUDP(out []byte, size int) (Datagrams, error) {
 	if r == nil || r.Loss == nil || r.Seconds <= 0 {
 		return Datagrams{}, errors.New("it does not tell what was received")
 	}
-	d := Datagrams{PerSecond: r.Bytes / float64(size) / r.Seconds, Loss: *r.Loss / 100}
+	d := Datagrams{PerSecond: r.Bytes / float64(size) / r.Seconds, Loss: *r.Loss / 100, Sent: r.Packets, Lost: r.Lost}
 	if d.PerSecond <= 0 || math.IsNaN(d.Loss) {
 		return Datagrams{}, errors.New("nothing was received")
 	}

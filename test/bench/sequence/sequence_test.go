@@ -1,4 +1,4 @@
-package soak
+package sequence
 
 import (
 	"slices"
@@ -9,19 +9,19 @@ func TestSequences(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		seen []uint32
-		want totals
+		want Totals
 	}{
-		{"nothing", nil, totals{}},
-		{"in order", []uint32{1, 2, 3}, totals{1, 3, 0, 0, 0}},
-		{"the first is missing", []uint32{2, 3}, totals{1, 2, 1, 0, 0}},
-		{"a gap", []uint32{1, 2, 5, 6}, totals{1, 4, 2, 0, 0}},
-		{"two gaps", []uint32{1, 3, 4, 6}, totals{1, 4, 2, 0, 0}},
-		{"late, so nothing is missing", []uint32{1, 3, 2, 4}, totals{1, 4, 0, 1, 0}},
-		{"late once, then again", []uint32{1, 3, 2, 2}, totals{1, 4, 0, 1, 1}},
-		{"again", []uint32{1, 2, 2, 1}, totals{1, 4, 0, 0, 2}},
-		{"a number that none has", []uint32{1, 0}, totals{1, 2, 0, 0, 1}},
-		{"more missing than is remembered", []uint32{1, 2 + rememberMissing + 10, 3}, totals{1, 3, rememberMissing + 9, 1, 0}},
-		{"up to the end", []uint32{1, 1<<32 - 1}, totals{1, 2, 1<<32 - 3, 0, 0}},
+		{"nothing", nil, Totals{}},
+		{"in order", []uint32{1, 2, 3}, Totals{1, 3, 0, 0, 0}},
+		{"the first is missing", []uint32{2, 3}, Totals{1, 2, 1, 0, 0}},
+		{"a gap", []uint32{1, 2, 5, 6}, Totals{1, 4, 2, 0, 0}},
+		{"two gaps", []uint32{1, 3, 4, 6}, Totals{1, 4, 2, 0, 0}},
+		{"late, so nothing is missing", []uint32{1, 3, 2, 4}, Totals{1, 4, 0, 1, 0}},
+		{"late once, then again", []uint32{1, 3, 2, 2}, Totals{1, 4, 0, 1, 1}},
+		{"again", []uint32{1, 2, 2, 1}, Totals{1, 4, 0, 0, 2}},
+		{"a number that none has", []uint32{1, 0}, Totals{1, 2, 0, 0, 1}},
+		{"more missing than is remembered", []uint32{1, 2 + rememberMissing + 10, 3}, Totals{1, 3, rememberMissing + 9, 1, 0}},
+		{"up to the end", []uint32{1, 1<<32 - 1}, Totals{1, 2, 1<<32 - 3, 0, 0}},
 	} {
 		s := make(sequences)
 		for _, n := range c.seen {
@@ -41,7 +41,7 @@ func TestSPIsCountByThemselves(t *testing.T) {
 			s.see(2, n+1)
 		}
 	}
-	want := totals{spis: 2, seen: 199, missing: 1}
+	want := Totals{SPIs: 2, Seen: 199, Missing: 1}
 	if got := s.totals(); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

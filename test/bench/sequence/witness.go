@@ -1,4 +1,4 @@
-package soak
+package sequence
 
 import (
 	"encoding/binary"
@@ -15,10 +15,10 @@ import (
 	"espalier/internal/inet"
 )
 
-// witness reads the ESP headers of all packets that cross one end of the cable, both ways, from a ring
+// Witness reads the ESP headers of all packets that cross one end of the cable, both ways, from a ring
 // that the kernel fills (TPACKET_V3, packet_mmap in the kernel's documentation). Super packets cross
 // the cable whole: the kernel tells their segment size in a virtio_net_hdr before each packet.
-type witness struct {
+type Witness struct {
 	fd   int
 	ring []byte
 	quit atomic.Bool
@@ -42,8 +42,8 @@ const (
 	snapWhole = etherLen + 1<<16
 )
 
-// watch begins to watch the device, in the network namespace of the calling thread.
-func watch(device string) (*witness, error) {
+// Watch begins to watch the device, in the network namespace of the calling thread.
+func Watch(device string) (*Witness, error) {
 	dev, err := net.InterfaceByName(device)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func watch(device string) (*witness, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	w := &witness{fd: fd, done: make(chan error, 1), sequences: make(sequences)}
+	w := &Witness{fd: fd, done: make(chan error, 1), sequences: make(sequences)}
 	if err := w.setUp(dev.Index); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch %s: %w", device, err), w.close())
 	}
@@ -60,7 +60,7 @@ func watch(device string) (*witness, error) {
 	return w, nil
 }
 
-func (w *witness) setUp(index int) error {
+func (w *Witness) setUp(index int) error {
 	// Of ESP the headers, of UDP all: a super packet has headers everywhere.
 	const etherTypeAt, protocolAt = 12, etherLen + 9
 	program := []unix.SockFilter{
@@ -100,7 +100,7 @@ func (w *witness) setUp(index int) error {
 }
 
 // run reads block after block. Once it is told to quit it goes on until nothing more comes.
-func (w *witness) run() error {
+func (w *Witness) run() error {
 	for i := 0; ; {
 		block := w.ring[i*blockLen:][:blockLen]
 		head := (*unix.TpacketHdrV1)(unsafe.Pointer(&block[unsafe.Offsetof(unix.TpacketBlockDesc{}.Hdr)]))
@@ -122,7 +122,7 @@ func (w *witness) run() error {
 }
 
 // read takes the packets of a block, the first of which is at an offset.
-func (w *witness) read(block []byte, at, count int) {
+func (w *Witness) read(block []byte, at, count int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for range count {
@@ -139,33 +139,33 @@ func (w *witness) read(block []byte, at, count int) {
 	}
 }
 
-// soFar is what has been seen.
-func (w *witness) soFar() totals {
+// SoFar is what has been seen.
+func (w *Witness) SoFar() Totals {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.sequences.totals()
 }
 
-// testimony is what a witness has to say in the end.
-type testimony struct {
-	totals
-	unread uint64
-	lost   uint64 // by the witness itself
+// Testimony is what a witness has to say in the end.
+type Testimony struct {
+	Totals
+	Unread uint64
+	Lost   uint64 // by the witness itself
 }
 
-// stop ends the watching once what has arrived by now is read.
-func (w *witness) stop() (testimony, error) {
+// Stop ends the watching once what has arrived by now is read.
+func (w *Witness) Stop() (Testimony, error) {
 	w.quit.Store(true)
 	err := <-w.done
-	t := testimony{totals: w.soFar(), unread: w.unread}
+	t := Testimony{Totals: w.SoFar(), Unread: w.unread}
 	stats, statsErr := unix.GetsockoptTpacketStatsV3(w.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if statsErr == nil {
-		t.lost = uint64(stats.Drops)
+		t.Lost = uint64(stats.Drops)
 	}
 	return t, errors.Join(err, os.NewSyscallError("PACKET_STATISTICS", statsErr), w.close())
 }
 
-func (w *witness) close() error {
+func (w *Witness) close() error {
 	var err error
 	if w.ring != nil {
 		err = unix.Munmap(w.ring)

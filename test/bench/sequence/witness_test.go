@@ -1,4 +1,4 @@
-package soak
+package sequence
 
 import (
 	"net"
@@ -32,8 +32,8 @@ func TestWitness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var w *witness
-	if err := ns[1].Do(func() (err error) { w, err = watch(device); return err }); err != nil {
+	var w *Witness
+	if err := ns[1].Do(func() (err error) { w, err = Watch(device); return err }); err != nil {
 		t.Fatal(err)
 	}
 	const count, segment = 1000, 1000
@@ -60,11 +60,11 @@ func TestWitness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := w.stop()
+	got, err := w.Stop()
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := testimony{totals: totals{spis: 2, seen: 2*count - 2, missing: 2}}
+	want := Testimony{Totals: Totals{SPIs: 2, Seen: 2*count - 2, Missing: 2}}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

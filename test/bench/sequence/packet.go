@@ -1,4 +1,4 @@
-package soak
+package sequence
 
 import (
 	"encoding/binary"

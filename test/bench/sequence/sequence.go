@@ -1,4 +1,4 @@
-package soak
+package sequence
 
 // sequences follows the sequence numbers of ESP packets (RFC 4303, section 2.2) of each SPI, which
 // begin with 1 and go up by 1. The zero value has seen nothing.
@@ -42,19 +42,19 @@ func (s sequences) see(spi, number uint32) {
 	q.again++
 }
 
-// totals are those of all SPIs.
-type totals struct {
-	spis                       int
-	seen, missing, late, again uint64
+// Totals are those of all SPIs.
+type Totals struct {
+	SPIs                       int
+	Seen, Missing, Late, Again uint64
 }
 
-func (s sequences) totals() totals {
-	t := totals{spis: len(s)}
+func (s sequences) totals() Totals {
+	t := Totals{SPIs: len(s)}
 	for _, q := range s {
-		t.seen += q.seen
-		t.missing += q.lost + uint64(len(q.missing))
-		t.late += q.late
-		t.again += q.again
+		t.Seen += q.seen
+		t.Missing += q.lost + uint64(len(q.missing))
+		t.Late += q.late
+		t.Again += q.again
 	}
 	return t
 }
