@@ -22,7 +22,7 @@ const (
 // quotes, backslashes and exclamation marks; sh does the work. It speaks in lines with a number
 // that nothing else on the way can know:
 //
-//	N facts UID OS MACHINE HASH CLIENT SERVER PATH   of the host, and of an espalier there
+//	N facts UID OS MACHINE SIZE CLIENT SERVER PATH   of the host, and of an espalier there
 //	← run | copy BYTES KILOBYTES
 //	N place DIR, or N noplace                        for the copy, whose bytes follow
 //	                                                 then espalier speaks, see ServeStdio
@@ -34,7 +34,7 @@ const (
 const bootstrap = `umask 077; n=@NONCE@; r=@ROOT@; PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH; ` +
 	`clean() { [ -z "$d" ] || rm -rf "$d"; }; d=; trap clean EXIT; trap "exit 1" HUP INT TERM PIPE; ` +
 	`set -- ${SSH_CONNECTION:-- - -}; c=$1; s=$3; u=$(id -u); p=$(command -v espalier); case $p in /*) ;; *) p=;; esac; ` +
-	`h=; [ -z "$p" ] || { h=$(sha256sum <"$p"); h=${h%% *}; }; ` +
+	`h=; [ -z "$p" ] || h=$(wc -c <"$p"); ` +
 	`echo; echo "$n facts $u $(uname -s) $(uname -m) ${h:--} $c $s $p"; ` +
 	`read -r verb size room || exit 1; ` +
 	`if [ "$verb" = copy ]; then ` +
@@ -60,7 +60,7 @@ func bootstrapCommand(nonce string, root Root) string {
 // facts are what the far side's shell found.
 type facts struct {
 	uid, os, machine string
-	hash             string // SHA-256 of path, in hex; "-" if it is not known
+	size             string // of path, in bytes; "-" if it is not known
 	client, server   string // addresses of the ssh connection, "-" if there is none
 	path             string // of an espalier that is installed there; "" if there is none
 }

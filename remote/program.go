@@ -13,47 +13,26 @@ import (
 )
 
 // program is the executable of this process: what runs here is what is to run there, also if the
-// file has been replaced meanwhile.
+// file has been replaced meanwhile. It stays open.
 type program struct {
 	file *os.File
 	size int64
 	hash string // SHA-256, in hex
 }
 
-func ownProgram() (*program, error) {
+var ownProgram = sync.OnceValues(func() (*program, error) {
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, fmt.Errorf("read the executable: %w", err)
 	}
-	sum, err := ownSum()
+	sum := sha256.New()
+	size, err := io.Copy(sum, f)
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, fmt.Errorf("read the executable: %w", err)
 	}
-	return &program{f, sum.size, sum.hash}, nil
-}
-
-type ownFile struct {
-	size int64
-	hash string
-}
-
-// ownSum is worked out once: what a process was started from does not change.
-var ownSum = sync.OnceValues(func() (ownFile, error) {
-	f, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return ownFile{}, fmt.Errorf("read the executable: %w", err)
-	}
-	defer f.Close()
-	hash := sha256.New()
-	size, err := io.Copy(hash, f)
-	if err != nil {
-		return ownFile{}, fmt.Errorf("read the executable: %w", err)
-	}
-	return ownFile{size, hex.EncodeToString(hash.Sum(nil))}, nil
+	return &program{f, size, hex.EncodeToString(sum.Sum(nil))}, nil
 })
-
-func (p *program) Close() error { return p.file.Close() }
 
 // Version is that of the module this executable was built from, with its revision.
 func Version() string {

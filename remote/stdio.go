@@ -24,7 +24,6 @@ func ServeStdio(ctx context.Context, nonce string, copied bool, ops Operations) 
 	if err != nil {
 		return err
 	}
-	p.Close()
 	if copied {
 		if err := removeCopy(); err != nil {
 			return err
