@@ -1,8 +1,10 @@
 package remote
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -17,7 +19,7 @@ import (
 type program struct {
 	file *os.File
 	size int64
-	hash string // SHA-256, in hex
+	hash string // of its content: the build ID, or else SHA-256 in hex
 }
 
 var ownProgram = sync.OnceValues(func() (*program, error) {
@@ -25,14 +27,49 @@ var ownProgram = sync.OnceValues(func() (*program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the executable: %w", err)
 	}
-	sum := sha256.New()
-	size, err := io.Copy(sum, f)
+	info, err := f.Stat()
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("read the executable: %w", err)
 	}
-	return &program{f, size, hex.EncodeToString(sum.Sum(nil))}, nil
+	hash := buildID(f)
+	if hash == "" {
+		sum := sha256.New()
+		if _, err := io.Copy(sum, f); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("read the executable: %w", err)
+		}
+		hash = hex.EncodeToString(sum.Sum(nil))
+	}
+	return &program{f, info.Size(), hash}, nil
 })
+
+// buildID is what the go command has written into an executable, the end of which is a hash of all of it
+// (cmd/go/internal/work, buildid.go); "" if there is none. To hash it again takes longer than all else that
+// happens until espalier speaks.
+func buildID(f io.ReaderAt) string {
+	e, err := elf.NewFile(f)
+	if err != nil {
+		return ""
+	}
+	section := e.Section(".note.go.buildid")
+	if section == nil {
+		return ""
+	}
+	note, err := section.Data()
+	const header = 16 // lengths of the name and of what it is about, a type, and the name
+	if err != nil || len(note) < header {
+		return ""
+	}
+	id := note[header:]
+	if n := e.ByteOrder.Uint32(note[4:]); int64(n) < int64(len(id)) {
+		id = id[:n]
+	}
+	if bytes.Count(id, []byte("/")) != 3 { // of the action that made it, of that of the main package, their contents'
+		return ""
+	}
+	return string(id)
+}
 
 // Version is that of the module this executable was built from, with its revision.
 func Version() string {

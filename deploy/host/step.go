@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"espalier/deploy/steps"
 	"espalier/tunnel"
@@ -96,13 +99,22 @@ func (h *Host) State(ctx context.Context) (p steps.Progress, err error) {
 
 // keep has a keeper run.
 func (r *round) keep() error {
-	if r.cfg.Keeper == nil {
+	if r.cfg.Keeper == nil || r.kept() {
 		return nil
 	}
 	if err := r.cfg.Keeper(); err != nil {
 		return fmt.Errorf("start the process that undoes the change in time: %w", err)
 	}
 	return nil
+}
+
+// kept reports whether a keeper is at work: it goes on until, under the journal's lock, nothing is pending.
+func (r *round) kept() bool {
+	release, err := lockFile(filepath.Join(r.cfg.Dir, keeperName))
+	if err == nil {
+		release()
+	}
+	return errors.Is(err, unix.EWOULDBLOCK)
 }
 
 // Facts are this host's, with what the journal has.
