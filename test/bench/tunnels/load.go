@@ -20,7 +20,7 @@ const (
 	roundTime = 20 // seconds of traffic, with rotations or without
 	perSecond = 10000
 	datagram  = 200 // bytes
-	grace     = time.Second
+	grace     = 500 * time.Millisecond
 )
 
 // loaded is two hosts with traffic between them.
