@@ -179,6 +179,15 @@ func TestFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustDial(t, opt)
+	// Another one of the same size is found out once it runs.
+	info, err := os.Stat(self)
+	if err == nil {
+		err = os.Truncate(installed, info.Size())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustDial(t, opt)
 }
 
 // TestOtherMachine: no copy goes to another architecture; what is installed there may do.

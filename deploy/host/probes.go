@@ -14,6 +14,8 @@ import (
 const (
 	// probing is how often probes are sent: one may be lost, or wait until a neighbour is found.
 	probing = 200 * time.Millisecond
+	// looking is how often it is looked for the peers'.
+	looking = 20 * time.Millisecond
 	// longestProbe bounds the wait for the peers'.
 	longestProbe = 5 * time.Minute
 )
@@ -44,23 +46,23 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 	}
 	clock := h.cfg.Clock
 	deadline := clock.Now() + min(q.Within, longestProbe)
-	for {
-		for _, l := range lanes {
-			if l.unable == nil {
+	for sent, missing := -probing, len(lanes); missing > 0 && clock.Now() < deadline; {
+		if clock.Now()-sent >= probing {
+			sent = clock.Now()
+			for _, l := range lanes {
+				if l.unable != nil {
+					continue
+				}
 				if err := h.cfg.Send(ctx, l.flow); err != nil {
 					l.seen.Why = err.Error()
 				}
 			}
 		}
-		if err := clock.Sleep(ctx, probing); err != nil {
+		if err := clock.Sleep(ctx, looking); err != nil {
 			return a, err
 		}
-		missing, err := h.count(lanes)
-		if err != nil {
+		if missing, err = h.count(lanes); err != nil {
 			return a, err
-		}
-		if missing == 0 || clock.Now() >= deadline {
-			break
 		}
 	}
 	for _, l := range lanes {
