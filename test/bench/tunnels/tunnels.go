@@ -14,9 +14,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"espalier/deploy/host"
 	"espalier/test/bench/device/hosts"
 	"espalier/test/bench/device/traffic"
 	"espalier/test/bench/report"
@@ -53,7 +55,11 @@ func Run(o report.Options) (results []report.Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		os.RemoveAll(dir)
+		time.Sleep(2 * host.Every) // who keeps a change there sees by then that there is none, and has made a lock again
+		os.RemoveAll(dir)
+	}()
 	progress("building espalier")
 	espalier, err := hosts.Build(ctx, dir, "espalier/cmd/espalier")
 	if err != nil {
