@@ -33,10 +33,10 @@ type loaded struct {
 
 // sum is what came of the traffic of several rounds.
 type sum struct {
-	seconds            float64
-	sent, lost         int // datagrams
-	bits               float64
-	retransmits, still int // segments sent again; seconds in which TCP stood still
+	seconds     float64
+	sent, lost  int // datagrams
+	bits        float64
+	retransmits int // segments sent again
 }
 
 // findings are what came of all.
