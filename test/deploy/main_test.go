@@ -40,13 +40,7 @@ var management = []netip.Prefix{netip.MustParsePrefix("10.9.0.0/30"), netip.Must
 // newSite has the commands given on host A, which reaches B at the address that is protected.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	return newSiteOf(t, "")
-}
-
-// newSiteOf has all run by an espalier of its own; "" is lab.Binary.
-func newSiteOf(t *testing.T, program string) *site {
-	t.Helper()
-	s := newDevices(t, program)
+	s := newDevices(t)
 	s.from = s.A
 	s.serve(s.B, "db2", lab.B4)
 	s.write(t, `tunnels:
@@ -61,7 +55,7 @@ func newSiteOf(t *testing.T, program string) *site {
 // newManaged has the commands given on a third host.
 func newManaged(t *testing.T) *site {
 	t.Helper()
-	s := newDevices(t, "")
+	s := newDevices(t)
 	s.from = lab.NewHost(t, "C", "")
 	for i, h := range s.Hosts() {
 		at := management[i].Addr().Next().Next()
@@ -79,15 +73,22 @@ func newManaged(t *testing.T) *site {
 	return s
 }
 
-func newDevices(t *testing.T, program string) *site {
+func newDevices(t *testing.T) *site {
 	t.Helper()
 	lab.Tools(t, "ping")
 	s := &site{Lab: lab.New(t, ""), ssh: lab.NewSSH(t), servers: map[*lab.Host]*lab.SSHServer{}, t: t}
 	for _, h := range s.Hosts() {
-		h.Program = program
 		s.startDevice(t, h)
 	}
 	return s
+}
+
+// startDevice starts a host's device where espalier looks for it.
+func (s *site) startDevice(t *testing.T, h *lab.Host) {
+	t.Helper()
+	h.Socket = filepath.Join("/run/espalier", fmt.Sprint(inode(t, h)), "p4p1.sock")
+	t.Cleanup(func() { os.RemoveAll(filepath.Dir(h.Socket)) })
+	h.StartDevice()
 }
 
 func inode(t *testing.T, h *lab.Host) uint64 {
@@ -102,14 +103,7 @@ func inode(t *testing.T, h *lab.Host) uint64 {
 // serve starts a host's ssh server, with espalier installed. Its state is where the host's is.
 func (s *site) serve(h *lab.Host, name string, at netip.Addr) {
 	s.servers[h] = s.ssh.Serve(h, name, at, "echo 'SetEnv ESPALIER_STATE_DIR="+stateThere+"' >>sshd_config\n"+
-		"mkdir bin; touch bin/espalier; mount --bind "+s.program(h)+" bin/espalier; mount --rbind bin /usr/local/bin\n")
-}
-
-func (s *site) program(h *lab.Host) string {
-	if h.Program != "" {
-		return h.Program
-	}
-	return lab.Binary(s.t)
+		"mkdir bin; touch bin/espalier; mount --bind "+lab.Binary(s.t)+" bin/espalier; mount --rbind bin /usr/local/bin\n")
 }
 
 // stateThere is the state directory in the world of an ssh server.
@@ -167,7 +161,7 @@ func (s *site) report(t *testing.T, command string, args ...string) (r report, c
 // start begins a command, and returns what it prints as it comes.
 func (s *site) start(t *testing.T, command string, args ...string) (*exec.Cmd, *output) {
 	t.Helper()
-	cmd := exec.Command(s.program(s.from), append([]string{command, s.file, "--ssh-config", s.ssh.Config}, args...)...)
+	cmd := exec.Command(lab.Binary(t), append([]string{command, s.file, "--ssh-config", s.ssh.Config}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "ESPALIER_STATE_DIR="+s.state(s.from), "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0", "PATH="+s.path+":"+os.Getenv("PATH"))
 	out := &output{}

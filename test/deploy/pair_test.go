@@ -12,7 +12,7 @@ import (
 // TestPair writes the file for two hosts, and sets the tunnel up.
 func TestPair(t *testing.T) {
 	t.Parallel()
-	s := newDevices(t, "")
+	s := newDevices(t)
 	s.from = s.A
 	s.serve(s.B, "db2", lab.B4)
 	s.file = filepath.Join(s.A.Dir, "db2.yaml")

@@ -11,43 +11,28 @@ import (
 
 // Binary is the espalier binary under test, built with the race detector: every device of
 // every test runs under it. It is built once per test process.
-func Binary(t testing.TB) string { return built(t, build) }
-
-// Plain is the same as it is shipped, for what is measured.
-func Plain(t testing.TB) string { return built(t, buildPlain) }
-
-func built(t testing.TB, by func() (string, error)) string {
+func Binary(t testing.TB) string {
 	t.Helper()
-	path, err := by()
+	path, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-var (
-	build      = sync.OnceValues(func() (string, error) { return compile("CGO_ENABLED=1", "-race") })
-	buildPlain = sync.OnceValues(func() (string, error) { return compile("CGO_ENABLED=0") })
-)
-
-func compile(env string, args ...string) (string, error) {
+var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "espalier-test-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "espalier")
-	cmd := exec.Command("go", append(append([]string{"build"}, args...), "-o", path, "espalier/cmd/espalier")...)
-	cmd.Env = append(os.Environ(), env)
+	cmd := exec.Command("go", "build", "-race", "-o", path, "espalier/cmd/espalier")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		os.RemoveAll(dir)
 		return "", &buildError{err, out}
 	}
-	directories.Store(dir, nil)
 	return path, nil
-}
-
-// directories are those of binaries, which go in the end.
-var directories sync.Map
+})
 
 type buildError struct {
 	err error
@@ -69,8 +54,8 @@ func Run(m *testing.M) int {
 	}
 	defer os.RemoveAll(state)
 	code := m.Run()
-	for dir := range directories.Range {
-		os.RemoveAll(dir.(string))
+	if path, err := build(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
 	}
 	return code
 }

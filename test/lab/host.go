@@ -63,11 +63,10 @@ func (l *Lab) Hosts() []*Host { return []*Host{l.A, l.B} }
 // Host is a network namespace with a device process in it, once started.
 type Host struct {
 	*netns.NS
-	Name    string
-	Device  string // of the cable
-	Socket  string // of the offload device
-	Dir     string // for files of this host
-	Program string // espalier; "": Binary
+	Name   string
+	Device string // of the cable
+	Socket string // of the offload device
+	Dir    string // for files of this host
 
 	t      testing.TB
 	daemon *exec.Cmd
@@ -94,13 +93,6 @@ func NewHost(t testing.TB, name, device string) *Host {
 	return h
 }
 
-func (h *Host) program() string {
-	if h.Program != "" {
-		return h.Program
-	}
-	return Binary(h.t)
-}
-
 // raceOptions end a racing binary at once with a code of its own, and spare others the second
 // that the race detector waits at their end.
 const raceOptions = "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"
@@ -108,7 +100,7 @@ const raceOptions = "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"
 // StartDevice runs `espalier dataplane` on the host and waits until it is ready.
 func (h *Host) StartDevice(args ...string) {
 	h.t.Helper()
-	h.daemon = exec.Command(h.program(), append([]string{"dataplane", "--dev", h.Device, "--listen", h.Socket}, args...)...)
+	h.daemon = exec.Command(Binary(h.t), append([]string{"dataplane", "--dev", h.Device, "--listen", h.Socket}, args...)...)
 	h.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	h.daemon.Env = append(os.Environ(), raceOptions)
 	if h.log == nil {
@@ -221,7 +213,7 @@ func (h *Host) Must(name string, args ...string) string {
 // Espalier runs the binary under test.
 func (h *Host) Espalier(args ...string) Result {
 	h.t.Helper()
-	return h.Command(h.program(), args...)
+	return h.Command(Binary(h.t), args...)
 }
 
 // Xfrm runs `espalier xfrm` against the host's device.
