@@ -19,7 +19,8 @@ func Check(states []*xfrm.State, policies []*xfrm.Policy, m *pair.Matching, defa
 
 func (c *check) run(defaults *xfrm.Defaults) []Finding {
 	states, policies, m := c.states, c.policies, c.m
-	c.nearby, c.misdirected = map[int]bool{}, map[[2]netip.Addr]bool{}
+	c.nearby, c.strayed, c.misdirected = map[int]bool{}, map[int]bool{}, map[[2]netip.Addr]bool{}
+	c.unpaired = map[[2]netip.Addr]bool{}
 	c.ways, c.whole = make(map[way]bool, len(states)), make(map[relation]bool, len(states))
 	c.in = make(map[xfrm.Selector]bool, len(policies)/2)
 	for _, s := range states {
@@ -42,6 +43,7 @@ func (c *check) run(defaults *xfrm.Defaults) []Finding {
 	for i := range states {
 		c.direction(i)
 	}
+	c.selectors()
 	for i := range states {
 		c.state(i)
 	}
@@ -59,12 +61,17 @@ type check struct {
 	states   []*xfrm.State
 	policies []*xfrm.Policy
 	m        *pair.Matching
-	nearby   map[int]bool // states that were told to have another reqid than their policy wants
+	nearby   map[int]bool // states that were told to be other than their policy wants
+	strayed  map[int]bool // policies that an SA of other addresses would serve
 	ways     map[way]bool
 	whole    map[relation]bool      // of states that have their other half
 	in       map[xfrm.Selector]bool // what in policies protect
 	// misdirected are the ends, in order, between which an SA has the wrong direction.
 	misdirected map[[2]netip.Addr]bool
+	// unpaired are those of an SA that is so different from what its policy wants that it may not be known as one's half.
+	unpaired map[[2]netip.Addr]bool
+	// at is where the SA of a policy stands, " (line 3)"; nil: nowhere.
+	at func(policy, state int) string
 	// script: each line counts, also where two say the same.
 	script bool
 	found  []Finding
@@ -98,28 +105,42 @@ func (c *check) policy(i int) {
 	if !protects(p) {
 		return
 	}
-	if p.Dir == xfrm.PolicyOut {
+	served := len(c.m.ServedBy[i]) > 0
+	if !c.script && p.Dir == xfrm.PolicyFwd && c.in[p.Sel] && !served {
+		return // what there is to say is said of the in policy
+	}
+	if optional(p) && (c.script || p.Dir != xfrm.PolicyFwd || !c.in[p.Sel]) {
 		c.cleartextAllowed(i)
 	}
-	if len(c.m.ServedBy[i]) > 0 {
-		c.halfOffloaded(i)
-		return
-	}
 	switch {
-	case !c.script && p.Dir == xfrm.PolicyFwd && c.in[p.Sel]: // what there is to say is said of the in policy
+	case served:
+		c.halfOffloaded(i)
 	case c.m.Near[i] >= 0:
-		c.reqidMismatch(i, c.m.Near[i])
+		c.mismatch(i, c.m.Near[i])
 	default:
 		c.withoutSA(i)
 	}
 }
 
-// consequence is what becomes of packets that fall under a policy that nothing serves.
-func consequence(p *xfrm.Policy) string {
-	if p.Dir == xfrm.PolicyOut {
-		return "nothing is sent (" + unserved(p) + ")"
+// optional reports whether packets may do without ESP and AH (level use), as those that IPComp does not make shorter do.
+func optional(p *xfrm.Policy) bool {
+	return !slices.ContainsFunc(p.Tmpls, func(t xfrm.Tmpl) bool { return !t.Optional && t.Proto != protoIPComp })
+}
+
+// consequence is what becomes of packets that fall under a policy that nothing serves, and what counts them.
+func consequence(p *xfrm.Policy) (text, counter string) {
+	counter = unserved(p)
+	switch {
+	case p.Dir == xfrm.PolicyOut && optional(p):
+		return "everything is sent in clear (level use)", ""
+	case p.Dir == xfrm.PolicyOut:
+		return "nothing is sent (" + counter + ")", counter
+	case optional(p) && p.Tmpls[0].Mode == xfrm.ModeTransport:
+		return "cleartext is accepted (level use)", ""
+	case optional(p):
+		return "cleartext is accepted (level use), and what comes by ESP is not (" + counter + ")", counter
 	}
-	return "nothing is accepted (" + unserved(p) + ")"
+	return "nothing is accepted (" + counter + ")", counter
 }
 
 // unserved is what counts them.
@@ -128,26 +149,6 @@ func unserved(p *xfrm.Policy) string {
 		return "XfrmOutNoStates"
 	}
 	return "XfrmInTmplMismatch"
-}
-
-// reqidMismatch is about a policy and the SA that would serve it, had it another reqid.
-func (c *check) reqidMismatch(i, s int) {
-	p, state := c.policies[i], c.states[s]
-	t := &p.Tmpls[0]
-	for j := range p.Tmpls {
-		if pair.FitsButReqid(p, &p.Tmpls[j], state) {
-			t = &p.Tmpls[j]
-			break
-		}
-	}
-	c.nearby[s] = true
-	text := fmt.Sprintf("wants reqid %s, but the SA between its addresses has %s: %s", reqid(t.Reqid), reqid(state.Reqid), consequence(p))
-	if c.ways[way{state.Dst, state.Src, t.Reqid}] {
-		text = fmt.Sprintf("wants reqid %s, which is the other direction's; the SA of this one has %s: %s", reqid(t.Reqid), reqid(state.Reqid), consequence(p))
-	}
-	c.add(Finding{ID: ReqidMismatch, Severity: Error, About: "policy " + p.ID().String(), Text: text,
-		Fix:     fmt.Sprintf("give the template reqid %s, or the SA reqid %s", reqid(state.Reqid), reqid(t.Reqid)),
-		Counter: unserved(p), States: []int{s}, Policies: []int{i}})
 }
 
 func reqid(n uint32) string {
@@ -161,15 +162,8 @@ func (c *check) withoutSA(i int) {
 	p := c.policies[i]
 	f := Finding{ID: PolicyWithoutSA, Severity: Error, About: "policy " + p.ID().String(), Policies: []int{i}}
 	t := &p.Tmpls[0]
-	switch optional := !slices.ContainsFunc(p.Tmpls, func(t xfrm.Tmpl) bool { return !t.Optional }); {
-	case optional && p.Dir == xfrm.PolicyOut:
-		f.Text = fmt.Sprintf("no SA with reqid %s serves it: everything is sent in clear (level use)", reqid(t.Reqid))
-	case optional:
-		f.Text = fmt.Sprintf("no SA with reqid %s serves it: cleartext is accepted (level use)", reqid(t.Reqid))
-	default:
-		f.Text = fmt.Sprintf("no SA with reqid %s serves it: %s", reqid(t.Reqid), consequence(p))
-		f.Counter = unserved(p)
-	}
+	text, counter := consequence(p)
+	f.Text, f.Counter = fmt.Sprintf("no SA with reqid %s serves it: %s", reqid(t.Reqid), text), counter
 	f.Fix = fmt.Sprintf("add an SA with reqid %s, mode %s, or see whether the key exchange runs; delete the policy if it is not wanted", reqid(t.Reqid), t.Mode)
 	if c.script {
 		f.Fix = fmt.Sprintf("add an SA between its addresses with reqid %s, mode %s, or delete the policy", reqid(t.Reqid), t.Mode)
@@ -177,14 +171,19 @@ func (c *check) withoutSA(i int) {
 	c.add(f)
 }
 
+// cleartextAllowed is about an optional template. Of what is received, Linux takes cleartext then, SA or not
+// (xfrm_policy_ok).
 func (c *check) cleartextAllowed(i int) {
 	p := c.policies[i]
-	if !slices.ContainsFunc(p.Tmpls, func(t xfrm.Tmpl) bool { return t.Optional }) || len(c.m.ServedBy[i]) == 0 {
-		return
+	f := Finding{ID: CleartextAllowed, Severity: Warning, About: "policy " + p.ID().String(), Policies: []int{i},
+		Text: "its template is optional (level use): when its SA goes, packets leave in clear", Fix: "leave level use out"}
+	switch {
+	case p.Dir != xfrm.PolicyOut:
+		f.Severity, f.Text = Error, "its template is optional (level use): cleartext is accepted, with an SA, too"
+	case len(c.m.ServedBy[i]) == 0:
+		f.Text = "its template is optional (level use): packets leave in clear as long as no SA serves it"
 	}
-	c.add(Finding{ID: CleartextAllowed, Severity: Warning, About: "policy " + p.ID().String(), Policies: []int{i},
-		Text: "its template is optional (level use): when its SA goes, packets leave in clear",
-		Fix:  "leave level use out"})
+	c.add(f)
 }
 
 // halfOffloaded: the kernel and the driver want both in packet mode, or neither.

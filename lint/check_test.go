@@ -83,7 +83,19 @@ func TestCheck(t *testing.T) {
 		{"policies only", "POLOUT reqid 1\nPOLIN reqid 2\n",
 			[]string{"policy-without-sa: no SA with reqid 1 serves it: nothing is sent", "policy-without-sa: no SA with reqid 2 serves it: nothing is accepted"}},
 		{"policies only, optional", "POLOUT reqid 1 level use\nPOLIN reqid 2 level use\n",
-			[]string{"policy-without-sa: no SA with reqid 1 serves it: everything is sent in clear", "policy-without-sa: no SA with reqid 2 serves it: cleartext is accepted"}},
+			[]string{"policy-without-sa: no SA with reqid 1 serves it: everything is sent in clear", "level-use: its template is optional (level use): cleartext is accepted",
+				"policy-without-sa: no SA with reqid 2 serves it: cleartext is accepted (level use)", "level-use: its template is optional (level use): packets leave in clear as long as"}},
+		{"optional, in", strings.Replace(good, "POLIN reqid 2", "POLIN reqid 2 level use", 1), []string{"level-use: its template is optional (level use): cleartext is accepted"}},
+		{"optional, in, with another reqid", strings.Replace(good, "POLIN reqid 2", "POLIN reqid 3 level use", 1),
+			[]string{"level-use: its template is optional (level use): cleartext is accepted", "reqid-mismatch: wants reqid 3, but the SA between its addresses has 2: cleartext is accepted (level use)"}},
+		{"optional IPComp alone is as it should be", strings.Replace(good, "POLIN reqid 2", "POLIN reqid 2 tmpl src 192.168.1.64 dst 192.168.1.65 proto comp reqid 2 mode transport level use", 1), nil},
+		{"another if_id", strings.Replace(good, "OUT reqid 1", "OUT reqid 1 if_id 7", 1),
+			[]string{"template-mismatch: wants no if_id, but SA 0x00001001 has if_id 7: nothing is sent (XfrmOutNoStates)"}},
+		{"another mode and reqid", strings.Replace(good, "IN reqid 2", strings.Replace("IN reqid 5", "IN", "ip xfrm state add src "+theirs+" dst "+ours+" proto esp spi 0x1002 mode tunnel aead 'rfc4106(gcm(aes))' KEY 128 dir in", 1), 1),
+			[]string{"template-mismatch: wants reqid 2 and mode transport, but SA 0x00001002 has reqid 5 and mode tunnel: nothing is accepted (XfrmInTmplMismatch)"}},
+		{"a selector of the SA that leaves all out", strings.Replace(good, "OUT reqid 1", "OUT reqid 1 sel src 10.0.0.1 dst 10.0.0.2", 1), []string{"sa-selector: its own selector, 10.0.0.1→10.0.0.2, leaves out all"}},
+		{"SAs of two hosts, each with its selector, for one policy", strings.NewReplacer("OUT reqid 1", "OUT reqid 1 sel src "+ours+" dst "+theirs,
+			"POLOUT reqid 1", "ip xfrm policy add src "+ours+" dst 192.168.1.0/24 dir out tmpl proto esp reqid 1 mode transport\nip xfrm policy add dst "+ours+" src 192.168.1.0/24 dir in priority 9 action block").Replace(good), nil},
 		{"optional", strings.Replace(good, "POLOUT reqid 1", "POLOUT reqid 1 level use", 1), []string{"level-use: its template is optional"}},
 		{"SAs only", "OUT reqid 1\nIN reqid 2 replay-window 64\n",
 			[]string{"sa-without-policy: no out policy asks for its reqid 1", "sa-without-policy: no in policy asks for its reqid 2"}},
@@ -113,7 +125,7 @@ ip xfrm state add src 192.168.1.65 dst 192.168.1.64 proto esp spi 0x1001 reqid 1
 ip xfrm state add src 192.168.1.64 dst 192.168.1.65 proto esp spi 0x1002 reqid 1 mode tunnel aead 'rfc4106(gcm(aes))' KEY 128 dir in replay-window 32
 ip xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out tmpl src 192.168.1.65 dst 192.168.1.66 proto esp reqid 1 mode tunnel
 ip xfrm policy add src 10.2.0.0/16 dst 10.1.0.0/16 dir in tmpl src 192.168.1.64 dst 192.168.1.65 proto esp reqid 1 mode tunnel
-`, []string{"policy-without-sa: no SA with reqid 1", "sa-without-policy: no out policy"}},
+`, []string{"template-mismatch: wants src 192.168.1.65 dst 192.168.1.66, but SA 0x00001001 has src 192.168.1.65 dst 192.168.1.64: nothing is sent"}},
 		{"a tunnel without an in policy", `
 ip xfrm state add src 192.168.1.64 dst 192.168.1.65 proto esp spi 0x1002 reqid 1 mode tunnel aead 'rfc4106(gcm(aes))' KEY 128 dir in replay-window 32
 `, []string{"sa-without-policy: no in policy asks for its reqid 1: what it decrypts is dropped (XfrmInNoPols)", "one-sided: "}},

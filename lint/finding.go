@@ -38,6 +38,8 @@ type ID string
 const (
 	// ReqidMismatch: a policy asks for another reqid than the SA between its addresses has.
 	ReqidMismatch ID = "reqid-mismatch"
+	// TemplateMismatch: a policy asks for another mode, if_id, mark, SPI or address than an SA has that is right else.
+	TemplateMismatch ID = "template-mismatch"
 	// PolicyWithoutSA: no SA serves a policy.
 	PolicyWithoutSA ID = "policy-without-sa"
 	// SAWithoutPolicy: an SA serves no policy: nothing is sent through it, or asked of what it brings.
@@ -48,7 +50,7 @@ const (
 	OneSided ID = "one-sided"
 	// NoReplayWindow: an inbound SA takes packets any number of times.
 	NoReplayWindow ID = "window-0"
-	// CleartextAllowed: a policy lets packets out in clear as long as no SA serves it.
+	// CleartextAllowed: a policy lets packets out in clear as long as no SA serves it, or takes them in clear.
 	CleartextAllowed ID = "level-use"
 	// HalfOffloaded: packet offload of an SA, and its policy is not offloaded, or the other way round.
 	HalfOffloaded ID = "half-offloaded"

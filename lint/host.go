@@ -2,7 +2,6 @@ package lint
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 const (
 	protoESP    = 50
 	protoAH     = 51
+	protoIPComp = 108
 	protoICMPv6 = 58
 )
 
@@ -53,7 +53,6 @@ func (h *host) state(i int) {
 			"sequence numbers of 32 bits: after 2^32 packets, 9 minutes at 100 Gbit/s, nothing is sent any more")
 	}
 	h.algorithms(s, tell)
-	h.selector(i)
 }
 
 type teller func(id ID, severity Severity, counter, fix, format string, args ...any)
@@ -95,48 +94,6 @@ func (h *host) algorithms(s *xfrm.State, tell teller) {
 			}
 		}
 	}
-}
-
-// selector looks whether an SA's own selector takes the traffic of its policies.
-func (h *host) selector(i int) {
-	s := h.States[i]
-	if s.Sel.Selector == (ipsec.Selector{}) {
-		return
-	}
-	for _, p := range h.match.Serves[i] {
-		policy := h.Policies[p]
-		if slices.ContainsFunc(h.match.ServedBy[p], func(other int) bool { return covers(&h.States[other].Sel.Selector, &policy.Sel.Selector) }) {
-			continue
-		}
-		f := Finding{ID: SASelector, Severity: Warning, About: aboutState(s), States: []int{i}, Policies: []int{p},
-			Fix: "leave sel out, or make it " + policy.Sel.Selector.String()}
-		amount := "a part"
-		if !overlap(&s.Sel.Selector, &policy.Sel.Selector) {
-			f.Severity, amount = Error, "all"
-		}
-		if policy.Dir == xfrm.PolicyOut {
-			f.Counter = "XfrmOutNoStates"
-			f.Text = fmt.Sprintf("its own selector, %s, leaves out %s of what policy %s sends: that is dropped", s.Sel.Selector, amount, policy.ID())
-		} else {
-			f.Counter = "XfrmInStateMismatch"
-			f.Text = fmt.Sprintf("its own selector, %s, leaves out %s of what policy %s receives: that is dropped", s.Sel.Selector, amount, policy.ID())
-		}
-		h.add(f)
-		return
-	}
-}
-
-// covers reports whether all of b is in a.
-func covers(a, b *ipsec.Selector) bool {
-	return contains(a.Src, b.Src) && contains(a.Dst, b.Dst) && (a.Protocol == 0 || a.Protocol == b.Protocol) &&
-		(a.SrcPort.Any() || a.SrcPort == b.SrcPort) && (a.DstPort.Any() || a.DstPort == b.DstPort)
-}
-
-func overlap(a, b *ipsec.Selector) bool {
-	prefixes := func(a, b netip.Prefix) bool { return !a.IsValid() || !b.IsValid() || a.Overlaps(b) }
-	ports := func(a, b ipsec.PortMatch) bool { return a.Any() || b.Any() || (a.Value^b.Value)&a.Mask&b.Mask == 0 }
-	return prefixes(a.Src, b.Src) && prefixes(a.Dst, b.Dst) && (a.Protocol == 0 || b.Protocol == 0 || a.Protocol == b.Protocol) &&
-		ports(a.SrcPort, b.SrcPort) && ports(a.DstPort, b.DstPort)
 }
 
 // policy finds what is wrong with a policy beside the others.

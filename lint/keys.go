@@ -41,11 +41,21 @@ func (r *Report) keys(hosts []*host) (found []Finding) {
 	}
 	for _, h := range hosts {
 		for i, s := range h.States {
-			if k, _ := keyOf(s, h.StateAt[i]); k.Len() > 0 {
-				if why := weak(k); why != "" {
-					found = append(found, h.placed(Finding{ID: WeakKey, Severity: Warning, About: aboutState(s), States: []int{i}, Text: "has a key that " + why,
-						Fix: "make keys at random, new ones each time: espalier xfrm --generate-key, or head -c 36 /dev/urandom"}))
+			for _, k := range keysIn(s) {
+				why := weak(k.Key)
+				if auth := strings.HasPrefix(k.Word, "auth"); auth && why == "" && k.Key.Len() < 16 {
+					why = fmt.Sprintf("has %d bits only: fewer than 128 can be found by trying", 8*k.Key.Len())
 				}
+				if why == "" {
+					continue
+				}
+				what := "a key"
+				if k.Word != "aead" {
+					what = "a key of " + k.Word
+				}
+				found = append(found, h.placed(Finding{ID: WeakKey, Severity: Warning, About: aboutState(s), States: []int{i}, Text: "has " + what + " that " + why,
+					Fix:  "make keys at random, new ones each time: espalier xfrm --generate-key, or head -c 36 /dev/urandom",
+					mend: func() ([]edit, string) { return r.newKey(s, k.Word) }}))
 			}
 		}
 	}
@@ -123,6 +133,34 @@ func keyOf(s *xfrm.State, at script.At) (k ipsec.Key, name string) {
 	return s.AEAD.Key, ""
 }
 
+// namedKey is a key and the word that it follows, but for the algorithm's name.
+type namedKey struct {
+	Word string
+	Key  ipsec.Key
+}
+
+// keysIn are the keys of an SA, as far as they are known.
+func keysIn(s *xfrm.State) (keys []namedKey) {
+	add := func(word string, k ipsec.Key) {
+		if k.Len() > 0 {
+			keys = append(keys, namedKey{word, k})
+		}
+	}
+	if s.AEAD != nil {
+		add("aead", s.AEAD.Key)
+	}
+	if s.Crypt != nil {
+		add("enc", s.Crypt.Key)
+	}
+	if s.Auth != nil {
+		add("auth", s.Auth.Key)
+	}
+	if s.AuthTrunc != nil {
+		add("auth-trunc", s.AuthTrunc.Key)
+	}
+	return keys
+}
+
 // reused reports two SAs of one key that are not the two ends of one SA. Ends that have different SPIs by mistake are.
 func reused(a, b keyUse) (Finding, bool) {
 	one, other := a.sa(), b.sa()
@@ -143,6 +181,9 @@ func reused(a, b keyUse) (Finding, bool) {
 // weak says why a key is known to others, "" if it may be secret.
 func weak(k ipsec.Key) string {
 	raw := k.ExposeSecretBytes()
+	if len(raw) < 2 {
+		return ""
+	}
 	sum := sha256.Sum256(raw)
 	if slices.Contains(published, hex.EncodeToString(sum[:])) {
 		return "stands in the NIC vendor's documentation: everybody has it"
@@ -155,8 +196,8 @@ func weak(k ipsec.Key) string {
 			steps++
 		}
 	}
-	// Of 20 random bytes or more, fewer than 10 different ones are less likely than one in 10^10.
-	if len(different) < 10 || steps > len(raw)/2 {
+	// Of as many random bytes, fewer different ones are less likely than one in a million, and of 20 or more than one in 10^10.
+	if len(different) < min(10, (len(raw)+1)/2) || steps > len(raw)/2 {
 		return "has a pattern: it can be guessed"
 	}
 	text := 0

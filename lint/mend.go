@@ -20,10 +20,10 @@ var twoEnded map[ID]func(m *mirror, out, in int) ([]edit, string)
 
 func init() {
 	menders = map[ID]func(*host, *Finding) ([]edit, string){
-		ReqidMismatch: (*host).mendReqid, NoReplayWindow: (*host).mendWindow, MissingIn: (*host).mendMissingIn,
+		ReqidMismatch: (*host).mendReqid, TemplateMismatch: eitherEnd, NoReplayWindow: (*host).mendWindow, MissingIn: (*host).mendMissingIn,
 		WrongDirection: (*host).mendDirection, CleartextAllowed: (*host).mendLevel, Limit0: (*host).mendLimits,
 		MissingFwd: (*host).mendMissingFwd, NeighbourDiscovery: (*host).mendNeighbours,
-		KeyReused: (*host).mendKey, WeakKey: (*host).mendKey,
+		KeyReused: (*host).mendKey,
 		NoESN: func(*host, *Finding) ([]edit, string) {
 			return nil, "whether kernels and NICs of both hosts can is not known here"
 		},
@@ -34,7 +34,15 @@ func init() {
 			return setWord(at, 0, "spi", m.receiver.States[in].SPI.String(), at.Command.End)
 		},
 		KeyMismatch: func(m *mirror, out, in int) ([]edit, string) {
-			return m.report.newKey(m.sender.States[out])
+			s, r := m.sender.States[out], m.receiver.States[in]
+			for _, k := range keysIn(s) {
+				for _, other := range keysIn(r) {
+					if k.Word == other.Word && !k.Key.Equal(other.Key) {
+						return m.report.newKey(s, k.Word)
+					}
+				}
+			}
+			return nil, "the keys are not in the scripts"
 		},
 	}
 }
@@ -88,6 +96,11 @@ func cut(at script.At, i, n int) ([]edit, string) {
 	return []edit{{at.Script, words[i-1].End, words[i+n].End, ""}}, ""
 }
 
+// eitherEnd: a policy and an SA differ, and either may be as it was meant.
+func eitherEnd(*host, *Finding) ([]edit, string) {
+	return nil, "whether the policy or the SA is meant so is not known here"
+}
+
 // mendReqid gives the template the reqid of the SA.
 func (h *host) mendReqid(f *Finding) ([]edit, string) {
 	p, s := h.Policies[f.Policies[0]], h.States[f.States[0]]
@@ -96,7 +109,7 @@ func (h *host) mendReqid(f *Finding) ([]edit, string) {
 	tmpl := 0
 	for i := range p.Tmpls {
 		tmpl = find(words, tmpl, "tmpl") + 1
-		if !pair.FitsButReqid(p, &p.Tmpls[i], s) {
+		if p.Tmpls[i].Proto != s.Proto || pair.Differences(p, &p.Tmpls[i], s) != pair.OtherReqid {
 			continue
 		}
 		end := find(words, tmpl, "tmpl") // of this template
@@ -170,6 +183,13 @@ func (h *host) mendMissingIn(f *Finding) ([]edit, string) {
 	out := h.Policies[i]
 	if h.inCovers(i) {
 		return nil, "the policy that lets it in may be meant so"
+	}
+	for j, p := range h.Policies {
+		if near := h.match.Near[j]; p.Dir == xfrm.PolicyIn && near >= 0 {
+			if _, d := nearest(p, h.States[near]); d != pair.OtherReqid {
+				return nil, "there is an in policy that its SA does not fit"
+			}
+		}
 	}
 	src, dst := endsOf(h, i)
 	var receiving []*xfrm.State
@@ -265,7 +285,7 @@ func (h *host) mendRefusal(i int, r xfrm.Refusal) ([]edit, string) {
 			return setNth(at, find(at.Command.Words, 0, "aead")+3, "128")
 		})
 	case strings.Contains(r.Reason, "AES-192"):
-		return h.report.newKey(s)
+		return h.report.newKey(s, "aead")
 	}
 	return nil, "it can be put right in more than one way"
 }
@@ -282,28 +302,45 @@ func setNth(at script.At, i int, value string) ([]edit, string) {
 }
 
 // mendKey gives an SA a new key at both its ends.
-func (h *host) mendKey(f *Finding) ([]edit, string) { return h.report.newKey(h.States[f.States[0]]) }
+func (h *host) mendKey(f *Finding) ([]edit, string) {
+	return h.report.newKey(h.States[f.States[0]], "aead")
+}
+
+// keyOfSA is a key of an SA, by the word that it follows.
+type keyOfSA struct {
+	xfrm.StateID
+	word string
+}
 
 // newKey is the same for an SA whoever asks.
-func (r *Report) newKey(s *xfrm.State) ([]edit, string) {
+func (r *Report) newKey(s *xfrm.State, word string) ([]edit, string) {
 	if r.newKeys == nil {
-		r.newKeys = map[xfrm.StateID]ipsec.Key{}
+		r.newKeys = map[keyOfSA]ipsec.Key{}
 	}
-	id := xfrm.StateID{Src: s.Src, Dst: s.Dst, Proto: s.Proto, SPI: s.SPI}
-	if s.AEAD == nil || s.AEAD.Key.Len() == 0 {
+	keys := keysIn(s)
+	i := slices.IndexFunc(keys, func(k namedKey) bool { return k.Word == word })
+	if i < 0 {
 		return nil, "the key is not in the script: make another one there"
 	}
+	id := keyOfSA{xfrm.StateID{Src: s.Src, Dst: s.Dst, Proto: s.Proto, SPI: s.SPI}, word}
 	k, ok := r.newKeys[id]
 	if !ok {
-		n := s.AEAD.Key.Len()
-		if n == 28 { // AES-192, which NICs do not take
+		n := keys[i].Key.Len()
+		switch {
+		case word == "aead" && n == 28: // AES-192, which NICs do not take
 			n = 36
+		case strings.HasPrefix(word, "auth") && n < 16:
+			n = 32
 		}
 		k = ipsec.RandomKey(n)
 		r.newKeys[id] = k
 	}
 	return r.atBothEnds(s, func(at script.At) ([]edit, string) {
-		return setNth(at, find(at.Command.Words, 0, "aead")+2, "0x"+hex.EncodeToString(k.ExposeSecretBytes()))
+		i := find(at.Command.Words, 0, word)
+		if i < 0 {
+			return nil, "the other end has another algorithm"
+		}
+		return setNth(at, i+2, "0x"+hex.EncodeToString(k.ExposeSecretBytes()))
 	})
 }
 

@@ -18,7 +18,7 @@ func (c *check) missingIn(defaults *xfrm.Defaults) {
 		}
 	}
 	for i, p := range c.policies {
-		if p.Dir != xfrm.PolicyOut || !protects(p) {
+		if p.Dir != xfrm.PolicyOut || !protects(p) || c.strayed[i] {
 			continue
 		}
 		back := ipsec.Selector{Src: p.Sel.Dst, Dst: p.Sel.Src, Protocol: p.Sel.Protocol, SrcPort: p.Sel.DstPort, DstPort: p.Sel.SrcPort}

@@ -40,7 +40,7 @@ type Report struct {
 	options Options
 	scripts []*script.Script
 	names   *script.Interfaces
-	newKeys map[xfrm.StateID]ipsec.Key // that Fix gives to SAs
+	newKeys map[keyOfSA]ipsec.Key // that Fix gives to SAs
 }
 
 // Scripts looks at scripts of one or more hosts. An error is about a text that is none.
@@ -141,12 +141,24 @@ func (h *host) placed(f Finding) Finding {
 			f.Place = place(h.StateAt[f.States[0]])
 		}
 	}
+	if (f.ID == ReqidMismatch || f.ID == TemplateMismatch) && f.Also == nil {
+		f.Also = []Place{place(h.StateAt[f.States[0]])}
+	}
 	if f.mend == nil {
 		if mend := menders[f.ID]; mend != nil {
 			f.mend = func() ([]edit, string) { return mend(h, &f) }
 		}
 	}
 	return f
+}
+
+// at says beside a policy where an SA stands.
+func (h *host) at(policy, state int) string {
+	sa := place(h.StateAt[state])
+	if sa.File == h.PolicyAt[policy].Script.Name {
+		return fmt.Sprintf(" (line %d)", sa.Line)
+	}
+	return " (" + sa.Position() + ")"
 }
 
 func place(at script.At) Place { return Place{at.Script.Name, at.Command.Line} }
@@ -159,7 +171,7 @@ func (h *host) answered(i int) bool {
 
 // check finds what one host tells by itself.
 func (h *host) check() []Finding {
-	for _, f := range (&check{states: h.States, policies: h.Policies, m: h.match, script: true}).run(h.Defaults) {
+	for _, f := range (&check{states: h.States, policies: h.Policies, m: h.match, script: true, at: h.at}).run(h.Defaults) {
 		if f.ID != OneSided || !h.answered(f.States[0]) { // a pair that differs in mode is told between the hosts
 			h.add(f)
 		}

@@ -86,7 +86,8 @@ func (c *check) pair(p pair.Pair) {
 	if p.Out < 0 {
 		i, missing = p.In, "out: nothing is answered"
 	}
-	if p.Out >= 0 && p.In >= 0 || c.states[i].IsLarval() || c.m.Directions[i] == ipsec.AnyDirection || c.whole[relationOf(c.states[i])] || c.misdirected[ends(c.states[i])] {
+	if p.Out >= 0 && p.In >= 0 || c.states[i].IsLarval() || c.m.Directions[i] == ipsec.AnyDirection || c.whole[relationOf(c.states[i])] ||
+		c.misdirected[ends(c.states[i])] || c.unpaired[ends(c.states[i])] {
 		return
 	}
 	c.add(Finding{ID: OneSided, Severity: Warning, About: aboutState(c.states[i]), States: []int{i},

@@ -39,8 +39,8 @@ will not work or is not safe: where, what happens on Linux, which counter of /pr
     espalier lint -o sarif *.sh > lint.sarif
 
     second-server.xfrm.sh:3: error: policy 192.168.1.65→192.168.1.64 out: wants reqid 0x28f39549,
-        which is the other direction's; the SA of this one has 0x622a73b4: nothing is sent
-        (XfrmOutNoStates) [reqid-mismatch]
+        which is the other direction's; the SA of this one (line 2) has 0x622a73b4: nothing
+        is sent (XfrmOutNoStates) [reqid-mismatch]
         fix: give the template reqid 0x622a73b4, or the SA reqid 0x28f39549
 
 It ends with 0 if nothing is wrong, with 3 if something is, with 1 if a file cannot be read, with 2 for a wrong

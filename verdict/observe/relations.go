@@ -42,7 +42,7 @@ func (r *relations) hold(states []*xfrm.State) bool {
 func alike(a, b *xfrm.State) bool {
 	return a.SPI == b.SPI && a.Dst == b.Dst && a.Src == b.Src && a.Proto == b.Proto && a.Mode == b.Mode &&
 		a.Reqid == b.Reqid && a.Current.AddTime == b.Current.AddTime && a.Dir == b.Dir && a.IfID == b.IfID &&
-		a.ReplayWindow == b.ReplayWindow && a.IsLarval() == b.IsLarval() && equal(a.Mark, b.Mark) &&
+		a.ReplayWindow == b.ReplayWindow && a.IsLarval() == b.IsLarval() && equal(a.Mark, b.Mark) && equal(a.OutputMark, b.OutputMark) && a.Sel == b.Sel &&
 		equal(a.Offload, b.Offload) && used(a) == used(b)
 }
 

@@ -2,7 +2,6 @@ package pair
 
 import (
 	"net/netip"
-	"slices"
 
 	"espalier/xfrm"
 )
@@ -54,26 +53,16 @@ func (x *index) candidates(p *xfrm.Policy, t *xfrm.Tmpl) []int {
 }
 
 // between are those whose destination may be that of a template.
-func (x *index) between(p *xfrm.Policy, t *xfrm.Tmpl) []int {
-	k := modeKey{t.Proto, t.Mode}
+func (x *index) between(p *xfrm.Policy, t *xfrm.Tmpl) []int { return x.inMode(p, t, t.Mode) }
+
+// inMode are those of a mode whose destination may be that of a template.
+func (x *index) inMode(p *xfrm.Policy, t *xfrm.Tmpl, mode xfrm.Mode) []int {
+	k := modeKey{t.Proto, mode}
 	switch {
-	case hasEndpoints(t.Mode):
+	case byEndpoints(t, mode):
 		return x.byDst[dstKey{k, t.Dst}]
 	case p.Sel.Dst.IsSingleIP():
 		return x.byDst[dstKey{k, p.Sel.Dst.Addr()}]
 	}
 	return x.byMode[k]
-}
-
-// near is a state that would serve a policy if its reqid were another, and serves none of its direction as it is;
-// -1 if there is none.
-func (x *index) near(p *xfrm.Policy, policies []*xfrm.Policy, serves [][]int) int {
-	for t := range p.Tmpls {
-		for _, s := range x.between(p, &p.Tmpls[t]) {
-			if FitsButReqid(p, &p.Tmpls[t], x.states[s]) && !slices.ContainsFunc(serves[s], func(other int) bool { return policies[other].Dir == p.Dir }) {
-				return s
-			}
-		}
-	}
-	return -1
 }

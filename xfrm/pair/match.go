@@ -13,7 +13,7 @@ type Matching struct {
 	Directions []ipsec.Direction // of the states; AnyDirection if nothing tells
 	Serves     [][]int           // policies that each state serves
 	ServedBy   [][]int           // states that serve each policy
-	Near       []int             // of a policy that none serves: one that serves none of its direction, and would with another reqid; -1: none
+	Near       []int             // of a policy that none serves: the state that is nearly right (Differences), of those that serve none of its direction; -1: none
 	Pairs      []Pair            // in the order of the states that come first
 }
 
@@ -43,7 +43,7 @@ func Match(states []*xfrm.State, policies []*xfrm.Policy, local func(netip.Addr)
 	}
 	for i, p := range policies {
 		if len(m.ServedBy[i]) == 0 && !p.IsSocket() {
-			m.Near[i] = x.near(p, policies, m.Serves)
+			m.Near[i] = m.near(p, policies, x)
 		}
 	}
 	for i, s := range states {
@@ -52,33 +52,6 @@ func Match(states []*xfrm.State, policies []*xfrm.Policy, local func(netip.Addr)
 	m.Pairs = pairs(states, m.Directions)
 	return m
 }
-
-// Fits reports whether a state serves one of a policy's templates.
-func Fits(p *xfrm.Policy, t *xfrm.Tmpl, s *xfrm.State) bool {
-	return FitsButReqid(p, t, s) && (s.Reqid == t.Reqid || p.Dir != xfrm.PolicyOut && t.Reqid == 0)
-}
-
-// FitsButReqid reports whether a state serves a template, or would with its reqid. For sending, a
-// template's reqid of 0 is a number like others.
-func FitsButReqid(p *xfrm.Policy, t *xfrm.Tmpl, s *xfrm.State) bool {
-	if s.IsLarval() || s.Proto != t.Proto || s.Mode != t.Mode || t.SPI != 0 && s.SPI != t.SPI || s.IfID != p.IfID {
-		return false
-	}
-	if hasEndpoints(t.Mode) {
-		return s.Dst == t.Dst && (s.Src == t.Src || !named(t.Src))
-	}
-	return within(p.Sel.Src, s.Src) && within(p.Sel.Dst, s.Dst)
-}
-
-// hasEndpoints reports whether a template's own addresses count in a mode, not those of the packet.
-func hasEndpoints(m xfrm.Mode) bool {
-	return m == xfrm.ModeTunnel || m == xfrm.ModeBeet || m == xfrm.ModeIPTFS
-}
-
-// named reports whether a template says an address.
-func named(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() }
-
-func within(p netip.Prefix, a netip.Addr) bool { return !p.IsValid() || p.Contains(a) }
 
 // direction of a state: what it says itself, else that of the policies it serves, else by whose its
 // addresses are, else by which sequence numbers it has used.

@@ -80,6 +80,8 @@ func TestFits(t *testing.T) {
 		{"another protocol", out, sa(here, there, func(s *xfrm.State) { s.Proto = 51 }), false},
 		{"another mode", out, sa(here, there, isTunnel), false},
 		{"another interface id", out, sa(here, there, func(s *xfrm.State) { s.IfID = 1 }), false},
+		{"a mark that the policy has not", out, sa(here, there, func(s *xfrm.State) { s.Mark = &xfrm.Mark{Value: 5, Mask: 0xff} }), false},
+		{"in: a mark that packets may have", in, sa(there, here, func(s *xfrm.State) { s.Mark = &xfrm.Mark{Value: 5, Mask: 0xff} }), true},
 		{"larval", out, sa(here, there, func(s *xfrm.State) { s.AEAD = nil }), false},
 		{"tunnel: the selector does not count", tunnel(xfrm.PolicyOut, here, there), sa(here, there, isTunnel), true},
 		{"tunnel: another end", tunnel(xfrm.PolicyOut, here, here), sa(here, there, isTunnel), false},
@@ -126,6 +128,22 @@ func TestNear(t *testing.T) {
 	}
 	if m := Match([]*xfrm.State{busy}, policies, nil); !slices.Equal(m.Near, []int{-1, -1}) {
 		t.Errorf("%v", m.Near)
+	}
+	for name, f := range map[string]func(*xfrm.State){
+		"mode":           func(s *xfrm.State) { s.Mode = xfrm.ModeTunnel },
+		"mode and reqid": func(s *xfrm.State) { s.Mode, s.Reqid = xfrm.ModeTunnel, 9 },
+		"if_id":          func(s *xfrm.State) { s.IfID = 7 },
+		"mark":           func(s *xfrm.State) { s.Mark = &xfrm.Mark{Value: 5, Mask: 0xff} },
+		"addresses":      func(s *xfrm.State) { s.Src, s.Dst = s.Dst, s.Src },
+	} {
+		near := sa(here, there, func(s *xfrm.State) { s.Reqid = 2; f(s) })
+		if m := Match([]*xfrm.State{busy, near}, policies, nil); !slices.Equal(m.Near, []int{-1, 1}) {
+			t.Errorf("%s: %v", name, m.Near)
+		}
+	}
+	far := sa(there, here, func(s *xfrm.State) { s.Reqid = 9 })
+	if m := Match([]*xfrm.State{busy, far}, policies, nil); !slices.Equal(m.Near, []int{-1, -1}) {
+		t.Errorf("other addresses and reqid: %v", m.Near)
 	}
 	policies = []*xfrm.Policy{policy(xfrm.PolicyIn, there, here, 1), policy(xfrm.PolicyFwd, there, here, 2)}
 	if m := Match([]*xfrm.State{sa(there, here, nil)}, policies, nil); !slices.Equal(m.Near, []int{-1, 0}) {
