@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -85,13 +86,13 @@ func (r *Report) keysOf(s *script.Script) (found []Finding) {
 			if mode, ok := r.options.KeyMode(path); ok && mode.Perm()&0o077 != 0 {
 				told[path] = true
 				found = append(found, Finding{ID: KeyReadable, Severity: Warning, About: "the key's file", Place: at,
-					Text: fmt.Sprintf("can be read or changed by others (mode %04o)", mode.Perm()), Fix: "chmod 600 it, and make a new key: this one may be known"})
+					Text: open(mode), Fix: "chmod 600 it, and make a new key: this one may be known"})
 			}
 		}
 		if c.Parsed.KeyTyped && c.Typed {
-			text := "has its key on a command line: all users see it in the list of processes"
+			text := "its key is on a command line: all users see it in the list of processes"
 			if !opaque {
-				text += ", and a shell's history keeps it; each run installs the same key again, and repeats nonces"
+				text += ", and each run installs the same key again, and repeats nonces"
 			}
 			found = append(found, Finding{ID: KeyOnCommandLine, Severity: Warning, About: aboutState(c.Parsed.State), Place: at, Text: text,
 				Fix:  "espalier xfrm takes @FILE and makes keys (--generate-key); ip takes them by ip -batch, from a file made anew each time",
@@ -105,10 +106,22 @@ func (r *Report) keysOf(s *script.Script) (found []Finding) {
 	}
 	if here > 0 && source.Mode.Perm()&0o077 != 0 {
 		found = append(found, Finding{ID: KeyReadable, Severity: Warning, About: "the file", Place: Place{s.Name, firstLine},
-			Text: fmt.Sprintf("can be read or changed by others (mode %04o), and has %d keys in it", source.Mode.Perm(), here),
+			Text: fmt.Sprintf("%s, and has %s in it", open(source.Mode), map[bool]string{true: "a key", false: fmt.Sprintf("%d keys", here)}[here == 1]),
 			Fix:  "chmod 600 it, and make new keys: these may be known", mend: mended})
 	}
 	return found
+}
+
+// open says what others can do with a file.
+func open(mode fs.FileMode) string {
+	can := "read or changed"
+	switch {
+	case mode&0o022 == 0:
+		can = "read"
+	case mode&0o044 == 0:
+		can = "changed"
+	}
+	return fmt.Sprintf("can be %s by others (mode %04o)", can, mode.Perm())
 }
 
 // keyUse is an SA and what tells its key from others.

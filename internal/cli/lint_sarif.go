@@ -81,7 +81,7 @@ func writeSARIF(w io.Writer, findings []lint.Finding) error {
 			sarifMessage{help}, sarifLevel{string(k.Severity)}})
 	}
 	for _, f := range findings {
-		text := f.About + " " + f.Text
+		text := f.About + ": " + f.Text
 		if f.Counter != "" && !strings.Contains(f.Text, f.Counter) {
 			text += " (" + f.Counter + ")"
 		}

@@ -121,7 +121,9 @@ func (t *lintText) findings(told []lintLine) {
 			text += " (" + f.Counter + ")"
 		}
 		colour := map[lint.Severity]string{lint.Error: red, lint.Warning: yellow}[f.Severity]
-		t.line(f.Position()+": "+t.paint(colour, string(f.Severity))+": "+text+" ["+string(f.ID)+"]", 4)
+		severity := ": " + string(f.Severity) + ": "
+		lines := strings.Join(wrap(f.Position()+severity+text+" ["+string(f.ID)+"]", t.width-4), "\n    ")
+		t.b.WriteString(strings.Replace(lines, severity, ": "+t.paint(colour, string(f.Severity))+": ", 1) + "\n") // what paints has no width
 		for _, other := range same[1:] {
 			t.line(other.Position()+": the same: "+other.About, 4)
 		}
@@ -187,7 +189,11 @@ func (t *lintText) summary(v *lintView) {
 			parts[len(parts)-1] += " left"
 		}
 	}
-	t.b.WriteString(strings.Join(parts, ", ") + "\n")
+	t.b.WriteString(strings.Join(parts, ", "))
+	if v.Fixed == nil && slices.ContainsFunc(left, func(f lint.Finding) bool { k, _ := lint.KindOf(f.ID); return k.Mended }) {
+		t.b.WriteString(" (--fix writes corrected scripts, as far as it is clear what is meant)")
+	}
+	t.b.WriteByte('\n')
 }
 
 func policies(n int) string {

@@ -119,7 +119,7 @@ func (u *unit) label() string {
 	case u.namespace != "":
 		return u.namespace
 	}
-	return strings.TrimSuffix(path.Base(u.script.Name), path.Ext(u.script.Name))
+	return strings.TrimSuffix(strings.TrimSuffix(path.Base(u.script.Name), path.Ext(u.script.Name)), ".xfrm")
 }
 
 func (u *unit) sameHost(other *unit) bool {
