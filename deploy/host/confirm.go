@@ -72,7 +72,7 @@ func (h *Host) Finish(ctx context.Context, q steps.Question) (p steps.Progress, 
 			case c.Stage == steps.Open:
 				return errors.New("the change is not confirmed")
 			case c.Stage == steps.Confirmed && c.Closing == 0:
-				c.Closing = r.cfg.Clock.Now() + c.Begin.Grace
+				c.Closing = r.cfg.Clock.Now() + c.grace()
 				if err := r.write(r.j); err != nil {
 					return err
 				}
@@ -92,6 +92,17 @@ func (h *Host) Finish(ctx context.Context, q steps.Question) (p steps.Progress, 
 			return p, err // the keeper goes on
 		}
 	}
+}
+
+// grace is how long old SAs are kept: for no time at all where there are none, of which packets could be
+// under way. A change of which nothing stays is waited for as well: peers stop to protect at their own time.
+func (c *Change) grace() time.Duration {
+	for i := range c.Begin.Pairs {
+		if p := &c.Begin.Pairs[i]; len(p.Old) > 0 || leaves(c.Begin.Kind, p) {
+			return c.Begin.Grace
+		}
+	}
+	return 0
 }
 
 // close finishes all pairs on which nothing was decided yet, at the coordinator's word.

@@ -260,3 +260,23 @@ func TestPortsHeld(t *testing.T) {
 	}
 	held("taken down", 0)
 }
+
+// Old SAs are kept for a while; where there are none, nobody waits.
+func TestGrace(t *testing.T) {
+	for _, k := range kinds {
+		w := prepared(t, 2, k.former)
+		change := w.plan(k.kind, 2, k.former)
+		w.carryOut(change, until(steps.Finish))
+		begun := w.now
+		if p, err := w.hosts[0].host.Finish(t.Context(), steps.Question{Change: change.id}); err != nil || p.Stage != steps.Finished {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		want := grace
+		if k.former == 0 {
+			want = 0
+		}
+		if got := w.now - begun; got != want {
+			t.Errorf("%s: finished after %s, want %s", k.name, got, want)
+		}
+	}
+}
