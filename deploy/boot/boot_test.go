@@ -463,3 +463,27 @@ func TestSystemdIsTold(t *testing.T) {
 		t.Errorf("left over: %v", left)
 	}
 }
+
+// What a service leaves running lives on, and may take the last tunnel's units away.
+func TestServicesSpareKeepers(t *testing.T) {
+	inNamespace(t)
+	p := place(t)
+	if err := errors.Join(p.Install([]boot.Pair{pair(1)}), p.SetRotation(boot.Rotation{File: "/a", Period: time.Minute})); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"espalier-guard.service", "espalier-rotate.service"} {
+		text, err := os.ReadFile(filepath.Join(p.Units, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		writable := ""
+		for line := range strings.Lines(string(text)) {
+			if paths, ok := strings.CutPrefix(line, "ReadWritePaths="); ok {
+				writable = paths
+			}
+		}
+		if !slices.Contains(strings.Fields(writable), "-"+p.Units) || !strings.Contains(string(text), "\nKillMode=process\n") {
+			t.Errorf("%s:\n%s", name, text)
+		}
+	}
+}

@@ -176,7 +176,10 @@ func (p *Place) rotateText(program string) string {
 			{"User", "root"}, // so that HOME is set, for ssh
 			{"ExecStart", command(program, "rotate", "--due")},
 			{"TimeoutStartSec", "15min"},
+			{"KillMode", "process"}, // what it leaves running undoes in time what it may have left half done
+			{"OOMPolicy", "continue"},
 			{"ProtectSystem", "full"},
+			{"ReadWritePaths", "-" + quoted(p.Units)}, // the guard's unit
 			{"ProtectControlGroups", "yes"},
 			{"LockPersonality", "yes"},
 			{"RestrictRealtime", "yes"},

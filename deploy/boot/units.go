@@ -149,7 +149,10 @@ func (p *Place) guardText(program string) string {
 			{"ExecStart", command(program, "boot", "--dir", p.Dir)},
 			{"ExecReload", command(program, "boot", "--dir", p.Dir)},
 			{"TimeoutStartSec", "30s"},
-			{"ReadWritePaths", "-" + quoted(filepath.Dir(p.Dir))}, // the record of keys is beside it
+			{"KillMode", "process"}, // what ends an open change outlives a restart of nftables
+			{"OOMPolicy", "continue"},
+			// The record of keys is beside the state. The last change to be undone takes the units away.
+			{"ReadWritePaths", "-" + quoted(filepath.Dir(p.Dir)) + " -" + quoted(p.Units)},
 			{"CapabilityBoundingSet", "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE"},
 			{"RestrictAddressFamilies", "AF_NETLINK AF_UNIX AF_INET AF_INET6 AF_PACKET"},
 		}, append(p.surroundings(), hardening...)...),
