@@ -10,27 +10,27 @@ import (
 
 // Due tells why the SAs of a pair are to be replaced: their time has come, they have used their share of
 // sequence numbers, or some have gone. "" is not yet. hosts are those of the plan the pair is in.
-func Due(hosts []Host, p *tunnel.Pair, now time.Time) string {
+func Due(hosts []Host, p *tunnel.Pair) string {
 	for i := range p.Ends {
 		e := &p.Ends[i]
 		if !e.Local.IsValid() || hosts[e.Host].Facts == nil {
 			continue
 		}
-		if why := dueOn(hosts[e.Host].Facts, e, p.Tunnel, now); why != "" {
+		if why := dueOn(hosts[e.Host].Facts, e, p.Tunnel); why != "" {
 			return hosts[e.Host].Name + ": " + why
 		}
 	}
 	return ""
 }
 
-func dueOn(f *tunnel.Facts, e *tunnel.End, name string, now time.Time) string {
+func dueOn(f *tunnel.Facts, e *tunnel.End, name string) string {
 	i := slices.IndexFunc(f.Owned, func(o tunnel.Owned) bool { return o.Tunnel == name && o.Local == e.Local && o.Remote == e.Remote })
 	if i < 0 {
 		return "the tunnel is not set up here"
 	}
 	o := &f.Owned[i]
-	if age := now.Sub(o.Since); o.Rotate.Every > 0 && age >= o.Rotate.Every {
-		return fmt.Sprintf("its SAs are there for %s", age.Round(time.Second))
+	if o.Rotate.Every > 0 && o.Age >= o.Rotate.Every {
+		return fmt.Sprintf("its SAs are there for %s", o.Age.Round(time.Second))
 	}
 	live := liveSAs(f, o.Engine)
 	for _, id := range slices.Concat(o.Outbound, o.Inbound) {

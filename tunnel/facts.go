@@ -135,5 +135,8 @@ type Owned struct {
 	Inbound  []SAID     `json:"inbound,omitempty"`
 	Policies []Policy   `json:"policies,omitempty"` // as they are to be: processing that is required
 	Rotate   Rotation   `json:"rotate,omitzero"`
-	Since    time.Time  `json:"since"` // of the present generation
+	Since    time.Time  `json:"since"` // the time of day there when the present generation began, for people
+	// Age of the present generation, whatever the clocks were set to meanwhile; 0 after a boot, which
+	// has ended it. Nanoseconds.
+	Age time.Duration `json:"age"`
 }

@@ -303,3 +303,41 @@ func TestKeep(t *testing.T) {
 		t.Error("afterwards: ", got)
 	}
 }
+
+// The time of day is set. SAs are as old as they are; where Linux would go on sending by the old ones, it is said.
+func TestTimeOfDayIsSet(t *testing.T) {
+	w := prepared(t, 2, 1)
+	before := w.picture()
+	age := func() time.Duration {
+		owned, err := w.hosts[0].journal().owned(w.hosts[0])
+		if err != nil || len(owned) != 1 {
+			t.Fatalf("%d owned, %v", len(owned), err)
+		}
+		return owned[0].Age
+	}
+	w.advance(10 * time.Minute)
+	was := age()
+	w.hosts[0].set = 24 * time.Hour
+	w.advance(time.Minute)
+	if got := age(); got != was+time.Minute || got < 11*time.Minute || got > 20*time.Minute {
+		t.Errorf("%s old, and a minute before %s", got, was)
+	}
+	w.hosts[0].set = -30 * time.Minute
+	said := ""
+	got := w.carryOut(w.plan(steps.Rotate, 2, 1), func(_, _ int, _ string, deliver func() error) error {
+		err := deliver()
+		if err != nil {
+			said = err.Error()
+		}
+		return err
+	})
+	if got != "rolled back" || !strings.Contains(said, "set back") {
+		t.Errorf("%s: %s", got, said)
+	}
+	w.settle()
+	w.same(t, before)
+	w.hosts[0].boot = "second"
+	if got := age(); got != 0 {
+		t.Errorf("%s old after a boot", got)
+	}
+}

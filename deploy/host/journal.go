@@ -36,7 +36,10 @@ type Owned struct {
 	Inbound  []tunnel.SAID   `json:"inbound,omitempty"`
 	Encaps   []guard.Encap   `json:"encaps,omitempty"`
 	Rotate   tunnel.Rotation `json:"rotate,omitzero"`
-	Since    time.Time       `json:"since"` // of the present generation
+	// Of the present generation: when it began by the time of day, for people, and by Clock.Now of a boot.
+	Since  time.Time     `json:"since"`
+	Begun  time.Duration `json:"begun"`
+	BootID string        `json:"boot_id"`
 }
 
 // Policy is the payload of a NEWPOLICY, and in words which it is.

@@ -26,9 +26,11 @@ func (c *Change) owned(i int) *Owned {
 		return nil
 	}
 	o := Owned{Tunnel: p.Tunnel, Origin: c.Begin.Origin, Local: p.Local, Remote: p.Remote, Engine: p.Engine, Device: p.Device,
-		Outbound: p.Outbound, Inbound: p.Inbound, Encaps: state.Encaps, Rotate: p.Rotate, Since: c.Since}
+		Outbound: p.Outbound, Inbound: p.Inbound, Encaps: state.Encaps, Rotate: p.Rotate, Since: c.Since, Begun: c.Begun, BootID: c.BootID}
 	if len(p.Inbound) == 0 && state.Was != nil { // the SAs stay
-		o.Outbound, o.Inbound, o.Encaps, o.Since = state.Was.Outbound, state.Was.Inbound, state.Was.Encaps, state.Was.Since
+		was := state.Was
+		o.Outbound, o.Inbound, o.Encaps = was.Outbound, was.Inbound, was.Encaps
+		o.Since, o.Begun, o.BootID = was.Since, was.Begun, was.BootID
 	}
 	for _, payload := range p.Policies {
 		if xp, err := xfrm.DecodePolicy(payload); err == nil { // which Begin has made sure of

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"espalier/deploy/steps"
 	"espalier/guard"
@@ -62,6 +63,9 @@ func (h *Host) add(ctx context.Context, q steps.SAsQuestion, announced func(*ste
 			return err
 		}
 		a.SAs, err = r.install(c, adds, sending)
+		if err == nil && sending {
+			err = r.newest(c, adds)
+		}
 		return err
 	})
 	return a, err
@@ -163,6 +167,46 @@ func (r *round) install(c *Change, adds []addition, sending bool) (read []steps.
 		read = append(read, back)
 	}
 	return read, nil
+}
+
+// newest makes sure that Linux sends by new SAs: of those for a packet it takes the one that was added last by
+// the time of day (net/xfrm/xfrm_state.c, xfrm_state_look_at), which may have been set back meanwhile.
+func (r *round) newest(c *Change, adds []addition) error {
+	for _, a := range adds {
+		p := &c.Begin.Pairs[a.pair]
+		if p.Engine != kernelEngine {
+			continue
+		}
+		added, err := addTime(r.ctx, a.engine, a.state.ID())
+		if err != nil {
+			return err
+		}
+		for _, id := range p.Old {
+			if id.Src != p.Local {
+				continue
+			}
+			was, err := addTime(r.ctx, a.engine, stateID(id))
+			if err != nil && !errors.Is(err, ipsec.ErrNotExist) {
+				return err
+			}
+			if err == nil && was > added {
+				ahead := time.Duration(was-added) * time.Second
+				return fmt.Errorf("the clock of this host was set back since SA %s was added, and Linux sends by the SA that was added last by the clock: "+
+					"that will not be a new one for another %s. Set the clock, wait, or `espalier down` and apply", id.SAID, ahead)
+			}
+		}
+	}
+	return nil
+}
+
+// addTime is the time of day at which an SA was added, in seconds.
+func addTime(ctx context.Context, e Engine, id xfrm.StateID) (uint64, error) {
+	s, err := e.GetState(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	s.WipeKeys()
+	return s.Current.AddTime, nil
 }
 
 // readBack is what the engine has of an SA.

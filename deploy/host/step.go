@@ -129,7 +129,7 @@ func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts,
 		for i := range f.Engines {
 			r.j.markLingering(&f.Engines[i])
 		}
-		if f.Owned, err = r.j.owned(); err != nil {
+		if f.Owned, err = r.j.owned(r.cfg.Clock); err != nil {
 			return err
 		}
 		if c := r.j.Change; c.open() {
@@ -171,11 +171,14 @@ func openWords(c *Change, now time.Duration) string {
 }
 
 // owned is what the journal owns, as plans have it.
-func (j *Journal) owned() ([]tunnel.Owned, error) {
+func (j *Journal) owned(clock Clock) ([]tunnel.Owned, error) {
 	var all []tunnel.Owned
 	for _, o := range j.Owned {
 		t := tunnel.Owned{Tunnel: o.Tunnel, Origin: o.Origin, Local: o.Local, Remote: o.Remote, Engine: o.Engine, Device: o.Device,
 			Outbound: o.Outbound, Inbound: o.Inbound, Rotate: o.Rotate, Since: o.Since}
+		if o.BootID == clock.BootID() {
+			t.Age = max(0, clock.Now()-o.Begun)
+		}
 		for _, p := range o.Policies {
 			xp, err := steps.DecodePolicy(p.Payload, false)
 			if err != nil {

@@ -44,6 +44,7 @@ type node struct {
 	spd     []*xfrm.Policy
 	boot    string
 	jump    time.Duration // of its clock
+	set     time.Duration // of the time of day
 	keeps   bool          // the keeper runs
 	refuse  func(op, what string) error
 	full    bool // the disk
@@ -109,7 +110,7 @@ func (n *node) refused(op, what string) error {
 
 func (n *node) Now() time.Duration { return n.now + n.jump }
 func (n *node) BootID() string     { return n.boot }
-func (n *node) Wall() time.Time    { return time.Unix(0, 0).Add(n.now) }
+func (n *node) Wall() time.Time    { return time.Unix(0, 0).Add(n.now + n.set) }
 func (n *node) Sleep(ctx context.Context, d time.Duration) error {
 	n.advance(d)
 	return ctx.Err()
@@ -180,6 +181,7 @@ func (n *node) AddState(_ context.Context, s *xfrm.State) error {
 	}
 	own := *s
 	own.AEAD = &xfrm.AEAD{Name: s.AEAD.Name, ICVBits: s.AEAD.ICVBits, Key: ipsec.NewKey(bytes.Clone(s.AEAD.Key.ExposeSecretBytes()))}
+	own.Current.AddTime = uint64(n.Wall().Unix())
 	n.sas = append(n.sas, &own)
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -108,9 +107,8 @@ func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due
 			return nil, usageError(fmt.Errorf("rotate: there is no tunnel %s in %s", shorten(name), path))
 		}
 	}
-	now := time.Now()
 	err = c.make(tunnel.Options{Kind: tunnel.Rotate, Only: func(p *tunnel.Pair) bool {
-		return (len(names) == 0 || slices.Contains(names, p.Tunnel)) && (!due || deploy.Due(c.hosts, p, now) != "")
+		return (len(names) == 0 || slices.Contains(names, p.Tunnel)) && (!due || deploy.Due(c.hosts, p) != "")
 	}})
 	if err != nil {
 		return nil, err
