@@ -25,6 +25,9 @@ type part struct {
 	begin             steps.BeginQuestion
 	inbound, outbound batch
 
+	unsendable []steps.Seen // probes of its that cannot be sent
+	missed     bool         // probes of its peers had not come at first
+
 	stage   steps.Stage // as far as the host has said
 	silent  bool        // it could not be asked any more
 	problem string      // that the host told of

@@ -40,7 +40,8 @@ type fake struct {
 	log     *trace
 	offload string // that is read back
 	verdict string
-	keys    [][]byte // payloads of SAs, as they came
+	probe   func(steps.ProbeQuestion) steps.ProbeAnswer // nil: probes come
+	keys    [][]byte                                    // payloads of SAs, as they came
 	// before and after are called around an operation; an error is the operation's own.
 	before, after func(operation string) error
 	dial          func() error // nil: can be reached
@@ -96,6 +97,9 @@ func (f *fake) operations() remote.Operations {
 	serve(f, ops, steps.Outbound, add)
 	serve(f, ops, steps.Policies, func(q steps.PoliciesQuestion) (steps.Progress, error) { return progress(), f.open(q.Change) })
 	serve(f, ops, steps.Probe, func(q steps.ProbeQuestion) (steps.ProbeAnswer, error) {
+		if f.probe != nil {
+			return f.probe(q), f.open(q.Change)
+		}
 		return steps.ProbeAnswer{Seen: []steps.Seen{{Tunnel: "db", Packets: 3}}}, f.open(q.Change)
 	})
 	serve(f, ops, steps.Guard, func(q steps.Question) (steps.Progress, error) { return progress(), f.open(q.Change) })

@@ -328,3 +328,39 @@ func TestUnchanged(t *testing.T) {
 		t.Errorf("%v, %+v, %q", err, report, log.lines)
 	}
 }
+
+// What a host cannot send its peer is not waited for, and this is said; what does not come otherwise is an error.
+func TestExcusedProbes(t *testing.T) {
+	cannot := steps.Seen{Tunnel: "db", Local: addressB, Remote: addressA, Selector: "some", Why: "UDP port 514 is taken"}
+	for _, announced := range []bool{true, false} {
+		fakes, hosts, plan, _ := twoHosts(t, steps.Apply)
+		fakes[0].probe = func(q steps.ProbeQuestion) (a steps.ProbeAnswer) {
+			s := steps.Seen{Tunnel: "db", Local: addressA, Remote: addressB, Selector: "some"}
+			if len(q.Excused) == 1 && q.Excused[0] == cannot {
+				s.Why = cannot.Why
+				a.Seen = append(a.Seen, s)
+			} else {
+				a.Missing = append(a.Missing, s)
+			}
+			return a
+		}
+		fakes[1].probe = func(steps.ProbeQuestion) (a steps.ProbeAnswer) {
+			a.Seen = []steps.Seen{{Tunnel: "db", Packets: 3}}
+			if announced {
+				a.Unsendable = []steps.Seen{cannot}
+			}
+			return a
+		}
+		opt, said := options(steps.Apply), make(chan string, 100)
+		opt.Say = func(host, done string) { said <- host + " " + done }
+		report, err := Run(t.Context(), plan, hosts, opt)
+		close(said)
+		told := false
+		for line := range said {
+			told = told || strings.Contains(line, "db1") && strings.Contains(line, "514 is taken")
+		}
+		if (err == nil) != announced || told != announced || (report.Result == Confirmed) != announced {
+			t.Errorf("announced %v: %s, told %v, %v", announced, report.Result, told, err)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 const (
 	addWithin   = 30 * time.Second // many SAs take their time, and another program may hold the record of used keys
+	probeFirst  = time.Second
 	probeWithin = 10 * time.Second // for the first packets, which may have to wait until neighbours are found
 	probeAgain  = 5 * time.Second
 	dialWithin  = 15 * time.Second // to make a lost connection again
@@ -26,7 +27,7 @@ func (c *change) strides() []stride {
 	}
 	all = append(all, stride{"policies", c.policies(steps.Accepting)}, stride{"policies", c.policies(steps.Sending)})
 	if c.Kind != steps.Down {
-		all = append(all, stride{"probes", c.probed}, stride{"policies", c.policies(steps.Required)}, stride{"guard", c.guarded})
+		all = append(all, stride{"probes", c.tried}, stride{"probes", c.probed}, stride{"policies", c.policies(steps.Required)}, stride{"guard", c.guarded})
 	}
 	all = append(all, stride{"a new connection", c.reached})
 	if c.Kind != steps.Down {
@@ -111,16 +112,51 @@ func (c *change) policies(which steps.Part) func(context.Context, *part) (string
 	}
 }
 
-// probed has probes sent, and waits for those of the peers.
-func (c *change) probed(ctx context.Context, p *part) (string, error) {
-	return c.probe(ctx, p, probeWithin)
-}
-
-func (c *change) probe(ctx context.Context, p *part, within time.Duration) (string, error) {
-	answer, err := tell[steps.ProbeAnswer](ctx, p, steps.Probe, steps.ProbeQuestion{Change: c.id, Within: within}, within+oneCall)
+// tried has probes sent, and waits a little for those of the peers: then it is known as well which of them
+// cannot be sent.
+func (c *change) tried(ctx context.Context, p *part) (string, error) {
+	answer, err := c.sendProbes(ctx, p, probeFirst, nil)
 	if err != nil {
 		return "", err
 	}
+	p.unsendable, p.missed = answer.Unsendable, len(answer.Missing) > 0
+	if p.missed {
+		return "", nil
+	}
+	return p.sawProbes(answer, probeFirst)
+}
+
+// probed has all hosts send probes again if some have come to none yet, and waits for all that can be sent.
+func (c *change) probed(ctx context.Context, p *part) (string, error) {
+	if !slices.ContainsFunc(c.parts, func(p *part) bool { return p.missed }) {
+		return "", nil
+	}
+	said, err := c.probe(ctx, p, probeWithin)
+	if !p.missed {
+		said = "" // again
+	}
+	return said, err
+}
+
+func (c *change) probe(ctx context.Context, p *part, within time.Duration) (string, error) {
+	var excused []steps.Seen
+	for _, other := range c.parts {
+		excused = append(excused, other.unsendable...)
+	}
+	answer, err := c.sendProbes(ctx, p, within, excused)
+	if err != nil {
+		return "", err
+	}
+	return p.sawProbes(answer, within)
+}
+
+func (c *change) sendProbes(ctx context.Context, p *part, within time.Duration, excused []steps.Seen) (steps.ProbeAnswer, error) {
+	q := steps.ProbeQuestion{Change: c.id, Within: within, Excused: excused}
+	return tell[steps.ProbeAnswer](ctx, p, steps.Probe, q, within+oneCall)
+}
+
+// sawProbes tells what has come to a host.
+func (p *part) sawProbes(answer steps.ProbeAnswer, within time.Duration) (string, error) {
 	if len(answer.Missing) > 0 {
 		var missing []error
 		for _, m := range answer.Missing {
@@ -136,6 +172,9 @@ func (c *change) probe(ctx context.Context, p *part, within time.Duration) (stri
 	for _, s := range answer.Seen {
 		if s.Packets > 0 {
 			seen++
+		}
+		if s.Why != "" && s.Packets > 0 {
+			unproven = "; tunnel " + s.Tunnel + ": " + s.Why
 		} else if s.Why != "" {
 			unproven = "; tunnel " + s.Tunnel + " is not tried: " + s.Why
 		}

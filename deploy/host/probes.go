@@ -3,10 +3,16 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"espalier/deploy/steps"
+	"espalier/internal/inet"
+	"espalier/ipsec"
 	"espalier/tunnel"
 	"espalier/xfrm"
 )
@@ -28,6 +34,15 @@ type lane struct {
 	flow    Flow
 	unable  error
 	begun   map[tunnel.SAID]uint64 // packets when the waiting began
+	unsent  error                  // nothing can be sent from here; the peer may
+	carried map[tunnel.SAID]bool   // something has come since
+	out     ipsec.Selector         // of what is sent
+	excused string                 // why nothing will come, although it might be sent; "": it will
+
+	// policies decide on what comes of the lane, where its SAs serve other lanes as well; used is when they
+	// last did as the waiting began.
+	policies []xfrm.PolicyID
+	used     []uint64
 }
 
 // Probe sends probes inside all selectors, and waits until the inbound SAs have opened the peers'. Only
@@ -44,6 +59,9 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 	if err != nil {
 		return a, err
 	}
+	for _, l := range lanes {
+		l.excuse(q.Excused)
+	}
 	clock := h.cfg.Clock
 	deadline := clock.Now() + min(q.Within, longestProbe)
 	for sent, missing := -probing, len(lanes); missing > 0 && clock.Now() < deadline; {
@@ -53,7 +71,9 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 				if l.unable != nil {
 					continue
 				}
-				if err := h.cfg.Send(ctx, l.flow); err != nil {
+				if err := h.cfg.Send(ctx, l.flow); errors.Is(err, unix.EADDRINUSE) {
+					l.unsent = err
+				} else if err != nil {
 					l.seen.Why = err.Error()
 				}
 			}
@@ -66,12 +86,20 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 		}
 	}
 	for _, l := range lanes {
-		if l.unable == nil && l.seen.Packets == 0 {
+		if l.unsent != nil {
+			said := l.seen
+			said.Selector, said.Packets, said.Why = l.out.String(), 0, l.unsent.Error()
+			a.Unsendable = append(a.Unsendable, said)
+		}
+		switch {
+		case l.unable != nil:
+		case l.seen.Packets == 0 && l.excused == "":
 			a.Missing = append(a.Missing, l.seen)
 			continue
-		}
-		if l.unable == nil {
-			l.seen.Why = ""
+		case l.seen.Packets == 0:
+			l.seen.Why = l.excused
+		default:
+			l.seen.Why = l.idle()
 		}
 		a.Seen = append(a.Seen, l.seen)
 	}
@@ -86,6 +114,29 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 		c.Probed = true
 		return r.write(r.j)
 	})
+}
+
+// excuse looks for a lane among those that the peer cannot send by.
+func (l *lane) excuse(all []steps.Seen) {
+	for _, e := range all {
+		if e.Tunnel == l.seen.Tunnel && e.Local == l.seen.Remote && e.Remote == l.seen.Local && e.Selector == l.seen.Selector {
+			l.excused = fmt.Sprintf("nothing can be tried from %s to %s: %s", e.Local, e.Remote, e.Why)
+		}
+	}
+}
+
+// idle tells how many of several SAs have carried nothing.
+func (l *lane) idle() string {
+	n := 0
+	for _, id := range l.inbound {
+		if !l.carried[id] {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d SAs from %s have carried nothing yet: what other CPUs or queues send goes by them", n, len(l.inbound), l.seen.Remote)
 }
 
 // lanes are those of all pairs of a change that stay.
@@ -138,7 +189,10 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Add
 			continue
 		}
 		reqid := xp.Tmpls[0].Reqid
-		l := &lane{seen: steps.Seen{Tunnel: p.Tunnel, Remote: p.Remote, RequestID: reqid}, engine: p.Engine, inbound: by[reqid], begun: begun}
+		l := &lane{
+			seen:   steps.Seen{Tunnel: p.Tunnel, Local: p.Local, Remote: p.Remote, Selector: mirrored(xp.Sel.Selector).String(), RequestID: reqid},
+			engine: p.Engine, inbound: by[reqid], begun: begun, carried: map[tunnel.SAID]bool{}, out: xp.Sel.Selector,
+		}
 		if l.flow, l.unable = flowOf(xp, p, own); l.unable == nil && len(l.inbound) == 0 {
 			l.unable = errors.New("no SA of this request ID receives")
 		}
@@ -147,7 +201,45 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Add
 		}
 		lanes = append(lanes, l)
 	}
+	for _, l := range lanes {
+		shares := func(other *lane) bool { return other != l && other.seen.RequestID == l.seen.RequestID }
+		if l.unable != nil || !slices.ContainsFunc(lanes, shares) {
+			continue
+		}
+		if err := r.watchPolicies(e, p, l); err != nil {
+			return nil, err
+		}
+	}
 	return lanes, nil
+}
+
+// watchPolicies has a lane tell its packets from those of others that come by the same SAs: by when the
+// policies for them were used. A NIC that has the policies does not tell.
+func (r *round) watchPolicies(e Engine, p *steps.PairEnd, l *lane) error {
+	for _, payload := range p.Policies {
+		xp, err := xfrm.DecodePolicy(payload)
+		if err != nil {
+			return err
+		}
+		if !receives(xp) || xp.Offload != nil || xp.Tmpls[0].Reqid != l.seen.RequestID || xp.Sel.Selector != mirrored(l.out) {
+			continue
+		}
+		there, err := e.GetPolicy(r.ctx, xp.ID())
+		if err != nil {
+			return err
+		}
+		l.policies, l.used = append(l.policies, xp.ID()), append(l.used, there.Current.UseTime)
+	}
+	return nil
+}
+
+// mirrored is the selector of what is sent the other way. Types and codes of ICMP stay where they are.
+func mirrored(s ipsec.Selector) ipsec.Selector {
+	s.Src, s.Dst = s.Dst, s.Src
+	if s.Protocol != inet.ProtoICMP && s.Protocol != inet.ProtoICMPv6 {
+		s.SrcPort, s.DstPort = s.DstPort, s.SrcPort
+	}
+	return s
 }
 
 // count counts what has come since the lanes were made, and of how many lanes nothing has.
@@ -171,10 +263,34 @@ func (h *Host) count(lanes []*lane) (missing int, err error) {
 				return 0, err
 			}
 			l.seen.Packets += n - min(n, l.begun[id])
+			l.carried[id] = n > l.begun[id]
 		}
-		if l.seen.Packets == 0 {
+		if l.seen.Packets > 0 {
+			inside, err := l.inside(ctx, e)
+			if err != nil {
+				return 0, err
+			}
+			if !inside {
+				l.seen.Packets, l.seen.Why = 0, "what comes by its SAs is of other selectors than "+l.seen.Selector
+			}
+		}
+		if l.seen.Packets == 0 && l.excused == "" {
 			missing++
 		}
 	}
 	return missing, nil
+}
+
+// inside reports whether something has come inside the lane's selector.
+func (l *lane) inside(ctx context.Context, e Engine) (bool, error) {
+	for i, id := range l.policies {
+		p, err := e.GetPolicy(ctx, id)
+		if err != nil {
+			return false, err
+		}
+		if p.Current.UseTime != l.used[i] {
+			return true, nil
+		}
+	}
+	return len(l.policies) == 0, nil
 }

@@ -16,7 +16,8 @@ import (
 )
 
 // sendProbe sends a probe by a socket of the calling thread's network namespace. That its port is taken
-// by a server is no error: the peer's probe will be answered from it.
+// by a server of TCP is no error: the peer's probe will be answered from it. One of UDP may only listen: then
+// the error wraps EADDRINUSE.
 func sendProbe(ctx context.Context, f Flow) error {
 	var err error
 	switch f.Protocol {
@@ -28,6 +29,9 @@ func sendProbe(ctx context.Context, f Flow) error {
 		err = f.echo(ctx)
 	}
 	if errors.Is(err, unix.EADDRINUSE) {
+		if f.Protocol == inet.ProtoUDP {
+			return &portTaken{f.SrcPort}
+		}
 		return nil
 	}
 	if err != nil {
@@ -35,6 +39,15 @@ func sendProbe(ctx context.Context, f Flow) error {
 	}
 	return nil
 }
+
+// portTaken says that nothing can be sent inside a selector, as a program has the only port.
+type portTaken struct{ port uint16 }
+
+func (p *portTaken) Error() string {
+	return fmt.Sprintf("UDP port %d is taken by a program there, and nothing else sends from it", p.port)
+}
+
+func (p *portTaken) Unwrap() error { return unix.EADDRINUSE }
 
 // prepare sets what the socket must be before it is bound.
 func (f *Flow) prepare(_, _ string, raw syscall.RawConn) error {

@@ -53,6 +53,9 @@ type node struct {
 	guarded int // how often what lasts was changed
 	held    []uint16
 	index   uint32
+	used    map[*xfrm.Policy]uint64 // how often policies have decided
+	taken   uint8                   // the protocol that nothing can be sent by
+	deaf    uint8                   // the protocol by which nothing comes
 }
 
 func newWorld(t testing.TB, n int) *world {
@@ -67,7 +70,7 @@ func newWorld(t testing.TB, n int) *world {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &world{t: t, dir: dir, now: time.Hour, tick: time.Second, chatter: true}
 	for i := range n {
-		nd := &node{world: w, name: fmt.Sprint("host", i), addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), boot: "first", keeps: true}
+		nd := &node{world: w, name: fmt.Sprint("host", i), addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), boot: "first", keeps: true, used: map[*xfrm.Policy]uint64{}}
 		nd.restart()
 		w.hosts = append(w.hosts, nd)
 	}
@@ -78,8 +81,14 @@ func newWorld(t testing.TB, n int) *world {
 func (n *node) restart() {
 	n.host = New(Config{
 		Dir: filepath.Join(n.dir, n.name, "tunnels"), Keys: filepath.Join(n.dir, n.name), Clock: n, Boot: n,
-		Open:      func(string) (Engine, error) { return n, n.refused("open", "engine") },
-		Send:      func(_ context.Context, f Flow) error { n.send(f, false); return nil },
+		Open: func(string) (Engine, error) { return n, n.refused("open", "engine") },
+		Send: func(_ context.Context, f Flow) error {
+			if n.taken != 0 && f.Protocol == n.taken {
+				return &portTaken{f.SrcPort}
+			}
+			n.send(f, false)
+			return nil
+		},
 		Addresses: func() ([]netip.Addr, error) { return []netip.Addr{n.addr}, nil },
 		Keeper:    func() error { return n.refused("keeper", "") },
 		Write: func(path string, data []byte) error {
@@ -263,7 +272,7 @@ func (n *node) GetPolicy(_ context.Context, id xfrm.PolicyID) (*xfrm.Policy, err
 		return nil, ipsec.ErrNotExist
 	}
 	p := *n.spd[i]
-	p.Current.UseTime = 12345 // it is in use
+	p.Current.UseTime = n.used[n.spd[i]]
 	return &p, nil
 }
 
@@ -301,7 +310,7 @@ func (n *node) send(f Flow, application bool) bool {
 	} else {
 		n.clear++
 	}
-	if n.cut {
+	if n.cut || peer.deaf != 0 && f.Protocol == peer.deaf {
 		return false
 	}
 	if s != nil {
@@ -313,6 +322,7 @@ func (n *node) send(f Flow, application bool) bool {
 		peer.sas[i].Current.Packets++
 	}
 	if p := peer.decide(xfrm.PolicyIn, f); p != nil && len(p.Tmpls) > 0 {
+		peer.used[p]++
 		if s == nil && !p.Tmpls[0].Optional || s != nil && s.Reqid != p.Tmpls[0].Reqid {
 			return false
 		}

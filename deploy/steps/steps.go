@@ -120,21 +120,27 @@ const (
 type ProbeQuestion struct {
 	Change string        `json:"change"`
 	Within time.Duration `json:"within"` // nanoseconds
+	// Excused are what peers said that they cannot send: nobody waits for it.
+	Excused []Seen `json:"excused,omitempty"`
 }
 
 // ProbeAnswer tells which pairs' probes came, decrypted by the new inbound SAs.
 type ProbeAnswer struct {
 	Seen    []Seen `json:"seen"`
 	Missing []Seen `json:"missing,omitempty"`
+	// Unsendable are selectors of this host's, as it sends, inside which it cannot: a program has the port.
+	Unsendable []Seen `json:"unsendable,omitempty"`
 }
 
-// Seen is about one lane of a pair.
+// Seen is about the traffic of one selector of a pair, in one direction.
 type Seen struct {
 	Tunnel    string     `json:"tunnel"`
+	Local     netip.Addr `json:"local"` // of the host that says so
 	Remote    netip.Addr `json:"remote"`
+	Selector  string     `json:"selector,omitempty"` // from its sender to its receiver
 	RequestID uint32     `json:"request_id"`
 	Packets   uint64     `json:"packets"`
-	Why       string     `json:"why,omitempty"` // nothing was seen, or cannot be sent
+	Why       string     `json:"why,omitempty"` // nothing was seen, or not by all SAs, or cannot be sent
 }
 
 // Progress is how far a host has come.
