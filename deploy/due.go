@@ -29,6 +29,9 @@ func dueOn(f *tunnel.Facts, e *tunnel.End, name string) string {
 		return "the tunnel is not set up here"
 	}
 	o := &f.Owned[i]
+	if o.Undecided {
+		return "it is not known what became of the last change elsewhere"
+	}
 	if o.Rotate.Every > 0 && o.Age >= o.Rotate.Every {
 		return fmt.Sprintf("its SAs are there for %s", o.Age.Round(time.Second))
 	}

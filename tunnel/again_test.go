@@ -19,18 +19,19 @@ func TestAgain(t *testing.T) {
 		want   []tunnel.Action
 		why    string // part of the first reason
 	}{
-		"nothing":                       {"", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Keep}, ""},
-		"an SA gone":                    {"", func(h []tunnel.Host) { kernel(h, 1).SAs = kernel(h, 1).SAs[:1] }, []tunnel.Action{tunnel.Replace}, "is gone from root@db2"},
-		"all SAs gone, as after a boot": {"", func(h []tunnel.Host) { kernel(h, 0).SAs, kernel(h, 1).SAs = nil, nil }, []tunnel.Action{tunnel.Create}, "is gone from db1"},
-		"one host has nothing":          {"", func(h []tunnel.Host) { h[1] = kernelHost("db2", "enp4s0", "192.168.1.65") }, []tunnel.Action{tunnel.Replace}, "not set up on root@db2"},
-		"a policy deleted":              {"", func(h []tunnel.Host) { kernel(h, 0).Policies = kernel(h, 0).Policies[:1] }, []tunnel.Action{tunnel.Adjust}, "1 policies missing on db1"},
-		"a policy at level use":         {"", func(h []tunnel.Host) { kernel(h, 0).Policies[0].Processing[0].Optional = true }, []tunnel.Action{tunnel.Adjust}, "1 policies different on db1"},
-		"the key of another size":       {two + "    key-size: 128\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "a key of bits 256, not 128"},
-		"another window":                {two + "    window: 64\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "window 4096, not 64 on root@db2"},
-		"other traffic":                 {two + "    selectors: [tcp]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
-		"a bypass more":                 {two + "    bypass: [tcp/22]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
-		"rotated more often":            {two + "    rotate: 1h\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Adjust}, "rotated at other times"},
-		"renamed":                       {strings.Replace(two, "name: db", "name: data", 1), func([]tunnel.Host) {}, []tunnel.Action{tunnel.Create, tunnel.Remove}, ""},
+		"nothing":                         {"", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Keep}, ""},
+		"an SA gone":                      {"", func(h []tunnel.Host) { kernel(h, 1).SAs = kernel(h, 1).SAs[:1] }, []tunnel.Action{tunnel.Replace}, "is gone from root@db2"},
+		"all SAs gone, as after a boot":   {"", func(h []tunnel.Host) { kernel(h, 0).SAs, kernel(h, 1).SAs = nil, nil }, []tunnel.Action{tunnel.Create}, "is gone from db1"},
+		"one host has nothing":            {"", func(h []tunnel.Host) { h[1] = kernelHost("db2", "enp4s0", "192.168.1.65") }, []tunnel.Action{tunnel.Replace}, "not set up on root@db2"},
+		"a change whose end is not known": {"", func(h []tunnel.Host) { h[0].Facts.Owned[0].Undecided = true }, []tunnel.Action{tunnel.Replace}, "db1 does not know what became"},
+		"a policy deleted":                {"", func(h []tunnel.Host) { kernel(h, 0).Policies = kernel(h, 0).Policies[:1] }, []tunnel.Action{tunnel.Adjust}, "1 policies missing on db1"},
+		"a policy at level use":           {"", func(h []tunnel.Host) { kernel(h, 0).Policies[0].Processing[0].Optional = true }, []tunnel.Action{tunnel.Adjust}, "1 policies different on db1"},
+		"the key of another size":         {two + "    key-size: 128\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "a key of bits 256, not 128"},
+		"another window":                  {two + "    window: 64\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "window 4096, not 64 on root@db2"},
+		"other traffic":                   {two + "    selectors: [tcp]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
+		"a bypass more":                   {two + "    bypass: [tcp/22]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
+		"rotated more often":              {two + "    rotate: 1h\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Adjust}, "rotated at other times"},
+		"renamed":                         {strings.Replace(two, "name: db", "name: data", 1), func([]tunnel.Host) {}, []tunnel.Action{tunnel.Create, tunnel.Remove}, ""},
 		"SAs of somebody else's beside": {"", func(h []tunnel.Host) {
 			other := kernel(h, 0).SAs[0]
 			other.SPI, other.RequestID = 7, 9

@@ -229,6 +229,10 @@ func (p *Pair) differentSAs(m *maker, had *[2]*Owned) (whys []string) {
 			whys = append(whys, "it is not set up on "+from)
 			continue
 		}
+		if had[i].Undecided {
+			whys = append(whys, from+" does not know what became of its last change elsewhere")
+			continue
+		}
 		if had[1-i] == nil {
 			continue // said in the other turn
 		}

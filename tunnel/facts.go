@@ -22,6 +22,9 @@ type Facts struct {
 	Owned []Owned `json:"owned,omitempty"`
 	// Change that is not over yet, in words: no other one can begin. "" is none.
 	Change string `json:"change,omitempty"`
+	// ChangeLeft is after which time another one can begin whatever becomes of it; 0: that is not known;
+	// nanoseconds.
+	ChangeLeft time.Duration `json:"change_left,omitempty"`
 	// Boot is whether a unit can be installed that loads the guard before the network is up.
 	Boot Answer `json:"boot"`
 	// Timer is whether one can be installed that has SAs rotated.
@@ -139,4 +142,7 @@ type Owned struct {
 	// Age of the present generation, whatever the clocks were set to meanwhile; 0 after a boot, which
 	// has ended it. Nanoseconds.
 	Age time.Duration `json:"age"`
+	// Undecided says that the last change of it was confirmed here, and that it is not known what became
+	// of it at the peer: there are SAs of two generations.
+	Undecided bool `json:"undecided,omitempty"`
 }

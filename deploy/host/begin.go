@@ -27,10 +27,15 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 			p = r.progress()
 			return nil
 		}
-		now := r.cfg.Clock.Now()
-		if c := r.j.Change; c.open() {
-			return errors.New(openWords(c, now))
+		former, formerly := r.j.Change, r.j.Owned
+		if former.open() {
+			owned, err := r.giveWay(former)
+			if err != nil {
+				return err
+			}
+			r.j.Owned = owned
 		}
+		now := r.cfg.Clock.Now()
 		c := &Change{Begin: q, Stage: steps.Open, Since: r.cfg.Clock.Wall(), BootID: r.cfg.Clock.BootID(), Begun: now, Deadline: now + q.Timeout}
 		ours := r.j.policyKeys()
 		for i := range q.Pairs {
@@ -40,13 +45,12 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 			}
 			c.Pairs = append(c.Pairs, state)
 		}
-		former := r.j.Change
 		r.j.Change = c
 		if err := r.write(r.j); err != nil {
 			return fmt.Errorf("nothing was changed: %w", err)
 		}
 		if err := r.keep(); err != nil {
-			r.j.Change = former
+			r.j.Change, r.j.Owned = former, formerly
 			return errors.Join(fmt.Errorf("nothing was changed: %w", err), r.write(r.j))
 		}
 		p = r.progress()

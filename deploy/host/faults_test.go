@@ -309,7 +309,7 @@ func TestTimeOfDayIsSet(t *testing.T) {
 	w := prepared(t, 2, 1)
 	before := w.picture()
 	age := func() time.Duration {
-		owned, err := w.hosts[0].journal().owned(w.hosts[0])
+		owned, err := inPlan(w.hosts[0].journal().Owned, w.hosts[0])
 		if err != nil || len(owned) != 1 {
 			t.Fatalf("%d owned, %v", len(owned), err)
 		}

@@ -40,6 +40,11 @@ type Owned struct {
 	Since  time.Time     `json:"since"`
 	Begun  time.Duration `json:"begun"`
 	BootID string        `json:"boot_id"`
+	// Undecided says that a change of the pair was confirmed here and gave way to another one before the
+	// peer was heard: there are SAs of two generations.
+	Undecided bool `json:"undecided,omitempty"`
+	// Opened says that it was to go: what is sent in clear is not held back.
+	Opened bool `json:"opened,omitempty"`
 }
 
 // Policy is the payload of a NEWPOLICY, and in words which it is.

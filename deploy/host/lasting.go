@@ -135,6 +135,9 @@ func BootPairs(dir string) ([]boot.Pair, error) {
 func bootPairs(owned []Owned) ([]boot.Pair, error) {
 	var pairs []boot.Pair
 	for _, o := range owned {
+		if o.Opened {
+			continue
+		}
 		p := boot.Pair{Tunnel: o.Tunnel, Local: o.Local, Remote: o.Remote, Encaps: o.Encaps}
 		if o.Engine != kernelEngine {
 			p.Device = o.Device

@@ -129,11 +129,19 @@ func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts,
 		for i := range f.Engines {
 			r.j.markLingering(&f.Engines[i])
 		}
-		if f.Owned, err = r.j.owned(r.cfg.Clock); err != nil {
-			return err
+		owned := r.j.Owned
+		switch c := r.j.Change; {
+		case !c.open():
+		case c.Stage == steps.Confirmed && r.yieldsIn(c) == 0:
+			owned = r.j.undecided()
+		default:
+			f.Change = r.openWords(c)
+			if c.Stage == steps.Confirmed || r.rebooted(c) {
+				f.ChangeLeft = r.yieldsIn(c)
+			}
 		}
-		if c := r.j.Change; c.open() {
-			f.Change = openWords(c, r.cfg.Clock.Now())
+		if f.Owned, err = inPlan(owned, r.cfg.Clock); err != nil {
+			return err
 		}
 		if r.pending() {
 			return r.keep()
@@ -161,21 +169,12 @@ func (j *Journal) markLingering(e *tunnel.Engine) {
 	}
 }
 
-// openWords say why no other change can begin.
-func openWords(c *Change, now time.Duration) string {
-	s := fmt.Sprintf("%s of %s, given on %s, is under way", c.Begin.Kind, c.Begin.Origin, c.Begin.Coordinator)
-	if c.Stage == steps.Confirmed {
-		return s + ": it has been confirmed, and ends by itself once its hosts are heard"
-	}
-	return fmt.Sprintf("%s: it is undone in %s unless it is confirmed", s, max(0, c.Deadline-now).Round(time.Second))
-}
-
-// owned is what the journal owns, as plans have it.
-func (j *Journal) owned(clock Clock) ([]tunnel.Owned, error) {
+// inPlan is what is owned, as plans have it.
+func inPlan(owned []Owned, clock Clock) ([]tunnel.Owned, error) {
 	var all []tunnel.Owned
-	for _, o := range j.Owned {
+	for _, o := range owned {
 		t := tunnel.Owned{Tunnel: o.Tunnel, Origin: o.Origin, Local: o.Local, Remote: o.Remote, Engine: o.Engine, Device: o.Device,
-			Outbound: o.Outbound, Inbound: o.Inbound, Rotate: o.Rotate, Since: o.Since}
+			Outbound: o.Outbound, Inbound: o.Inbound, Rotate: o.Rotate, Since: o.Since, Undecided: o.Undecided}
 		if o.BootID == clock.BootID() {
 			t.Age = max(0, clock.Now()-o.Begun)
 		}

@@ -43,6 +43,11 @@ const (
 	Undone    Stage = "undone"    // the old generation sends; new inbound SAs linger
 )
 
+// GivesWay is how long after its time-out a confirmed change gives way to another one, although nobody
+// has said what became of it: each host has confirmed or undone it by then, and those that can hear each
+// other have.
+const GivesWay = 20 * time.Second
+
 // FactsQuestion asks what a host is and has.
 type FactsQuestion struct {
 	SAD string `json:"sad,omitempty"` // as --sad: only this engine counts. "" and auto: all there are

@@ -106,8 +106,8 @@ type change struct {
 	quiet  bool // nothing is to be said
 }
 
-// open reads a file, connects to its hosts, and asks them for what they have. The caller closes the change.
-func (r *tunnelRun) open(ctx context.Context, path string, text []byte) (*change, error) {
+// openNow reads a file, connects to its hosts, and asks them for what they have. The caller closes the change.
+func (r *tunnelRun) openNow(ctx context.Context, path string, text []byte) (*change, error) {
 	c := &change{path: path, text: text}
 	var err error
 	if c.origin, err = deploy.Origin(path); err != nil {
@@ -122,12 +122,7 @@ func (r *tunnelRun) open(ctx context.Context, path string, text []byte) (*change
 	if err != nil {
 		return nil, err
 	}
-	for i := range c.hosts {
-		if open := c.hosts[i].Facts.Change; open != "" {
-			err = errors.Join(err, fmt.Errorf("%s: %s", c.hosts[i].Name, open))
-		}
-	}
-	if err != nil {
+	if err = busy(c.hosts); err != nil {
 		c.close()
 		return nil, err
 	}
