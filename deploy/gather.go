@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -42,19 +40,6 @@ func Hosts(hosts []Host) []tunnel.Host {
 		plain[i] = hosts[i].Host
 	}
 	return plain
-}
-
-// Origin is what hosts know a file by: the name of this host, and where it is here.
-func Origin(path string) (string, error) {
-	here, err := os.Hostname()
-	if err != nil {
-		return "", err
-	}
-	whole, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	return here + ":" + whole, nil
 }
 
 // atMost is how many hosts are connected to at the same time: each takes an ssh of its own.
