@@ -170,6 +170,22 @@ func TestLingering(t *testing.T) {
 	}
 }
 
+// Long frames may pass, and short ones go by: sequence numbers last as long as with those, bytes do not
+// go faster than the link.
+func TestRotationOfLongFrames(t *testing.T) {
+	for settings, want := range map[string]time.Duration{
+		"    esn: off\n":                17*time.Minute + 36*time.Second,
+		"    lifetime: {bytes: 4TiB}\n": 18*time.Minute + 50*time.Second,
+	} {
+		hosts := twoHosts()
+		hosts[0].Facts.Devices[0].MTU, hosts[1].Facts.Devices[0].MTU = 9000, 9000
+		p := mustMake(t, parse(t, two+settings), hosts, tunnel.Options{})
+		if p.Pairs[0].Rotate.Every != want || p.Pairs[0].Speed != 25_000 || p.Pairs[0].ESN == strings.Contains(settings, "esn: off") {
+			t.Errorf("%q: %s at %d Mb/s, want %s", settings, p.Pairs[0].Rotate.Every, p.Pairs[0].Speed, want)
+		}
+	}
+}
+
 func TestRotation(t *testing.T) {
 	for settings, want := range map[string]time.Duration{
 		"":                                 8 * time.Hour,

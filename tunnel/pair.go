@@ -49,6 +49,7 @@ func (m *maker) pair(t *config.Tunnel, p *config.Pair, a, b *place) (Pair, bool)
 	}
 	pair.choose("window", &sides, windows, func(s *side) string { return strconv.FormatUint(uint64(s.window), 10) })
 	pair.choose("sas", &sides, sas, func(s *side) string { return strconv.Itoa(len(s.cpus)) })
+	pair.ESN, pair.Speed = esn, max(sides[0].speed(), sides[1].speed())
 	if pair.Rotate, ok = m.rotation(t, &pair, &sides, esn); !ok {
 		return pair, false
 	}

@@ -67,6 +67,8 @@ type Pair struct {
 	Choices []Choice // what was left open in the file
 	Notes   []string // what traffic will see
 	Rotate  Rotation // when its SAs are due to be replaced
+	ESN     bool     // sequence numbers are of 64 bits
+	Speed   uint32   // of the faster link, in Mb/s, as it is reckoned with
 	Ends    [2]End   // the file's A, B
 }
 

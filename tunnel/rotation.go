@@ -21,6 +21,8 @@ const (
 	assumedSpeed = 100_000
 	// framing is what Ethernet adds to an IP packet: preamble, header, FCS, gap.
 	framing = 8 + 14 + 4 + 12
+	// usualMTU is how long packets are that come from elsewhere than a network of long frames.
+	usualMTU = 1500
 	// leastEvery is the shortest time between two rotations: they take some themselves.
 	leastEvery = time.Minute
 )
@@ -35,8 +37,8 @@ func (m *maker) rotation(t *config.Tunnel, p *Pair, sides *[2]side, esn bool) (r
 	if sides[1].speed() > fast.speed() {
 		fast = &sides[1]
 	}
-	packets := fast.packetsPerSecond()
-	bytes := packets * float64(fast.device.MTU)
+	packets := perSecond(fast.speed(), fast.frame())
+	bytes := perSecond(fast.speed(), fast.device.MTU) * float64(fast.device.MTU)
 	r = Rotation{Every: time.Duration(t.Rotate.Every), Share: float64(t.Rotate.AtMostShare) / 100}
 	why := "as the file says"
 	sooner := func(after float64, because string) {
@@ -60,7 +62,7 @@ func (m *maker) rotation(t *config.Tunnel, p *Pair, sides *[2]side, esn bool) (r
 	if esn {
 		numbers = math.Exp2(64)
 	}
-	sooner(r.Share*numbers/packets, fmt.Sprintf("%s of the sequence numbers last no longer %s, in packets of %d bytes", t.Rotate.AtMostShare, at, fast.device.MTU))
+	sooner(r.Share*numbers/packets, fmt.Sprintf("%s of the sequence numbers last no longer %s, in packets of %d bytes", t.Rotate.AtMostShare, at, fast.frame()))
 	if r.Every < leastEvery {
 		what := fmt.Sprintf("SAs would have to be rotated every %s: %s", r.Every, why)
 		if esn {
@@ -112,7 +114,11 @@ func (s *side) speedWords() string {
 	return text
 }
 
-// packetsPerSecond at line rate, as long as the MTU lets them be.
-func (s *side) packetsPerSecond() float64 {
-	return float64(s.speed()) * 1e6 / 8 / float64(max(s.device.MTU, 576)+framing)
+// frame is the length of packets that sequence numbers are reckoned with, in bytes: what most of a busy
+// link's traffic has, also where longer ones would pass.
+func (s *side) frame() int { return min(s.device.MTU, usualMTU) }
+
+// perSecond is how many packets of a length, in bytes, go by a link of so many Mb/s.
+func perSecond(speed uint32, length int) float64 {
+	return float64(speed) * 1e6 / 8 / float64(max(length, 576)+framing)
 }

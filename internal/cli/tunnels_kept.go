@@ -96,19 +96,22 @@ func (r *tunnelRun) setRotation(c *change) error {
 		fmt.Fprintf(r.stderr, "note: SAs are not rotated by themselves: %s\n", why)
 		return nil
 	}
+	return place.SetRotation(boot.Rotation{File: c.path, Arguments: r.reach(), Period: period(c.plan)})
+}
+
+// period is how often it is looked whether SAs of a plan are due.
+func period(plan *tunnel.Plan) time.Duration {
 	var paces []boot.Pace
-	for i := range c.plan.Pairs {
-		if p := &c.plan.Pairs[i]; p.Action != tunnel.Remove {
-			// Its time is no longer than sequence numbers last.
-			paces = append(paces, boot.Pace{Every: p.Rotate.Every, Share: p.Rotate.Share, ESN: true})
+	for i := range plan.Pairs {
+		if p := &plan.Pairs[i]; p.Action != tunnel.Remove {
+			paces = append(paces, boot.Pace{Every: p.Rotate.Every, Share: p.Rotate.Share, ESN: p.ESN, BitsPerSecond: uint64(p.Speed) * 1_000_000})
 		}
 	}
 	// SAs also go with a host that is booted anew, and its peers are to have it back soon.
-	period := soon
 	if p := boot.Period(paces); p > 0 {
-		period = min(p, soon)
+		return min(p, soon)
 	}
-	return place.SetRotation(boot.Rotation{File: c.path, Arguments: r.reach(), Period: period})
+	return soon
 }
 
 // forget takes away what remember has left.
