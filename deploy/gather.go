@@ -23,6 +23,8 @@ type Host struct {
 	Dial func(context.Context) (*remote.Conn, error)
 	// Knock tries whether a new connection succeeds, which shares nothing with others; nil: of this host.
 	Knock func(context.Context) error
+	// Alone tries it as a timer does; nil: of this host.
+	Alone func(context.Context) error
 }
 
 // GatherOptions are how hosts are reached.
@@ -146,6 +148,11 @@ func sshHost(h *config.Host, opt remote.Options) Host {
 		Host:  tunnel.Host{Name: ssh.To, SSH: ssh},
 		Dial:  func(ctx context.Context) (*remote.Conn, error) { return remote.Dial(ctx, ssh.To, opt) },
 		Knock: func(ctx context.Context) error { return remote.Knock(ctx, ssh.To, opt) },
+		Alone: func(ctx context.Context) error {
+			alone := opt
+			alone.Alone, alone.Connect = true, dialWithin
+			return remote.Knock(ctx, ssh.To, alone)
+		},
 	}
 }
 

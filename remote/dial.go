@@ -33,6 +33,8 @@ type Options struct {
 	Terminal sync.Locker
 	// Fresh makes a new connection even if the user's configuration shares one (ControlMaster).
 	Fresh bool
+	// Alone is as a timer asks: without the user's ssh-agent, terminal and environment.
+	Alone bool
 
 	pace pace // zero: usualPace
 }

@@ -13,6 +13,9 @@ func Knock(ctx context.Context, dest string, opt Options) error {
 		return err
 	}
 	opt.Fresh = true
+	if opt.Alone {
+		opt.Terminal = nil
+	}
 	err := knock(ctx, dest, opt, false)
 	var e *Error
 	if opt.Terminal == nil || !errors.As(err, &e) || e.Reason != Denied && e.Reason != Unverified {

@@ -8,6 +8,19 @@ import (
 	"time"
 )
 
+// As a timer asks, with nothing of the user's: neither agent nor terminal.
+func TestKnockAlone(t *testing.T) {
+	t.Setenv("SSH_AUTH_SOCK", "/nowhere")
+	opt := fakeSSH(t, "sh", `test -z "$SSH_AUTH_SOCK" || exit 9
+		case $* in *BatchMode=yes*IdentityAgent=none*) echo "Permission denied (publickey)." >&2; exit 255;; *) exit 0;; esac`)
+	opt.Terminal = &sync.Mutex{}
+	if err := Knock(within(t), "db2", opt); err == nil {
+		t.Error("the agent was not asked for")
+	}
+	opt.Alone = true
+	mustFail(t, Knock(within(t), "db2", opt), Denied, "Permission denied")
+}
+
 func TestKnock(t *testing.T) {
 	if err := Knock(within(t), "db2", fakeSSH(t, "sh", `case $* in *ControlPath=none*" true") ;; *) exit 9;; esac`)); err != nil {
 		t.Error(err)

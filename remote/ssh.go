@@ -54,6 +54,9 @@ func sshArguments(dest, command string, opt Options, prompts bool) []string {
 	if opt.Jump != "" {
 		args = append(args, "-J", opt.Jump)
 	}
+	if opt.Alone {
+		args = append(args, "-o", "IdentityAgent=none")
+	}
 	if opt.Fresh {
 		args = append(args, "-o", "ControlPath=none")
 	}
@@ -84,6 +87,9 @@ func startSSH(opt Options, args []string, prompts bool, stderr *relay) (*process
 	} else {
 		p.cmd = exec.Command(program, args...)
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	if opt.Alone {
+		p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C"}
 	}
 	inR, inW, err := os.Pipe()
 	if err != nil {

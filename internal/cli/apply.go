@@ -71,6 +71,9 @@ func (r *tunnelRun) apply(ctx context.Context, path string) (*change, error) {
 	if err := c.make(tunnel.Options{Kind: tunnel.Apply, Adopt: r.adopt}); err != nil {
 		return nil, err
 	}
+	if err := r.alone(ctx, c); err != nil {
+		return nil, err
+	}
 	if c.plan.Changes() {
 		if err := r.ask(ctx, c); err != nil {
 			return nil, err

@@ -104,6 +104,8 @@ type change struct {
 	plan   *tunnel.Plan
 	report *deploy.Report
 	quiet  bool // nothing is to be said
+	// notAlone is why the timer cannot log in to hosts; nil: it can, or nothing is known to the contrary.
+	notAlone error
 }
 
 // openNow reads a file, connects to its hosts, and asks them for what they have. The caller closes the change.

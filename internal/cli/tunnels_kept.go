@@ -92,6 +92,7 @@ func (r *tunnelRun) setRotation(c *change) error {
 	if err := replaceFile(kept, c.text); err != nil {
 		return err
 	}
+	r.noteAlone(c)
 	if ok, why := place.Can(); !ok {
 		fmt.Fprintf(r.stderr, "note: SAs are not rotated by themselves: %s\n", why)
 		return nil

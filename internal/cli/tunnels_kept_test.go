@@ -4,8 +4,26 @@ import (
 	"testing"
 	"time"
 
+	"espalier/config"
 	"espalier/tunnel"
 )
+
+// Only SAs that stay, and whose sequence numbers end within hours, have to be rotated by somebody.
+func TestEnds(t *testing.T) {
+	of := &config.Tunnel{}
+	for _, c := range []struct {
+		pair tunnel.Pair
+		want bool
+	}{
+		{tunnel.Pair{Of: of, ESN: true}, false},
+		{tunnel.Pair{Of: of}, true},
+		{tunnel.Pair{Action: tunnel.Remove}, false},
+	} {
+		if got := ends(&tunnel.Plan{Pairs: []tunnel.Pair{{Of: of, ESN: true}, c.pair}}); got != c.want {
+			t.Errorf("%+v: %v", c.pair, got)
+		}
+	}
+}
 
 // SAs without ESN on a fast link are looked at often enough: at 100 Gb/s a quarter of 2³² packets is left
 // for 132 s when they are due at three quarters.
