@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"espalier/deploy/steps"
+	"espalier/tunnel"
 )
 
 // same complains unless all hosts are as they were.
@@ -271,6 +272,37 @@ func TestTriedAgain(t *testing.T) {
 	}
 }
 
+// tidied asks a host for its facts, which leaves nothing where nothing is owned.
+func (w *world) tidied(t *testing.T, host int) {
+	t.Helper()
+	h := w.hosts[host].host
+	h.cfg.Gather = func(context.Context, string) (*tunnel.Facts, error) { return &tunnel.Facts{}, nil }
+	if _, err := h.Facts(t.Context(), steps.FactsQuestion{}); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(h.cfg.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("something is left: ", left, err)
+	}
+}
+
+// Who asks a host whose keeper was killed after tunnels were taken down takes away what it has left; not
+// before it may be asked what has become of the change.
+func TestKeeperKilledAfterDown(t *testing.T) {
+	w := prepared(t, 2, 1)
+	w.carryOut(w.plan(steps.Down, 2, 1), direct)
+	h := w.hosts[0].host
+	h.cfg.Gather = func(context.Context, string) (*tunnel.Facts, error) { return &tunnel.Facts{}, nil }
+	w.hosts[0].keeps = false
+	if _, err := h.Facts(t.Context(), steps.FactsQuestion{}); err != nil {
+		t.Error(err)
+	}
+	if p, err := h.State(t.Context()); err != nil || p.Stage != steps.Finished {
+		t.Errorf("%+v, %v", p, err)
+	}
+	w.advance(5 * timeout)
+	w.tidied(t, 0)
+}
+
 // A keeper ends when nothing is left to do, and leaves nothing where nothing is owned; there is only one.
 func TestKeep(t *testing.T) {
 	w := prepared(t, 2, 1)
@@ -299,6 +331,7 @@ func TestKeep(t *testing.T) {
 	if p, err := h.State(t.Context()); err != nil || p.Stage != steps.None {
 		t.Errorf("%+v, %v", p, err)
 	}
+	w.tidied(t, 0)
 	if got := w.carryOut(w.plan(steps.Apply, 3, 0), direct); got != "done" {
 		t.Error("afterwards: ", got)
 	}

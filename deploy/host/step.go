@@ -146,9 +146,17 @@ func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts,
 		if r.pending() {
 			return r.keep()
 		}
+		if r.nothing() { // asking leaves nothing behind, and takes away what a keeper did not live to
+			r.clean()
+		}
 		return nil
 	})
 	return f, err
+}
+
+// nothing reports whether there is nothing left to know or to do.
+func (r *round) nothing() bool {
+	return !r.pending() && !r.j.Change.open() && len(r.j.Owned) == 0 && len(r.j.Held) == 0
 }
 
 // lasts is whether something can last beyond a reboot.
