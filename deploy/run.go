@@ -48,7 +48,7 @@ func Run(ctx context.Context, plan *tunnel.Plan, hosts []Host, opt Options) (*Re
 		if err != nil && !errors.Is(err, errUndone) {
 			r.Result = Unclear
 			r.add(c.parts)
-			return r.failed(fmt.Errorf("%w\nThe others have confirmed it. Hosts that hear of each other agree by themselves; %s after they confirmed it they can be given the same command again in any case", err, c.Timeout+steps.GivesWay))
+			return r.failed(fmt.Errorf("unclear: %w\nThe others have confirmed it. Hosts that hear of each other agree by themselves; %s after they confirmed it they can be given the same command again in any case", err, c.Timeout+steps.GivesWay))
 		}
 	}
 	if err != nil {

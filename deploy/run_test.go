@@ -245,7 +245,7 @@ func TestSilentConfirm(t *testing.T) {
 	opt := options(steps.Apply)
 	opt.Timeout = 400 * time.Millisecond
 	report, err := Run(t.Context(), plan, hosts, opt)
-	if err == nil || report.Result != Unclear || fakes[0].stage != steps.Confirmed || !strings.Contains(err.Error(), "No route to host") {
+	if err == nil || report.Result != Unclear || !strings.HasPrefix(err.Error(), "unclear: ") || fakes[0].stage != steps.Confirmed || !strings.Contains(err.Error(), "No route to host") {
 		t.Errorf("%v, %+v, db1 is %s", err, report, fakes[0].stage)
 	}
 }

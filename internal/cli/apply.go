@@ -24,8 +24,10 @@ On Ctrl-C everything is undone at once.
 SAs and policies that are not of this FILE are not touched; if some are in the way, nothing is changed
 (--adopt takes over what is the same). Run it again: what is as it should be stays.
 
-Exit status: 0 if FILE is in force, 1 if everything is as it was before, 2 for a wrong command line,
-3 if offload: require is not met, and everything is as it was before.`
+Exit status: 0 if FILE is in force; 1 if it is not, and the first words of the error say what is: "rolled
+back" and everything is as it was before, "unclear" and the hosts still have to agree, "in force" and only
+the timer is missing; 2 for a wrong command line; 3 if offload: require is not met, and everything is as it
+was before. Notes on stderr are no errors.`
 
 func newApplyCommand() *cobra.Command {
 	r := &tunnelRun{kind: tunnel.Apply}

@@ -15,8 +15,10 @@ It is done in steps as apply does it, so that running traffic is not dropped, an
 cannot be reached any more before it was confirmed. FILE is taken as it was applied last. SAs and
 policies that are not of FILE are not touched.
 
-Exit status: 0 if nothing of FILE is left, 1 if everything is as it was before, 2 for a wrong command
-line.`
+What a host noted of it goes two --confirm-timeout later, for a host that is late may still ask.
+
+Exit status: 0 if nothing of FILE is in force, 1 if everything is as it was before (or, "unclear", the hosts
+still have to agree), 2 for a wrong command line.`
 
 func newDownCommand() *cobra.Command {
 	r := &tunnelRun{kind: tunnel.Down}

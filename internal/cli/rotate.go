@@ -23,8 +23,8 @@ With --due only what has reached its time or share of sequence numbers (rotate i
 SAs, for instance because a host was booted anew. A timer that apply installs runs it, for all files that
 were applied from this host if there is no FILE; it says nothing where nothing is due.
 
-Exit status: 0 if new SAs are in force or nothing is due, 1 if the old ones are still, 2 for a wrong
-command line, 3 if offload: require is not met by the new ones, and the old ones are in force.`
+Exit status: 0 if new SAs are in force or nothing is due, 1 if the old ones are still (or, "unclear", the
+hosts still have to agree), 2 for a wrong command line, 3 if offload: require is not met by the new ones, and the old ones are in force.`
 
 func newRotateCommand() *cobra.Command {
 	r := &tunnelRun{kind: tunnel.Rotate}

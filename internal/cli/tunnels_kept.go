@@ -75,7 +75,7 @@ const soon = 5 * time.Minute
 // remember keeps a copy of a file that is in force, and has its SAs rotated in time.
 func (r *tunnelRun) remember(c *change) error {
 	if err := r.setRotation(c); err != nil {
-		return &exitError{exitFailed, fmt.Errorf("the tunnels are in force, but SAs will not be rotated by themselves: %w", err)}
+		return &exitError{exitFailed, fmt.Errorf("in force, but SAs will not be rotated by themselves: %w", err)}
 	}
 	return nil
 }
