@@ -120,14 +120,15 @@ func (r *planRun) run(ctx context.Context) error {
 
 // make reads the file, asks the hosts, and plans.
 func (r *planRun) make(ctx context.Context) (*config.File, *tunnel.Plan, error) {
-	if r.file == "-" {
-		return nil, nil, errors.New("a file of tunnels is known by its path, and standard input has none")
+	path, err := wholePath(r.file)
+	if err != nil {
+		return nil, nil, err
 	}
 	file, err := readConfig(&r.file, r.stdin)
 	if err != nil {
 		return nil, nil, err
 	}
-	origin, err := deploy.Origin(r.file)
+	origin, err := deploy.Origin(path)
 	if err != nil {
 		return nil, nil, err
 	}

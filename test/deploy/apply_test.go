@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -56,6 +57,14 @@ func (s *site) life(t *testing.T) {
 			t.Errorf("host %s: a second apply has changed something:\n%s\n%s", h.Name, before[h], after)
 		}
 	}
+
+	link, file := t.TempDir()+"/link", s.file
+	if err := os.Symlink(filepath.Dir(file), link); err != nil {
+		t.Fatal(err)
+	}
+	s.file = filepath.Join(link, filepath.Base(file))
+	s.must(t, "plan", "--exit-code") // it is the same file
+	s.file = file
 
 	counts := s.watch(t, func() { out = s.must(t, "rotate") })
 	if counts.Cleartext > 0 {
