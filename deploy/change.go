@@ -90,11 +90,38 @@ func (c *change) prepare(ctx context.Context) error {
 	return nil
 }
 
+// headStart is how long the hosts that are reached by ssh may take for an undo before this one begins.
+const headStart = 2 * time.Second
+
 // undo takes the change back on all hosts. The error is about those that have not said that they did.
+// This host is the last: once it has undone a change, it may not reach those any more that have not,
+// where ssh goes by the very addresses that are protected. Nor may it hear before that they have: so
+// it does not wait for them for long.
 func (c *change) undo(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
-	return c.everywhere(ctx, stride{"undo", c.undoOn})
+	var others sync.WaitGroup
+	for _, p := range c.parts {
+		if p.knock != nil {
+			others.Add(1)
+		}
+	}
+	answered := make(chan struct{})
+	go func() {
+		others.Wait()
+		close(answered)
+	}()
+	return c.everywhere(ctx, stride{"undo", func(ctx context.Context, p *part) (string, error) {
+		if p.knock != nil {
+			defer others.Done()
+			return c.undoOn(ctx, p)
+		}
+		select {
+		case <-answered:
+		case <-time.After(min(headStart, within/2)):
+		}
+		return c.undoOn(ctx, p)
+	}})
 }
 
 func (c *change) undoOn(ctx context.Context, p *part) (string, error) {
@@ -119,9 +146,12 @@ func (c *change) undoOn(ctx context.Context, p *part) (string, error) {
 	}
 	if err != nil {
 		p.silent = true
-		if left := time.Until(c.deadline); p.stage != steps.Confirmed && left > 0 {
+		if p.stage != steps.Confirmed {
+			// It has begun to count when it was told to begin, and that may have taken dialWithin.
+			left := max(0, time.Until(c.deadline)) + dialWithin
 			err = fmt.Errorf("%w; it undoes the change by itself, within %s", err, left.Round(time.Second))
 		}
+		p.problem = err.Error()
 		return "", err
 	}
 	p.stage, p.problem = answer.Stage, answer.Problem

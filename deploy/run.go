@@ -56,7 +56,7 @@ func Run(ctx context.Context, plan *tunnel.Plan, hosts []Host, opt Options) (*Re
 		if _, unmet := errors.AsType[*Unmet](err); unmet {
 			r.Result = NotMet
 		}
-		left := c.undo(ctx, c.patience())
+		left := c.undo(ctx, c.patience(ctx))
 		r.add(c.parts)
 		return r.failed(errors.Join(fmt.Errorf("rolled back: %w", err), left))
 	}
@@ -78,12 +78,15 @@ func (r *Report) failed(err error) (*Report, error) {
 }
 
 // patience is how long an undo may take. A host that has confirmed, or may have, does not do it by
-// itself when its time is over.
-func (c *change) patience() time.Duration {
+// itself when its time is over. A person who has interrupted it does not wait for long.
+func (c *change) patience(ctx context.Context) time.Duration {
 	for _, p := range c.parts {
 		if p.stage == steps.Confirmed || p.silent {
 			return 2 * c.Timeout
 		}
+	}
+	if ctx.Err() != nil {
+		return min(c.Timeout, 10*time.Second)
 	}
 	return min(c.Timeout, 30*time.Second)
 }

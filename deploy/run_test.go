@@ -364,3 +364,45 @@ func TestExcusedProbes(t *testing.T) {
 		}
 	}
 }
+
+// TestUndoOrder: this host, which has no ssh, undoes a change after those that are reached by it, but does
+// not wait for one that does not answer; that one's part is told, with when it undoes it by itself.
+func TestUndoOrder(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []bool{false, true} {
+		fakes, hosts, plan, log := twoHosts(t, steps.Apply)
+		hosts[0].Knock = nil
+		ctx, cancel := context.WithCancel(t.Context())
+		fakes[1].after = func(operation string) error {
+			switch {
+			case operation == steps.Guard:
+				cancel()
+			case operation == steps.Undo && silent:
+				fakes[1].mu.Lock()
+				fakes[1].dial = func() error { return errUnreachable }
+				fakes[1].mu.Unlock()
+				return errCut
+			}
+			return nil
+		}
+		fakes[0].before = func(operation string) error {
+			fakes[1].mu.Lock()
+			defer fakes[1].mu.Unlock()
+			if operation == steps.Undo && fakes[1].stage != steps.Undone {
+				t.Error("this host is the first")
+			}
+			return nil
+		}
+		opt := options(steps.Apply)
+		if silent {
+			opt.Timeout = 2 * time.Second // for the whole undo
+		}
+		report, err := Run(ctx, plan, hosts, opt)
+		if !errors.Is(err, context.Canceled) || fakes[0].stage != steps.Undone || report.Hosts[0].Stage != steps.Undone {
+			t.Errorf("%v, db1 is %s\n%s", err, fakes[0].stage, strings.Join(log.lines, "\n"))
+		}
+		if h := report.Hosts[1]; h.Silent != silent || strings.Contains(h.Problem, "No route to host; it undoes the change by itself, within ") != silent {
+			t.Errorf("silent %t: %+v", silent, h)
+		}
+	}
+}

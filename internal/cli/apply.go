@@ -19,7 +19,8 @@ then nothing is taken in clear any more, and a guard sees to that, also after a 
 
 It cannot lock you out: each host undoes all of it by itself unless it is confirmed within
 --confirm-timeout, and that is only done once the probes have come, and new connections by ssh succeed.
-On Ctrl-C everything is undone at once.
+On Ctrl-C everything is undone, on this host last, and it says what each host came to; one that does not
+answer within 10 s undoes it by itself.
 
 SAs and policies that are not of this FILE are not touched; if some are in the way, nothing is changed
 (--adopt takes over what is the same). Run it again: what is as it should be stays.

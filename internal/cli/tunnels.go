@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,12 +160,36 @@ func (r *tunnelRun) carryOut(ctx context.Context, c *change) (err error) {
 		Kind: steps.Kind(r.kind), Coordinator: name, Origin: c.origin, Timeout: r.timeout, Grace: r.grace, Say: r.say,
 	})
 	switch {
-	case err == nil || ctx.Err() != nil:
-		return err
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return interruptedChange(c.report, err)
 	case c.report.Result == deploy.NotMet:
 		return &exitError{exitUnmet, err}
 	}
 	return &exitError{exitFailed, err}
+}
+
+// interruptedChange tells what each host came to when the change was interrupted.
+func interruptedChange(report *deploy.Report, err error) error {
+	if !errors.Is(err, context.Canceled) {
+		return err // something else was wrong, and it tells of it
+	}
+	var b strings.Builder
+	b.WriteString(string(report.Result))
+	for _, h := range report.Hosts {
+		what := cmp.Or(string(h.Stage), "nothing was begun")
+		switch {
+		case h.Silent:
+			what = h.Problem
+		case h.Problem != "":
+			what += ", but: " + h.Problem
+		}
+		// Errors of hosts mostly begin with its name.
+		fmt.Fprintf(&b, "\n  %s: %s", remote.Printable(h.Name), remote.Printable(strings.TrimPrefix(what, h.Name+": ")))
+	}
+	report.Why = b.String()
+	return errors.New(report.Why)
 }
 
 // close ends the connections that are left.

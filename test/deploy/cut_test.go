@@ -30,6 +30,7 @@ func TestCut(t *testing.T) {
 		{"first apply sends, command killed", "apply", "sends by ESP only", "kill"},
 		{"first apply requires, ssh killed", "apply", "takes nothing in clear", "ssh"},
 		{"first apply guarded, command killed", "apply", "guarded", "kill"},
+		{"first apply requires, command interrupted", "apply", "takes nothing in clear", "interrupt"},
 		{"rotation begun, command interrupted", "rotate", "1 inbound SA", "interrupt"},
 		{"rotation half way, command killed", "rotate", "1 outbound SA", "kill"},
 		{"rotation half way, ssh killed", "rotate", "1 outbound SA", "ssh"},
@@ -71,7 +72,7 @@ func cut(t *testing.T, command, at, how string) {
 		kill()
 	}
 	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); how == "interrupt" && code != 130 {
+	if code := cmd.ProcessState.ExitCode(); how == "interrupt" && (code != 130 || !strings.Contains(out.String(), "\n  root@db2: undone\n")) {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	s.mustConverge(t)
