@@ -33,6 +33,9 @@ type GatherOptions struct {
 	Local  remote.Operations       // what this host does without ssh
 	Remote remote.Options          // of the connections to others
 	Say    func(host, line string) // progress; nil: nobody listens
+	Absent Absent                  // hosts that are not asked
+	// Lost is told of a host that cannot be asked, and that is put into Absent (not nil then); nil: that is an error.
+	Lost func(host string, err error)
 }
 
 // Hosts are those of a plan.
@@ -69,6 +72,7 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 		for j := range f.Tunnels[i].Hosts {
 			h := &f.Tunnels[i].Hosts[j]
 			switch {
+			case opt.Absent.Has(h):
 			case own(h.Address):
 				atHome = true
 			case h.SSH != nil && !destinations[*h.SSH]:
@@ -90,6 +94,9 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 		})
 	}
 	all.Wait()
+	if opt.Lost != nil && ctx.Err() == nil {
+		hosts, failures = opt.lose(hosts, failures)
+	}
 	if atHome {
 		hosts = append([]Host{local}, hosts...)
 		failures = append(failures, localErr)
@@ -104,6 +111,19 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 		return nil, nil, errors.Join(context.Cause(ctx), err)
 	}
 	return hosts, here, nil
+}
+
+// lose makes hosts absent that could not be asked, and leaves the others.
+func (opt *GatherOptions) lose(hosts []Host, failures []error) (left []Host, _ []error) {
+	for i := range hosts {
+		if failures[i] == nil {
+			left = append(left, hosts[i])
+			continue
+		}
+		opt.Absent[hosts[i].SSH] = true
+		opt.Lost(hosts[i].Name, failures[i])
+	}
+	return left, make([]error, len(left))
 }
 
 // Close ends the connections.

@@ -74,3 +74,30 @@ func TestGather(t *testing.T) {
 		})
 	}
 }
+
+// Hosts that are left out are not asked, and those that do not answer are left out where that is asked for.
+func TestGatherAbsent(t *testing.T) {
+	f, err := config.Parse("x", []byte("tunnels: [{name: db, hosts: [{address: 203.0.113.2, dev: p4p1, ssh: root@db2}, {address: 203.0.113.3, dev: p4p1, ssh: root@db3}]}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := deploy.Without(f, []string{"root@db4"}); err == nil {
+		t.Error("a host that the file does not have can be left out")
+	}
+	for _, name := range []string{"root@db2", "db2", "203.0.113.2"} {
+		absent, err := deploy.Without(f, []string{name})
+		if err != nil || !slices.Equal(absent.Names(), []string{"root@db2"}) {
+			t.Fatalf("%s: %v %v", name, absent, err)
+		}
+		opt := deploy.GatherOptions{Local: remote.Operations{}, Remote: remote.Options{SSH: "false"}, Absent: absent}
+		if _, _, err := deploy.Gather(t.Context(), f, opt); err == nil || strings.Contains(err.Error(), "db2") || !strings.Contains(err.Error(), "db3") {
+			t.Errorf("%s: %v", name, err)
+		}
+		var lost []string
+		opt.Lost = func(host string, err error) { lost = append(lost, host) }
+		hosts, _, err := deploy.Gather(t.Context(), f, opt)
+		if err != nil || len(hosts) != 0 || !slices.Equal(lost, []string{"root@db3"}) || !absent.Has(&f.Tunnels[0].Hosts[1]) {
+			t.Errorf("%v, %d hosts, lost %q, absent %v", err, len(hosts), lost, absent)
+		}
+	}
+}

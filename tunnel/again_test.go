@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"espalier/config"
 	"espalier/ipsec"
 	"espalier/tunnel"
 )
@@ -106,6 +107,34 @@ func TestRemoved(t *testing.T) {
 	}
 	if p = mustMake(t, parse(t, two), twoHosts(), tunnel.Options{Kind: tunnel.Down}); len(p.Pairs) != 0 {
 		t.Errorf("down of what is not there: %v", actionsOf(p))
+	}
+}
+
+// Hosts that take no part: what the others have for them stays, and goes when all is taken down.
+func TestAbsent(t *testing.T) {
+	both := two + "  - name: web\n    hosts: [192.168.1.64, {address: 192.168.1.66, dev: eth0, ssh: root@db3}]\n"
+	f := parse(t, both)
+	hosts := append(twoHosts(), kernelHost("db3", "eth0", "192.168.1.66"))
+	hosts = applied(t, mustMake(t, f, hosts, tunnel.Options{}), 1)[:2]
+	absent := func(h *config.Host) bool { return h.SSH != nil && h.SSH.To == "root@db3" }
+	for kind, want := range map[tunnel.Kind][]tunnel.Action{
+		tunnel.Apply: {tunnel.Keep}, tunnel.Rotate: {tunnel.Replace}, tunnel.Down: {tunnel.Remove, tunnel.Remove},
+	} {
+		p := mustMake(t, f, hosts, tunnel.Options{Kind: kind, Absent: absent})
+		if got := actionsOf(p); !slices.Equal(got, want) {
+			t.Errorf("%s: %v", kind, got)
+		}
+		if _, err := tunnel.Make(f, hosts, tunnel.Options{Kind: kind, Origin: origin}); err == nil || !strings.Contains(err.Error(), "root@db3 was not asked") {
+			t.Errorf("%s of all: %v", kind, err)
+		}
+		if kind != tunnel.Down {
+			continue
+		}
+		for i, h := range applied(t, p, 2) {
+			if e := h.Facts.Engines[0]; len(e.SAs) != 0 || len(e.Policies) != 0 {
+				t.Errorf("host %d is left with %d SAs and %d policies", i, len(e.SAs), len(e.Policies))
+			}
+		}
 	}
 }
 

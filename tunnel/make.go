@@ -30,6 +30,9 @@ type Options struct {
 	Adopt bool
 	// Here is the host that commands are given on, which has the timer; nil: one of those of the plan.
 	Here *Facts
+	// Absent tells which hosts of the file take no part: pairs with them are left as they are; with Down,
+	// at the other end they are removed. nil: none.
+	Absent func(*config.Host) bool
 	// Only chooses the pairs that are rotated; nil: all.
 	Only func(*Pair) bool
 }

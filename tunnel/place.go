@@ -25,6 +25,9 @@ func (m *maker) place(h *config.Host) {
 		return
 	}
 	m.at[h.Address] = nil
+	if m.opt.Absent != nil && m.opt.Absent(h) {
+		return
+	}
 	i := m.hostOf(h)
 	if i < 0 {
 		return

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,9 @@ answer within 10 s undoes it by itself.
 SAs and policies that are not of this FILE are not touched; if some are in the way, nothing is changed
 (--adopt takes over what is the same). Run it again: what is as it should be stays.
 
-Exit status: 0 if FILE is in force; 1 if it is not, and the first words of the error say what is: "rolled
+--without HOST changes nothing of tunnels with a host that cannot be reached, and all others.
+
+Exit status: 0 if FILE is in force (but for HOSTs left out); 1 if it is not, and the first words of the error say what is: "rolled
 back" and everything is as it was before, "unclear" and the hosts still have to agree, "in force" and only
 the timer is missing; 2 for a wrong command line; 3 if offload: require is not met, and everything is as it
 was before. Notes on stderr are no errors.`
@@ -54,6 +57,7 @@ func newApplyCommand() *cobra.Command {
 		},
 	}
 	r.addFlags(cmd, "output")
+	r.addWithout(cmd)
 	r.addGrace(cmd)
 	r.addYes(cmd)
 	cmd.Flags().BoolVar(&r.adopt, "adopt", false, "take over policies and SAs that are as FILE says, but not espalier's or of another file")
@@ -76,6 +80,9 @@ func (r *tunnelRun) apply(ctx context.Context, path string) (*change, error) {
 	}
 	if err := r.alone(ctx, c); err != nil {
 		return nil, err
+	}
+	if len(c.absent) > 0 && len(c.plan.Pairs) == 0 {
+		return nil, fmt.Errorf("%s has no two hosts that are left", path)
 	}
 	if c.plan.Changes() {
 		if err := r.ask(ctx, c); err != nil {

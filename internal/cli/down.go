@@ -15,9 +15,13 @@ It is done in steps as apply does it, so that running traffic is not dropped, an
 cannot be reached any more before it was confirmed. FILE is taken as it was applied last. SAs and
 policies that are not of FILE are not touched.
 
+A host that is gone for good keeps the others from nothing: --without HOST takes away what they have. What
+HOST has stays, and it takes nothing in clear from them, until espalier down FILE reaches it, by an address
+that is not protected.
+
 What a host noted of it goes two --confirm-timeout later, for a host that is late may still ask.
 
-Exit status: 0 if nothing of FILE is in force, 1 if everything is as it was before (or, "unclear", the hosts
+Exit status: 0 if nothing of FILE is in force (but on HOSTs left out), 1 if everything is as it was before (or, "unclear", the hosts
 still have to agree), 2 for a wrong command line.`
 
 func newDownCommand() *cobra.Command {
@@ -41,6 +45,7 @@ func newDownCommand() *cobra.Command {
 		},
 	}
 	r.addFlags(cmd, "output")
+	r.addWithout(cmd)
 	r.addYes(cmd)
 	return cmd
 }

@@ -20,11 +20,13 @@ there on all hosts, and proven by probes, before the old ones go. Only the TUNNE
 FILE is taken as it was applied last, also if it has changed since: apply it for that.
 
 With --due only what has reached its time or share of sequence numbers (rotate in FILE), or has lost its
-SAs, for instance because a host was booted anew. A timer that apply installs runs it, for all files that
+SAs, for instance because a host was booted anew. Hosts that do not answer are told, and do not keep the others
+from it. A timer that apply installs runs it, for all files that
 were applied from this host if there is no FILE; it says nothing where nothing is due.
 
-Exit status: 0 if new SAs are in force or nothing is due, 1 if the old ones are still (or, "unclear", the
-hosts still have to agree), 2 for a wrong command line, 3 if offload: require is not met by the new ones, and the old ones are in force.`
+Exit status: 0 if new SAs are in force or nothing is due, 1 if the old ones are still (with --due: on some
+hosts, which are told) or, "unclear", the hosts still have to agree, 2 for a wrong command line, 3 if
+offload: require is not met by the new ones, and the old ones are in force.`
 
 func newRotateCommand() *cobra.Command {
 	r := &tunnelRun{kind: tunnel.Rotate}
@@ -58,6 +60,7 @@ func newRotateCommand() *cobra.Command {
 		},
 	}
 	r.addFlags(cmd, "output")
+	r.addWithout(cmd)
 	r.addGrace(cmd)
 	cmd.Flags().BoolVar(&due, "due", false, "only what has reached its time or lost its SAs")
 	return cmd
@@ -97,6 +100,7 @@ func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due
 	if err != nil {
 		return nil, err
 	}
+	r.partly = due // a host that is dead must not keep the others from having new keys
 	c, err := r.open(ctx, path, text)
 	if err != nil {
 		return nil, err
@@ -117,6 +121,8 @@ func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due
 	case c.plan.Changes():
 	case due:
 		c.quiet = true
+	case len(c.absent) > 0:
+		return nil, fmt.Errorf("no tunnel of %s is set up between the hosts that are left", path)
 	default:
 		return nil, fmt.Errorf("no tunnel of %s is set up: espalier apply %[1]s", path)
 	}

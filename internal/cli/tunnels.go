@@ -29,6 +29,9 @@ type tunnelRun struct {
 	yes     bool
 	adopt   bool
 	sad     string
+	without []string // hosts that take no part
+	leaves  bool     // there is a flag for those
+	partly  bool     // those that do not answer take none either
 	hosts   hostFlags
 	output  string
 
@@ -61,6 +64,11 @@ func (r *tunnelRun) addGrace(cmd *cobra.Command) {
 
 func (r *tunnelRun) addYes(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&r.yes, "yes", "y", false, "do not ask, also on a terminal")
+}
+
+func (r *tunnelRun) addWithout(cmd *cobra.Command) {
+	r.leaves = true
+	cmd.Flags().StringArrayVar(&r.without, "without", nil, "leave out a `HOST` that cannot be reached: its ssh destination or address (repeatable)")
 }
 
 // begin looks at the flags.
@@ -102,6 +110,8 @@ type change struct {
 	text   []byte // of the file
 	hosts  []deploy.Host
 	here   *tunnel.Facts // of this host
+	absent deploy.Absent // hosts that take no part
+	lost   error         // why some of those do not, if nobody has said so
 	plan   *tunnel.Plan
 	report *deploy.Report
 	quiet  bool // nothing is to be said
@@ -119,9 +129,17 @@ func (r *tunnelRun) openNow(ctx context.Context, path string, text []byte) (*cha
 	if c.file, err = config.Parse(path, text); err != nil {
 		return nil, err
 	}
-	c.hosts, c.here, err = deploy.Gather(ctx, c.file, deploy.GatherOptions{
-		SAD: r.sad, Local: remoteOperations(), Remote: r.hosts.options(remote.RootRequired, r.stderr),
-	})
+	if c.absent, err = deploy.Without(c.file, r.without); err != nil {
+		return nil, usageError(fmt.Errorf("--without: %w", err))
+	}
+	opt := deploy.GatherOptions{SAD: r.sad, Local: remoteOperations(), Remote: r.hosts.options(remote.RootRequired, r.stderr), Absent: c.absent}
+	if r.partly {
+		opt.Lost = func(_ string, err error) { c.lost = errors.Join(c.lost, err) }
+	}
+	c.hosts, c.here, err = deploy.Gather(ctx, c.file, opt)
+	if gone, ok := errors.AsType[*remote.Error](err); ok && gone.Reason == remote.Unreachable && r.leaves {
+		err = fmt.Errorf("%w\nif it stays so, the others go on by: espalier %s %s --without %s", err, r.kind, path, gone.Host)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +152,7 @@ func (r *tunnelRun) openNow(ctx context.Context, path string, text []byte) (*cha
 
 // make plans the change.
 func (c *change) make(opt tunnel.Options) (err error) {
-	opt.Origin, opt.Here = c.origin, c.here
+	opt.Origin, opt.Here, opt.Absent = c.origin, c.here, c.absent.Has
 	c.plan, err = tunnel.Make(c.file, deploy.Hosts(c.hosts), opt)
 	if problems, ok := errors.AsType[config.Problems](err); ok && c.required(problems) {
 		return &exitError{exitUnmet, err}

@@ -20,7 +20,8 @@ type changeView struct {
 	OK     bool   `json:"ok"`
 	File   string `json:"file"`
 	deploy.Report
-	Undo string `json:"undo,omitempty"` // the command that takes it back
+	Undo    string   `json:"undo,omitempty"`    // the command that takes it back
+	Without []string `json:"without,omitempty"` // hosts that took no part: what they have stays
 }
 
 // conclude shows what a change came to. c is nil if there was none.
@@ -32,9 +33,10 @@ func (r *tunnelRun) conclude(command string, c *change, err error) error {
 		return err
 	}
 	if c.quiet {
-		return err
+		return errors.Join(err, c.lost)
 	}
-	view := changeView{Schema: schemaOf(command), OK: err == nil, File: c.path, Report: *c.report}
+	err = errors.Join(err, c.lost)
+	view := changeView{Schema: schemaOf(command), OK: err == nil, File: c.path, Report: *c.report, Without: c.absent.Names()}
 	if err == nil && r.kind != tunnel.Down {
 		view.Undo = "espalier down " + c.path
 	}
@@ -44,10 +46,10 @@ func (r *tunnelRun) conclude(command string, c *change, err error) error {
 		}
 		return errors.Join(err, writeData(r.stdout, r.as, view))
 	}
-	if err != nil {
+	if err != nil && (c.lost == nil || view.Result != deploy.Confirmed) {
 		return err
 	}
-	return view.writeText(r.stdout, r.kind)
+	return errors.Join(err, view.writeText(r.stdout, r.kind))
 }
 
 // configured is the last line of a change that is in force.
@@ -64,12 +66,24 @@ func (v *changeView) writeText(w io.Writer, kind tunnel.Kind) error {
 	switch {
 	case kind == tunnel.Down && v.Result == deploy.Unchanged:
 		fmt.Fprintf(&b, "nothing to change: no tunnel of %s is set up\n", v.File)
+	case kind == tunnel.Down && len(v.Without) > 0:
+		fmt.Fprintf(&b, "nothing is left of %s on the other hosts\n", v.File)
 	case kind == tunnel.Down:
 		fmt.Fprintf(&b, "nothing is left of %s: %s in clear\n", v.File, pairsGo(changed))
 	case v.Result == deploy.Unchanged:
 		fmt.Fprintf(&b, "nothing to change: %s as the file says\n", pairsAre(len(v.Pairs)))
 	default:
 		v.writeSAs(&b, newScreen(w))
+	}
+	for _, name := range v.Without {
+		fmt.Fprintf(&b, "%s was left out: what it has stays", remote.Printable(name))
+		switch kind {
+		case tunnel.Down:
+			fmt.Fprintf(&b, ", and it takes nothing in clear from them\nto end that: espalier down %s", v.File)
+		case tunnel.Apply:
+			b.WriteString(", and what the others have for it")
+		}
+		b.WriteByte('\n')
 	}
 	if v.Why != "" {
 		fmt.Fprintf(&b, "but: %s\n", remote.Printable(v.Why))

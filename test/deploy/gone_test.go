@@ -1,0 +1,53 @@
+package deploy
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestGone: a host that cannot be reached any more does not lock the other one in. Commands are given on a third.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	s := newManaged(t)
+	s.must(t, "apply", "--grace", "0s")
+	s.path = t.TempDir()
+	real, err := exec.LookPath("ssh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unreachable := "#!/bin/sh\ncase \"$*\" in *root@db2*) echo 'ssh: connect to host db2 port 22: No route to host' >&2; exit 255;; esac\nexec " + real + " \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(s.path, "ssh"), []byte(unreachable), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		code  int
+		words string
+		args  []string
+	}{
+		{1, "No route to host", []string{"rotate", "--due"}},
+		{1, "down " + s.file + " --without root@db2\n", []string{"down"}},
+		{1, "has no two hosts that are left", []string{"apply", "--without", "db2"}},
+		{2, "has no host db3", []string{"down", "--without", "db3"}},
+		{0, "root@db2 was left out: what it has stays", []string{"down", "--without", "db2", "--confirm-timeout", "10s"}},
+		{0, "no tunnel of " + s.file, []string{"down", "--without", "db2"}},
+	} {
+		cmd, out := s.start(t, c.args[0], c.args[1:]...)
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(out.String(), c.words) {
+			t.Errorf("%q: exit %d\n%s", c.args, code, out)
+		}
+		t.Logf("%q\n%s", c.args, out)
+	}
+	if left := sas(t, s.A) + policies(t, s.A); left != "" {
+		t.Errorf("host A is left with\n%s", left)
+	}
+	if left := policies(t, s.B); left == "" {
+		t.Error("host B has nothing left")
+	}
+	s.path = ""
+	s.must(t, "down", "--confirm-timeout", "10s")
+	s.mustBeBare(t)
+}
