@@ -459,6 +459,9 @@ func TestSystemdIsTold(t *testing.T) {
 	if err := p.Remove(); err == nil || !strings.Contains(err.Error(), "systemctl stop espalier-guard.service") {
 		t.Errorf("Remove: %v", err)
 	}
+	if err := p.Hold(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "systemctl stop espalier-encap-4501.service") {
+		t.Errorf("Hold: %v", err)
+	}
 	if left, _ := os.ReadDir(filepath.Dir(p.Dir)); len(left) != 0 || strings.Contains(table(t), "espalier") {
 		t.Errorf("left over: %v", left)
 	}

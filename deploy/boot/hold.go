@@ -31,8 +31,8 @@ const (
 )
 
 // Hold sees to it that a UDP socket takes ESP in UDP (RFC 3948) for the kernel on each of the ports, for
-// IPv4 and IPv6, now and after a reboot, and that no others of ours do. It returns when the sockets are
-// there. Where systemd runs, units hold them; else processes of ours, which Load's caller starts again at
+// IPv4 and IPv6, now and after a reboot, and that no others of ours do: those of other ports end, and with
+// the last of them what nothing else needs goes. It returns when the sockets are there. Where systemd runs, units hold them; else processes of ours, which Load's caller starts again at
 // boot (Resume).
 func (p *Place) Hold(ctx context.Context, ports []uint16) error {
 	ports = slices.Clone(ports)
@@ -46,6 +46,9 @@ func (p *Place) Hold(ctx context.Context, ports []uint16) error {
 		}
 	}
 	if len(ports) == 0 {
+		if _, missing := os.Lstat(p.Dir); errors.Is(missing, fs.ErrNotExist) {
+			return err
+		}
 		return errors.Join(err, remove(filepath.Join(p.Dir, portsFile)), p.locked(func() error {
 			return errors.Join(p.tidy(), remove(filepath.Join(p.Dir, lockFile)))
 		}))

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -23,7 +22,7 @@ func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen
 // What can be done is done, and the error tells the rest. That a place has no units (Can) is no error.
 func (p *Place) Install(pairs []Pair) error {
 	if len(pairs) == 0 {
-		return p.unguard()
+		return p.Remove()
 	}
 	pairs = normal(pairs)
 	rules := rulesOf(pairs)
@@ -37,12 +36,10 @@ func (p *Place) Install(pairs []Pair) error {
 	return errors.Join(err, p.installGuardUnit())
 }
 
-// Remove takes the guard out of force and away, with its unit; ends the holders; and removes what
-// belongs to nothing else. The timer goes with its last rotation (DropRotation). Each part is tried even
-// if another fails.
-func (p *Place) Remove() error { return errors.Join(p.Hold(context.Background(), nil), p.unguard()) }
-
-func (p *Place) unguard() error {
+// Remove takes the guard out of force and away, with its unit, and removes what belongs to nothing else.
+// Holders stay until Hold is told that no port is needed: ESP may come by them for longer than anything is
+// guarded. The timer goes with its last rotation (DropRotation). Each part is tried even if another fails.
+func (p *Place) Remove() error {
 	err := errors.Join(p.removeDropIn(), p.removeUnits(guardUnit))
 	return errors.Join(err, p.locked(func() error {
 		gone := errors.Join(guard.ReleaseHost(), remove(filepath.Join(p.Dir, guardFile), filepath.Join(p.Dir, guardCopy)))

@@ -20,7 +20,7 @@ type Journal struct {
 	Owned     []Owned     `json:"owned,omitempty"`
 	Change    *Change     `json:"change,omitempty"`    // the last one, also when it is over
 	Lingering []Lingering `json:"lingering,omitempty"` // SAs of changes that were undone
-	Held      []uint16    `json:"held,omitempty"`      // UDP ports that somebody was asked to hold
+	Held      []uint16    `json:"held,omitempty"`      // UDP ports that somebody may hold for us: as long as the journal has them, they are asked to end
 }
 
 // Owned is this host's side of a pair, as it was set up last.

@@ -162,9 +162,33 @@ func bootPairs(owned []Owned) ([]boot.Pair, error) {
 	return pairs, nil
 }
 
-// hold sees to it that the UDP ports are held by which ESP comes to the kernel, and no others.
+// hold sees to it that the UDP ports are held by which ESP comes to the kernel, and no others. It does not
+// take the journal's word for it: a holder may have been killed.
 func (r *round) hold() error {
-	var ports []uint16
+	ports := r.ports()
+	if r.cfg.Boot == nil || len(ports) == 0 && len(r.j.Held) == 0 {
+		return nil
+	}
+	for _, port := range ports {
+		if !slices.Contains(r.j.Held, port) { // written down first: who has to end it must know of it
+			r.j.Held = slices.Concat(r.j.Held, ports)
+			slices.Sort(r.j.Held)
+			r.j.Held = slices.Compact(r.j.Held)
+			if err := r.write(r.j); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if err := r.cfg.Boot.Hold(r.ctx, ports); err != nil || slices.Equal(ports, r.j.Held) {
+		return err
+	}
+	r.j.Held = ports
+	return r.write(r.j)
+}
+
+// ports are the UDP ports by which ESP comes to the kernel, or may still come.
+func (r *round) ports() (ports []uint16) {
 	add := func(engine string, encaps []guard.Encap) {
 		for _, e := range encaps {
 			if engine == kernelEngine && !slices.Contains(ports, e.Local.Port()) {
@@ -187,12 +211,5 @@ func (r *round) hold() error {
 		}
 	}
 	slices.Sort(ports)
-	if slices.Equal(ports, r.j.Held) || r.cfg.Boot == nil {
-		return nil
-	}
-	if err := r.cfg.Boot.Hold(r.ctx, ports); err != nil {
-		return err
-	}
-	r.j.Held = ports
-	return r.write(r.j)
+	return ports
 }

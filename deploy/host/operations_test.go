@@ -253,6 +253,9 @@ func TestPortsHeld(t *testing.T) {
 	down := w.plan(steps.Down, 3, 2)
 	w.carryOut(down, until(steps.Confirm))
 	held("to be taken down", 2)
+	for _, n := range w.hosts {
+		n.held = nil // whoever did it was killed meanwhile
+	}
 	w.settle()
 	held("not taken down", 2)
 	if got := w.carryOut(w.plan(steps.Down, 4, 2), direct); got != "done" {

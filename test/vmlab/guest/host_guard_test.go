@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -51,7 +52,9 @@ func (l *nicLab) guarded(t *testing.T, p lab.Pair, hosts ...*lab.Host) map[*lab.
 		places[h] = place
 		pair := l.pairAt(t, h, p)
 		inside(t, h, func() error { return place.Install([]boot.Pair{pair}) })
-		t.Cleanup(func() { inside(t, h, place.Remove) })
+		t.Cleanup(func() {
+			inside(t, h, func() error { return errors.Join(place.Remove(), place.Hold(context.Background(), nil)) })
+		})
 	}
 	return places
 }
