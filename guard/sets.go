@@ -153,39 +153,47 @@ func (e *element) encode(ae *netlink.AttributeEncoder) error {
 }
 
 // readElements reads the comments of a set's elements.
-func (c *conn) readElements(t table, set string) ([]string, error) {
+func (c *conn) readElements(t table, set string) (comments []string, err error) {
+	msgs, err := c.elementsOf(t, set)
+	for _, m := range msgs {
+		some, err := decodeElements(m)
+		if err != nil {
+			return nil, err
+		}
+		comments = append(comments, some...)
+	}
+	return comments, err
+}
+
+// elementsOf are the messages with a set's elements.
+func (c *conn) elementsOf(t table, set string) ([]netlink.Message, error) {
 	r := request{family: t.family, kind: unix.NFT_MSG_GETSETELEM, flags: netlink.Dump, what: "set " + set, attrs: func(ae *netlink.AttributeEncoder) {
 		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, t.name)
 		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
 	}}
-	msgs, err := c.ask(&r)
-	if err != nil {
-		return nil, err
-	}
-	var comments []string
-	for _, m := range msgs {
-		err := attributes(m, func(ad *netlink.AttributeDecoder) {
-			if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				return
-			}
-			ad.Nested(func(ad *netlink.AttributeDecoder) error {
-				for ad.Next() {
-					comments = append(comments, "")
-					ad.Nested(func(ad *netlink.AttributeDecoder) error {
-						for ad.Next() {
-							if ad.Type() == unix.NFTA_SET_ELEM_USERDATA {
-								comments[len(comments)-1] = decodeUserdata(ad.Bytes())
-							}
-						}
-						return nil
-					})
-				}
-				return nil
-			})
-		})
-		if err != nil {
-			return nil, err
+	return c.ask(&r)
+}
+
+// decodeElements are the comments of a message's elements.
+func decodeElements(m netlink.Message) (comments []string, err error) {
+	err = attributes(m, func(ad *netlink.AttributeDecoder) {
+		if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			return
 		}
-	}
-	return comments, nil
+		ad.Nested(func(ad *netlink.AttributeDecoder) error {
+			for ad.Next() {
+				comments = append(comments, "")
+				ad.Nested(func(ad *netlink.AttributeDecoder) error {
+					for ad.Next() {
+						if ad.Type() == unix.NFTA_SET_ELEM_USERDATA {
+							comments[len(comments)-1] = decodeUserdata(ad.Bytes())
+						}
+					}
+					return nil
+				})
+			}
+			return nil
+		})
+	})
+	return comments, err
 }

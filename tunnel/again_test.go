@@ -31,6 +31,7 @@ func TestAgain(t *testing.T) {
 		"another window":                  {two + "    window: 64\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "window 4096, not 64 on root@db2"},
 		"other traffic":                   {two + "    selectors: [tcp]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
 		"a bypass more":                   {two + "    bypass: [tcp/22]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
+		"the guard flushed":               {"", func(h []tunnel.Host) { h[1].Facts.Lost = []string{"the guard is not loaded"} }, []tunnel.Action{tunnel.Adjust}, "the guard is not loaded on root@db2"},
 		"rotated more often":              {two + "    rotate: 1h\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Adjust}, "rotated at other times"},
 		"renamed":                         {strings.Replace(two, "name: db", "name: data", 1), func([]tunnel.Host) {}, []tunnel.Action{tunnel.Create, tunnel.Remove}, ""},
 		"SAs of somebody else's beside": {"", func(h []tunnel.Host) {
@@ -154,6 +155,12 @@ func TestRotate(t *testing.T) {
 	if p = mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Rotate, Only: func(*tunnel.Pair) bool { return false }}); p.Changes() {
 		t.Errorf("what is not due: %v", actionsOf(p))
 	}
+	hosts[0].Facts.Lost = []string{"the guard is not loaded"}
+	if p = mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Rotate, Only: func(*tunnel.Pair) bool { return false }}); !slices.Equal(actionsOf(p), []tunnel.Action{tunnel.Adjust}) ||
+		!slices.Equal(p.Pairs[0].Why, []string{"the guard is not loaded on db1"}) || len(p.Pairs[0].Ends[0].Outbound) > 0 {
+		t.Errorf("not due, and without guard: %+v", p.Pairs[0])
+	}
+	hosts[0].Facts.Lost = nil
 	for text, want := range map[string]string{
 		two + "    bypass: [tcp/22]\n": "for other traffic than the file has now: espalier apply changes it",
 		"":                             "tunnel db is not set up between",

@@ -106,6 +106,7 @@ func (m *maker) compare(p *Pair) {
 	default:
 		p.Action = Keep
 	}
+	m.restore(p, &had)
 	m.rotate(p, &had, len(policies) > 0)
 	if p.Action == Keep || p.Action == Adjust {
 		for i := range p.Ends {
@@ -123,6 +124,28 @@ func (p *Pair) noted(had *[2]*Owned) bool {
 		}
 	}
 	return true
+}
+
+// restore has what was lost put back of what lasts beyond the command that made it: no SA changes.
+func (m *maker) restore(p *Pair, had *[2]*Owned) {
+	if p.Action != Keep || m.opt.Kind == Down {
+		return
+	}
+	for i := range p.Ends {
+		if host := p.Ends[i].Host; had[i] != nil {
+			p.lost(m.name(host), m.plan.Hosts[host].Facts)
+		}
+	}
+	if here := m.opt.Here; here != nil && !slices.ContainsFunc(m.plan.Hosts, func(h Host) bool { return h.Facts.Same(here) }) {
+		p.lost(here.Hostname, here)
+	}
+}
+
+func (p *Pair) lost(host string, f *Facts) {
+	for _, what := range f.Lost {
+		p.Action = Adjust
+		p.Why = append(p.Why, what+" on "+host)
+	}
 }
 
 // rotate makes of a comparison what a rotation is: new SAs, and nothing that the hosts have not
@@ -143,11 +166,12 @@ func (m *maker) rotate(p *Pair, had *[2]*Owned, policies bool) {
 	}
 	if m.opt.Only != nil && !m.opt.Only(p) {
 		p.Action, p.Why = Keep, nil
+		m.restore(p, had)
 		return
 	}
 	if p.Action == Keep || p.Action == Adjust {
 		p.Action = Replace
-		if !policies {
+		if !policies { // what was lost is put back by the way
 			p.Why = []string{"rotation"}
 		}
 	}

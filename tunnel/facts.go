@@ -20,6 +20,9 @@ type Facts struct {
 	Engines []Engine `json:"engines"`
 	// Owned are the pairs that espalier has set up here.
 	Owned []Owned `json:"owned,omitempty"`
+	// Lost is what espalier has made to last for Owned and is not there any more, in words: the guard,
+	// units, holders of UDP ports. Any change puts it back.
+	Lost []string `json:"lost,omitempty"`
 	// Change that is not over yet, in words: no other one can begin. "" is none.
 	Change string `json:"change,omitempty"`
 	// ChangeLeft is after which time another one can begin whatever becomes of it; 0: that is not known;

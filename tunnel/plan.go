@@ -28,7 +28,7 @@ type Action string
 const (
 	Keep    Action = "keep"    // everything is as the file says
 	Create  Action = "create"  // there is nothing of it yet
-	Adjust  Action = "adjust"  // policies change, SAs stay
+	Adjust  Action = "adjust"  // policies change, or what lasts is put back; SAs stay
 	Replace Action = "replace" // new SAs take the place of those that are there
 	Remove  Action = "remove"  // it is no longer in the file
 )

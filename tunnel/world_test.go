@@ -119,6 +119,7 @@ func applied(t testing.TB, p *tunnel.Plan, seed uint64) []tunnel.Host {
 }
 
 func carryOut(f *tunnel.Facts, e *tunnel.End, p *tunnel.Pair) {
+	f.Lost = nil
 	engine := f.Engine(e.Engine)
 	add := func(sas []tunnel.SA) (ids []tunnel.SAID) {
 		for i := range sas {

@@ -397,6 +397,65 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestLost: what other programs and people take away of what lasts is told of, and comes back with the same
+// question as has made it.
+func TestLost(t *testing.T) {
+	inNamespace(t)
+	p := place(t)
+	pairs := []boot.Pair{pair(1), pair(2)}
+	if lost := p.Lost(nil, nil); len(lost) > 0 {
+		t.Errorf("there is nothing to lose: %q", lost)
+	}
+	put := func() {
+		t.Helper()
+		if err := p.Install(pairs); err != nil {
+			t.Fatal(err)
+		}
+		if lost := p.Lost(pairs, nil); len(lost) > 0 {
+			t.Errorf("all is there: %q", lost)
+		}
+	}
+	put()
+	if err := p.SetRotation(boot.Rotation{File: "/a", Period: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	put()
+	remove := func(names ...string) func() {
+		return func() {
+			for _, name := range names {
+				if err := os.Remove(filepath.Join(p.Units, name)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	for _, c := range []struct {
+		harm func()
+		want []string
+	}{
+		{func() { rebooted(t) }, []string{"the guard is not loaded"}},
+		{func() { exec.Command("nft", "flush", "chain", "inet", "espalier", "prerouting").Run() }, []string{"the guard is not loaded as it is to be"}},
+		{remove("espalier-guard.service"), []string{"espalier-guard.service is not there"}},
+		{remove("sysinit.target.wants/espalier-guard.service"), []string{"espalier-guard.service is not enabled"}},
+		{func() {
+			remove("espalier-guard.service")()
+			os.Symlink("/dev/null", filepath.Join(p.Units, "espalier-guard.service"))
+		}, []string{"espalier-guard.service says nothing"}},
+		{remove("espalier-rotate.timer", "espalier-rotate.service"), []string{"espalier-rotate.service is not there", "espalier-rotate.timer is not there"}},
+		{remove("timers.target.wants/espalier-rotate.timer"), []string{"espalier-rotate.timer is not enabled"}},
+		{func() { os.WriteFile(filepath.Join(p.Dir, "guard.json"), nil, 0o600) }, []string{"the guard is not written down for the next boot as it is to be"}},
+	} {
+		c.harm()
+		if lost := p.Lost(pairs, nil); !slices.Equal(lost, c.want) {
+			t.Errorf("%q, want %q", lost, c.want)
+		}
+		put()
+	}
+	if lost := p.Lost(pairs[:1], nil); len(lost) != 2 {
+		t.Errorf("for another pair: %q", lost)
+	}
+}
+
 // TestProgramStays: a test's executable lies where it does not last.
 func TestProgramStays(t *testing.T) {
 	inNamespace(t)

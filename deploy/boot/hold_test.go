@@ -127,8 +127,14 @@ func TestHolderComesBack(t *testing.T) {
 	// A boot without systemd.
 	syscall.Kill(-group(t, p, 4500)[0], syscall.SIGKILL)
 	eventually(t, "no holder", func() bool { return !held(4500) })
+	if lost := p.Lost(nil, []uint16{4500}); len(lost) != 1 || lost[0] != "nobody holds UDP port 4500 for the kernel's ESP" {
+		t.Errorf("lost: %q", lost)
+	}
 	if err := p.Resume(t.Context()); err != nil || !held(4500) {
 		t.Errorf("Resume: %v", err)
+	}
+	if lost := p.Lost(nil, []uint16{4500}); len(lost) > 0 {
+		t.Errorf("lost: %q", lost)
 	}
 	// ESP may come by it for longer than anything is guarded.
 	if err := p.Remove(); err != nil || !held(4500) {

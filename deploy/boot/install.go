@@ -16,8 +16,9 @@ func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen
 
 // Install makes the guard of these pairs, all that this host owns, last: it writes them down, puts
 // their guard in force in the place of the one before, and has them loaded at each boot before
-// networking. The same pairs again change nothing. With no pairs there is no guard any
-// more. Holders are Hold's: ESP in UDP may still come when nothing is to be guarded any more.
+// networking. The same pairs again change nothing but what was lost meanwhile, of the timer's units too.
+// With no pairs it is Remove. Holders are Hold's: ESP in UDP may still come when nothing is to be guarded
+// any more.
 //
 // What can be done is done, and the error tells the rest. That a place has no units (Can) is no error.
 func (p *Place) Install(pairs []Pair) error {
@@ -33,7 +34,7 @@ func (p *Place) Install(pairs []Pair) error {
 	if p.Units == "" {
 		return err
 	}
-	return errors.Join(err, p.installGuardUnit())
+	return errors.Join(err, p.installGuardUnit(), p.KeepRotations())
 }
 
 // Remove takes the guard out of force and away, with its unit, and removes what belongs to nothing else.

@@ -38,6 +38,7 @@ type Boot interface {
 	Can() (ok bool, why string) // whether there can be units
 	Install(pairs []boot.Pair) error
 	Hold(ctx context.Context, ports []uint16) error
+	Lost(pairs []boot.Pair, ports []uint16) []string // what is no longer there of all that
 }
 
 // Host carries out its part of changes. Its methods may be called by several goroutines and processes

@@ -213,3 +213,16 @@ func (r *round) ports() (ports []uint16) {
 	slices.Sort(ports)
 	return ports
 }
+
+// lost is what does not last any more of what is owned, in words. While a change goes on that is not told:
+// what it is to be changes.
+func (r *round) lost() []string {
+	if r.cfg.Boot == nil || r.j.Change.open() {
+		return nil
+	}
+	pairs, err := bootPairs(r.j.Owned)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return r.cfg.Boot.Lost(pairs, r.ports())
+}

@@ -22,7 +22,7 @@ func (h *Host) Policies(ctx context.Context, q steps.PoliciesQuestion) (p steps.
 			return fmt.Errorf("there is no part %q of policies", q.Part)
 		}
 		if q.Part == steps.Accepting {
-			if err := r.openGuard(c); err != nil {
+			if err := errors.Join(r.openGuard(c), r.hold()); err != nil { // probes need the holder
 				return err
 			}
 		}

@@ -126,6 +126,7 @@ func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts,
 	f.Boot = h.lasts()
 	f.Timer = f.Boot
 	err = h.under(ctx, func(r *round) error {
+		f.Lost = r.lost()
 		for i := range f.Engines {
 			r.j.markLingering(&f.Engines[i])
 		}

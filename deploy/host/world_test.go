@@ -52,6 +52,7 @@ type node struct {
 	guard   []boot.Pair
 	guarded int // how often what lasts was changed
 	held    []uint16
+	lost    []string
 	index   uint32
 	used    map[*xfrm.Policy]uint64 // how often policies have decided
 	taken   uint8                   // the protocol that nothing can be sent by
@@ -362,3 +363,5 @@ func (n *node) journal() *Journal {
 	}
 	return j
 }
+
+func (n *node) Lost([]boot.Pair, []uint16) []string { return n.lost }

@@ -20,8 +20,9 @@ there on all hosts, and proven by probes, before the old ones go. Only the TUNNE
 FILE is taken as it was applied last, also if it has changed since: apply it for that.
 
 With --due only what has reached its time or share of sequence numbers (rotate in FILE), or has lost its
-SAs, for instance because a host was booted anew. Hosts that do not answer are told, and do not keep the others
-from it. A timer that apply installs runs it, for all files that
+SAs, for instance because a host was booted anew; and guards, units and holders of UDP ports that were
+lost are put back. Hosts that do not answer are told, and do not keep the others from it. A timer that
+apply installs runs it, for all files that
 were applied from this host if there is no FILE; it says nothing where nothing is due.
 
 Exit status: 0 if new SAs are in force or nothing is due, 1 if the old ones are still (with --due: on some
@@ -126,7 +127,22 @@ func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due
 	default:
 		return nil, fmt.Errorf("no tunnel of %s is set up: espalier apply %[1]s", path)
 	}
-	return c, r.carryOut(ctx, c)
+	if err := r.carryOut(ctx, c); err != nil {
+		return c, err
+	}
+	return c, keepTimer()
+}
+
+// keepTimer has the timer be there again, if it was lost, also where this host is none of the file's.
+func keepTimer() error {
+	place, err := tunnelPlace()
+	if err == nil {
+		err = place.KeepRotations()
+	}
+	if err != nil {
+		return &exitError{exitFailed, fmt.Errorf("the tunnels are in force, but the next rotation may not come by itself: %w", err)}
+	}
+	return nil
 }
 
 // reachAs takes the arguments that [tunnelRun.reach] has given.

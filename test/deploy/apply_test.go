@@ -65,6 +65,7 @@ func (s *site) life(t *testing.T) {
 	s.file = filepath.Join(link, filepath.Base(file))
 	s.must(t, "plan", "--exit-code") // it is the same file
 	s.file = file
+	s.loses(t, before)
 
 	counts := s.watch(t, func() { out = s.must(t, "rotate") })
 	if counts.Cleartext > 0 {
@@ -85,6 +86,32 @@ func (s *site) life(t *testing.T) {
 	s.mustBeBare(t)
 	if out = s.must(t, "down"); !strings.Contains(out, "nothing to change") {
 		t.Errorf("%s", out)
+	}
+}
+
+// loses has something lost of what lasts: it is told of, and put back with the same SAs.
+func (s *site) loses(t *testing.T, before map[*lab.Host]string) {
+	t.Helper()
+	for _, repair := range [][]string{{"apply"}, {"rotate", "--due"}} {
+		for _, h := range s.Hosts() {
+			h.Must("nft", "delete", "table", "inet", "espalier")
+		}
+		if r := s.run("plan", "--exit-code"); r.Code != 3 || strings.Count(r.Stdout, "the guard is not loaded on") != 2 {
+			t.Errorf("plan without the guard: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+		}
+		out := s.must(t, repair[0], repair[1:]...)
+		t.Logf("%s", out)
+		for _, h := range s.Hosts() {
+			if r := h.Command("nft", "list", "table", "inet", "espalier"); r.Code != 0 {
+				t.Errorf("host %s has no guard after %v", h.Name, repair)
+			}
+			if after := ids(sas(t, h)) + policies(t, h); after != before[h] {
+				t.Errorf("host %s: to put the guard back changed more:\n%s\n%s", h.Name, before[h], after)
+			}
+		}
+		if r := s.run("plan", "--exit-code"); r.Code != 0 {
+			t.Errorf("plan after %v: exit %d\n%s%s", repair, r.Code, r.Stdout, r.Stderr)
+		}
 	}
 }
 
