@@ -37,6 +37,10 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 		}
 		now := r.cfg.Clock.Now()
 		c := &Change{Begin: q, Stage: steps.Open, Since: r.cfg.Clock.Wall(), BootID: r.cfg.Clock.BootID(), Begun: now, Deadline: now + q.Timeout}
+		debts := r.j.Debts
+		if err := r.passOn(former, c); err != nil {
+			return err
+		}
 		ours := r.j.policyKeys()
 		for i := range q.Pairs {
 			state, err := r.before(&q.Pairs[i], ours)
@@ -50,7 +54,7 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 			return fmt.Errorf("nothing was changed: %w", err)
 		}
 		if err := r.keep(); err != nil {
-			r.j.Change, r.j.Owned = former, formerly
+			r.j.Change, r.j.Owned, r.j.Debts = former, formerly, debts
 			return errors.Join(fmt.Errorf("nothing was changed: %w", err), r.write(r.j))
 		}
 		p = r.progress()

@@ -19,6 +19,7 @@ type Journal struct {
 	Version   int         `json:"version"`
 	Owned     []Owned     `json:"owned,omitempty"`
 	Change    *Change     `json:"change,omitempty"`    // the last one, also when it is over
+	Debts     []*Change   `json:"debts,omitempty"`     // former ones, of which something is still tried again
 	Lingering []Lingering `json:"lingering,omitempty"` // SAs of changes that were undone
 	Held      []uint16    `json:"held,omitempty"`      // UDP ports that somebody may hold for us: as long as the journal has them, they are asked to end
 }

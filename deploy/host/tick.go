@@ -43,6 +43,9 @@ func (r *round) tick() (pending bool, beats []Flow, err error) {
 	if c != nil && !c.open() && r.again(c) {
 		changed = true
 	}
+	if r.payDebts() {
+		changed = true
+	}
 	if r.lingerOn() {
 		changed = true
 	}
@@ -58,7 +61,7 @@ func (r *round) tick() (pending bool, beats []Flow, err error) {
 // pending reports whether something is to be done later without being asked for.
 func (r *round) pending() bool {
 	c := r.j.Change
-	if c.open() || len(r.j.Lingering) > 0 || c != nil && c.Again || c != nil && slices.ContainsFunc(c.Pairs, func(p PairState) bool { return p.Again }) {
+	if c.open() || len(r.j.Lingering) > 0 || len(r.j.Debts) > 0 || c != nil && c.owes() {
 		return true
 	}
 	return c != nil && !r.rebooted(c) && r.cfg.Clock.Now() < speaksUntil(c)
