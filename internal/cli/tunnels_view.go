@@ -57,10 +57,13 @@ const configured = "IPSec tunnel configured successfully"
 
 func (v *changeView) writeText(w io.Writer, kind tunnel.Kind) error {
 	var b bytes.Buffer
-	changed := 0
+	changed, rekeyed := 0, 0
 	for _, p := range v.Pairs {
 		if p.Action != tunnel.Keep {
 			changed++
+		}
+		if p.Action == tunnel.Replace || p.Action == tunnel.Create {
+			rekeyed++
 		}
 	}
 	switch {
@@ -92,7 +95,12 @@ func (v *changeView) writeText(w io.Writer, kind tunnel.Kind) error {
 	case tunnel.Apply:
 		fmt.Fprintf(&b, "to take it back: %s\n%s\n", v.Undo, configured)
 	case tunnel.Rotate:
-		fmt.Fprintf(&b, "%s new keys\n", pairsHave(changed))
+		if rekeyed > 0 {
+			fmt.Fprintf(&b, "%s new keys\n", pairsHave(rekeyed))
+		}
+		if n := changed - rekeyed; n > 0 {
+			fmt.Fprintf(&b, "%s back what was lost; keys stay\n", pairsHave(n))
+		}
 	}
 	_, err := w.Write(b.Bytes())
 	return err
