@@ -92,7 +92,7 @@ func (s *site) life(t *testing.T) {
 // loses has something lost of what lasts: it is told of, and put back with the same SAs.
 func (s *site) loses(t *testing.T, before map[*lab.Host]string) {
 	t.Helper()
-	for _, repair := range [][]string{{"apply"}, {"rotate", "--due"}} {
+	for _, repair := range [][]string{{"apply", "--grace", "0s"}, {"rotate", "--due", "--grace", "0s"}} {
 		for _, h := range s.Hosts() {
 			h.Must("nft", "delete", "table", "inet", "espalier")
 		}
