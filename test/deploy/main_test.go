@@ -240,7 +240,7 @@ func (s *site) mustBeBare(t *testing.T) {
 func (s *site) mustBeQuiet(t *testing.T, h *lab.Host) {
 	t.Helper()
 	var left []string
-	for range 1000 {
+	for range 3000 {
 		if left = processes(t, h); len(left) == 0 {
 			return
 		}
