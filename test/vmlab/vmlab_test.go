@@ -16,9 +16,12 @@ func TestMain(m *testing.M) { os.Exit(lab.Run(m)) }
 // outside begins the names of tests that need the network outside of the VM.
 const outside = "TestOutside"
 
+// long begins the names of tests that take more than a minute, and a machine with nothing else to do.
+const long = "TestLong"
+
 // TestGuest runs the tests of package guest in two VMs at the same time: one is alone, that of
 // the others is joined to a host with the userspace device. VMLAB_RUN selects tests of one of
-// them as -run does.
+// them as -run does; with VMLAB_LONG=1, or if they are selected, long ones are run too.
 func TestGuest(t *testing.T) {
 	t.Parallel()
 	run := os.Getenv("VMLAB_RUN")
@@ -30,6 +33,9 @@ func TestGuest(t *testing.T) {
 				t.Parallel()
 				s := guests()
 				s.Tests, s.Skip = run, "^"+outside
+				if all && os.Getenv("VMLAB_LONG") == "" {
+					s.Skip += "|^" + long
+				}
 				s.Netdevsim = true
 				alone = s.Run(t)
 			})

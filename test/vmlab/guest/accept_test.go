@@ -13,7 +13,7 @@ import (
 
 // `espalier accept` tries two hosts on the lab's NIC, end to end, and comes to the verdict that its tests
 // trust the driver to. Each host is a process of its own, in the host's network namespace.
-func TestAcceptOnNIC(t *testing.T) {
+func TestLongAccept(t *testing.T) {
 	l := newNICLab(t, "p4p1")
 	report := accepted(t, l)
 	verdicts := 0
