@@ -64,7 +64,9 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 	}
 	clock := h.cfg.Clock
 	deadline := clock.Now() + min(q.Within, longestProbe)
-	for sent, missing := -probing, len(lanes); missing > 0 && clock.Now() < deadline; {
+	// A peer may begin to count a little later, and what came before does not count.
+	enough := min(clock.Now()+2*probing, deadline)
+	for sent, missing := -probing, len(lanes); clock.Now() < enough || missing > 0 && clock.Now() < deadline; {
 		if clock.Now()-sent >= probing {
 			sent = clock.Now()
 			for _, l := range lanes {
