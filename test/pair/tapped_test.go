@@ -43,29 +43,6 @@ func TestBusySAIsTapped(t *testing.T) {
 	stop(t, l)
 }
 
-// TestRekeyedSAIsTapped: SAs in the place of tapped ones are tapped before they have carried anything, and
-// others are not.
-func TestRekeyedSAIsTapped(t *testing.T) {
-	lab.Tools(t, "nft")
-	l := newBusy(t)
-	for _, h := range l.Hosts() {
-		awaitTapped(t, l, h, false, 1)
-	}
-	for _, p := range []lab.Pair{{SPI: 0x5000, Reqid: 0x1000}, {SPI: 0x6000, Reqid: 0x9000}} {
-		for _, h := range l.Hosts() {
-			h.Batch(l.States(h, p))
-			awaitTapped(t, l, h, false, 2)
-		}
-	}
-	l.MustExchange(t, lab.A4, lab.B4, 1<<20)
-	for _, h := range l.Hosts() {
-		if dropped := drops(h); len(dropped) > 0 {
-			t.Errorf("host %s dropped %v", h.Name, dropped)
-		}
-	}
-	stop(t, l)
-}
-
 // newBusy is a pair whose SAs have carried enough to be tapped.
 func newBusy(t *testing.T) *lab.Lab {
 	t.Helper()
