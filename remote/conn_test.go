@@ -189,6 +189,14 @@ func (s stalled) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
+// Close is not seen at the other end either, once all is lost.
+func (s stalled) Close() error {
+	if s.lose.Load() {
+		return s.SetDeadline(time.Unix(1, 0))
+	}
+	return s.Conn.Close()
+}
+
 // TestSilence: a connection that carries nothing any more, and does not say so, ends at both ends,
 // and with it what was under way. One where a long operation says nothing goes on.
 func TestSilence(t *testing.T) {

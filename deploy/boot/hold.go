@@ -32,8 +32,8 @@ const (
 
 // Hold sees to it that a UDP socket takes ESP in UDP (RFC 3948) for the kernel on each of the ports, for
 // IPv4 and IPv6, now and after a reboot, and that no others of ours do: those of other ports end, and with
-// the last of them what nothing else needs goes. It returns when the sockets are there. Where systemd runs, units hold them; else processes of ours, which Load's caller starts again at
-// boot (Resume).
+// the last of them what nothing else needs goes. It returns when the sockets are there. Where systemd runs,
+// units hold them; else processes of ours, which Load's caller starts again at boot (Resume).
 func (p *Place) Hold(ctx context.Context, ports []uint16) error {
 	ports = slices.Clone(ports)
 	slices.Sort(ports)
@@ -116,17 +116,8 @@ func (p *Place) release(port uint16) error {
 // detach starts a supervisor of a holder, unless there is one, and waits until the socket is there. Both
 // are a process group of their own, which holds a lock on the file that has its number.
 func (p *Place) detach(ctx context.Context, program string, port uint16) error {
-	lock, held, err := p.holdLock(port)
-	if err == nil && held {
-		if p.supervised(port) {
-			return nil
-		}
-		// Only the holder itself is left.
-		if err = p.end(port); err == nil {
-			lock, held, err = p.holdLock(port)
-		}
-	}
-	if err != nil || held {
+	lock, err := p.vacant(ctx, port)
+	if err != nil || lock == nil {
 		return err
 	}
 	defer lock.Close()
@@ -167,6 +158,33 @@ func (p *Place) detach(ctx context.Context, program string, port uint16) error {
 		return err
 	}
 	return nil
+}
+
+// vacant takes the lock of a port's holder. It is nil where a supervisor lives and the socket is there: one
+// that lives may be between two holders, or about to die.
+func (p *Place) vacant(ctx context.Context, port uint16) (lock *os.File, err error) {
+	ctx, stop := context.WithTimeout(ctx, readyWithin)
+	defer stop()
+	for {
+		lock, held, err := p.holdLock(port)
+		if err != nil || !held {
+			return lock, err
+		}
+		switch supervised := p.supervised(port); {
+		case supervised && bound(port):
+			return nil, nil
+		case !supervised: // only the holder itself is left
+			if err := p.end(port); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("its supervisor lives, but the port is nobody's: %w", context.Cause(ctx))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // holdLock opens the lock of a port's holder, and takes it unless there is a holder.
