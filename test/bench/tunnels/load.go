@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -34,7 +37,8 @@ type loaded struct {
 // sum is what came of the traffic of several rounds.
 type sum struct {
 	seconds     float64
-	sent, lost  int // datagrams
+	sent, lost  int    // datagrams
+	unread      uint64 // of those lost: what came, and waited too long for the program that received
 	bits        float64
 	retransmits int // segments sent again
 }
@@ -107,8 +111,8 @@ func (l *loaded) rounds(ctx context.Context, rotations int, w *sequence.Witness)
 			return f, err
 		}
 		seen := w.SoFar()
-		progress("%d rotations; UDP lost %d of %d, without %d of %d; %d ESP packets under %d SPIs, %d missing",
-			len(l.took), f.load.lost, f.load.sent, f.control.lost, f.control.sent, seen.Seen, seen.SPIs, seen.Missing)
+		progress("%d rotations; UDP lost %d of %d (%d unread), without %d of %d (%d unread); %d ESP packets under %d SPIs, %d missing",
+			len(l.took), f.load.lost, f.load.sent, f.load.unread, f.control.lost, f.control.sent, f.control.unread, seen.Seen, seen.SPIs, seen.Missing)
 	}
 	drops, cable, err := l.losses(ctx)
 	f.drops, f.cable, f.took = map[string]uint64{}, cable-cableBefore, l.took
@@ -130,6 +134,10 @@ func (l *loaded) round(ctx context.Context, into *sum, rotations int) error {
 		err       error
 	}
 	over := make(chan outcome, 2)
+	unread, err := l.unread()
+	if err != nil {
+		return err
+	}
 	begun := time.Now()
 	go func() {
 		var o outcome
@@ -166,7 +174,40 @@ func (l *loaded) round(ctx context.Context, into *sum, rotations int) error {
 			into.retransmits += n
 		}
 	}
-	return errors.Join(errs...)
+	now, err := l.unread()
+	into.unread += now - unread
+	return errors.Join(append(errs, err)...)
+}
+
+// unread is how many datagrams the receiving host has thrown away because a socket's buffer was full.
+func (l *loaded) unread() (n uint64, err error) {
+	err = l.pair.B.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err == nil {
+			n, err = rcvbufErrors(string(text))
+		}
+		return err
+	})
+	return n, err
+}
+
+// rcvbufErrors reads UDP's RcvbufErrors: a line of names, and one of values.
+func rcvbufErrors(snmp string) (uint64, error) {
+	var names []string
+	for line := range strings.Lines(snmp) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "Udp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		if i := slices.Index(names, "RcvbufErrors"); i >= 0 && i < len(fields) {
+			return strconv.ParseUint(fields[i], 10, 64)
+		}
+	}
+	return 0, errors.New("the kernel does not count UDP's RcvbufErrors")
 }
 
 // losses are the drops of both devices by reason, and what the cable has lost, so far.

@@ -33,13 +33,18 @@ func (f *findings) results(rotations int) []report.Result {
 	return results
 }
 
+// onTheWay are the datagrams that did not come.
+func (s *sum) onTheWay() int { return max(s.lost-int(s.unread), 0) }
+
 func (s *sum) rate() float64 { return s.bits / s.seconds }
 
-// datagrams compares what was lost of them: no more than without rotating.
+// datagrams compares what was lost of them on the way: no more than without rotating. What came, and the
+// program that received was too slow to read, says how busy the machine was.
 func (f *findings) datagrams() report.Result {
-	share := func(s sum) float64 { return 1e6 * float64(s.lost) / float64(max(s.sent, 1)) }
-	r := report.Result{Name: "UDP datagrams lost", Unit: "of a million", Value: share(f.load), Peer: "without rotating", PeerValue: share(f.control), Ratio: 1, Target: 1,
-		Note: fmt.Sprintf("%d of %d; %d of %d", f.load.lost, f.load.sent, f.control.lost, f.control.sent)}
+	share := func(s *sum) float64 { return 1e6 * float64(s.onTheWay()) / float64(max(s.sent, 1)) }
+	r := report.Result{Name: "UDP datagrams lost", Unit: "of a million", Value: share(&f.load), Peer: "without rotating", PeerValue: share(&f.control), Ratio: 1, Target: 1,
+		Note: fmt.Sprintf("%d of %d, %d more unread; %d of %d, %d unread", f.load.onTheWay(), f.load.sent, f.load.unread,
+			f.control.onTheWay(), f.control.sent, f.control.unread)}
 	if r.Value > 0 {
 		r.Ratio = r.PeerValue / r.Value
 	}
