@@ -61,6 +61,7 @@ func (d *Device) installSA(sa ipsec.SA, larva *association) (*association, error
 	if a.in != nil && sa.Window == 0 {
 		d.log.Warn("SA without anti-replay: captured packets can be sent again; use a window of 64", "spi", sa.SPI, "src", sa.Src, "dst", sa.Dst)
 	}
+	d.followTapped(a)
 	d.begin(a)
 	return a, nil
 }

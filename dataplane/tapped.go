@@ -15,6 +15,10 @@ import (
 // packets, it is tapped from then on, and the guard drops its whole packets behind the tap. Between the
 // two some packets are received twice, and none never; so it does not matter when exactly the guard begins.
 //
+// An SA that comes in the place of a tapped one, as in rekeying, is tapped from the beginning: else its
+// packets would change their way, and overtake one another. Nothing is on its way to it yet, so nothing comes
+// twice, and what does is a replay.
+//
 // An SA without an anti-replay window is never tapped: it could not tell packets that come twice.
 
 // tapped is what makes an SA a tapped one. It is there once the tap has seen the SA's packets.
@@ -32,11 +36,8 @@ const tapAfter = 256
 // wait in sockets only.
 const settleTime = 500 * time.Millisecond
 
-// begin has the SA tapped from now on.
-func (t *tapped) begin() {
-	t.settled.Store(time.Now().Add(settleTime).UnixNano())
-	t.on.Store(true)
-}
+// settle has packets come twice for a while.
+func (t *tapped) settle() { t.settled.Store(time.Now().Add(settleTime).UnixNano()) }
 
 // settling reports whether packets of the SA may come twice.
 func (t *tapped) settling() bool {
@@ -58,15 +59,10 @@ func (in *inbound) findTapped(dg *underlay.Datagram) *association {
 		return nil
 	}
 	a := in.named(dg)
-	if a == nil || a.in == nil || a.sa.Window == 0 || a.encap.Load() != nil || !in.d.locals.has(a.id.Dst) {
+	if a == nil || !in.d.canTap(a) {
 		return nil
 	}
-	t := a.tapped.Load()
-	if t == nil {
-		t = &tapped{}
-		t.errand.do = func() { in.d.tapSA(a, t) }
-		a.tapped.Store(t)
-	}
+	t := in.d.tappedOf(a)
 	if t.on.Load() {
 		return a
 	}
@@ -87,21 +83,52 @@ func (in *inbound) fresh(a *association, datagrams []*underlay.Datagram) []*unde
 	return fresh
 }
 
-// tapSA has an SA received by the tap.
-func (d *Device) tapSA(a *association, t *tapped) {
-	d.control.Lock()
-	defer d.control.Unlock()
-	if d.closed || a.gone || !d.tap.isOpen() {
-		return
+func (d *Device) canTap(a *association) bool {
+	return a.in != nil && a.sa.Window != 0 && a.encap.Load() == nil && d.locals.has(a.id.Dst)
+}
+
+// tappedOf is what makes an SA a tapped one, once it is. Several may ask at once.
+func (d *Device) tappedOf(a *association) *tapped {
+	if t := a.tapped.Load(); t != nil {
+		return t
 	}
-	t.begin()
-	if err := d.guard.AddTapped(tappedOf(a)); err != nil {
-		t.on.Store(false)
-		d.log.Warn("ESP goes on by the raw socket, which takes more CPU", "spi", a.sa.SPI, "dst", a.sa.Dst, "err", err)
+	t := &tapped{}
+	t.errand.do = func() {
+		d.control.Lock()
+		defer d.control.Unlock()
+		if !t.on.Load() {
+			t.settle()
+			d.tapSA(a, t)
+		}
+	}
+	if !a.tapped.CompareAndSwap(nil, t) {
+		return a.tapped.Load()
+	}
+	return t
+}
+
+// followTapped taps an SA that comes in the place of one that is. Device.control is held.
+func (d *Device) followTapped(a *association) {
+	if d.tap.busy[keyOf(a)] > 0 && d.canTap(a) {
+		d.tapSA(a, d.tappedOf(a))
 	}
 }
 
-func tappedOf(a *association) guard.Tapped { return guard.Tapped{Dst: a.sa.Dst, SPI: a.sa.SPI} }
+// tapSA has an SA received by the tap. Device.control is held.
+func (d *Device) tapSA(a *association, t *tapped) {
+	if d.closed || a.gone || !d.tap.isOpen() {
+		return
+	}
+	t.on.Store(true)
+	if err := d.guard.AddTapped(guardedOf(a)); err != nil {
+		t.on.Store(false)
+		d.log.Warn("ESP goes on by the raw socket, which takes more CPU", "spi", a.sa.SPI, "dst", a.sa.Dst, "err", err)
+		return
+	}
+	d.tap.count(a, 1)
+}
+
+func guardedOf(a *association) guard.Tapped { return guard.Tapped{Dst: a.sa.Dst, SPI: a.sa.SPI} }
 
 // untap gives SAs back to the raw sockets. Device.control is held.
 func (d *Device) untap(all ...*association) error {
@@ -109,7 +136,8 @@ func (d *Device) untap(all ...*association) error {
 	for _, a := range all {
 		if t := a.tapped.Load(); t != nil && t.on.Swap(false) {
 			t.seen.Store(0)
-			gone = append(gone, tappedOf(a))
+			d.tap.count(a, -1)
+			gone = append(gone, guardedOf(a))
 		}
 	}
 	if len(gone) == 0 {
@@ -123,6 +151,19 @@ type tapPort struct {
 	mu   sync.Mutex
 	taps []*underlay.Tap
 	lost uint64 // by those that are gone
+
+	busy map[outboundKey]int // SAs that are tapped, by what rekeying leaves alone; under Device.control
+}
+
+// count adds to the SAs that are tapped. Device.control is held.
+func (t *tapPort) count(a *association, n int) {
+	if t.busy == nil {
+		t.busy = make(map[outboundKey]int)
+	}
+	k := keyOf(a)
+	if t.busy[k] += n; t.busy[k] == 0 {
+		delete(t.busy, k)
+	}
 }
 
 // openTap opens taps on the underlay device as it is now, in the place of those there are. Without any
@@ -138,7 +179,7 @@ func (d *Device) openTap() error {
 	}
 	for _, a := range d.sad.list() {
 		if t := a.tapped.Load(); t != nil && t.on.Load() {
-			t.begin()
+			t.settle()
 		}
 	}
 	return nil

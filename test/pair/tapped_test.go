@@ -1,11 +1,14 @@
 package pair
 
 import (
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"espalier/test/lab"
 )
@@ -39,6 +42,44 @@ func TestBusySAIsTapped(t *testing.T) {
 	for _, h := range l.Hosts() {
 		awaitTapped(t, l, h, false, 0)
 		awaitTapped(t, l, h, true, 0)
+	}
+	stop(t, l)
+}
+
+// TestRekeyedSAIsTapped: SAs in the place of tapped ones are tapped before they have carried anything, and
+// others are not. What comes twice from the first packet on is a replay.
+func TestRekeyedSAIsTapped(t *testing.T) {
+	lab.Tools(t, "nft")
+	l := newBusy(t)
+	for _, h := range l.Hosts() {
+		awaitTapped(t, l, h, false, 1)
+	}
+	arrived, cable := l.Wire(l.B), l.Wire(l.A)
+	for _, h := range []*lab.Host{l.B, l.A} {
+		h.Batch(l.States(h, lab.Pair{SPI: 0x5000, Reqid: 0x1000}))
+	}
+	if !l.A.Ping(lab.B4, 1) {
+		t.Error("no echo")
+	}
+	pkt, err := arrived.Next(5 * time.Second)
+	if err != nil || pkt[9] != unix.IPPROTO_ESP || binary.BigEndian.Uint32(pkt[20:])&^0xfff != 0x5000 {
+		t.Fatalf("%v: want ESP by the new SA, not % x", err, pkt)
+	}
+	for range 3 {
+		if err := cable.Send(pkt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, h := range l.Hosts() {
+		awaitTapped(t, l, h, false, 2)
+		h.Batch(l.States(h, lab.Pair{SPI: 0x6000, Reqid: 0x9000}))
+		awaitTapped(t, l, h, false, 2)
+	}
+	l.MustExchange(t, lab.A4, lab.B4, 1<<20)
+	for h, want := range map[*lab.Host]map[string]uint64{l.A: {}, l.B: {"in-replay": 3}} {
+		if dropped := drops(h); !maps.Equal(dropped, want) {
+			t.Errorf("host %s dropped %v, want %v", h.Name, dropped, want)
+		}
 	}
 	stop(t, l)
 }
