@@ -13,16 +13,15 @@ import (
 // ssh by their address.
 type Absent map[config.SSH]bool
 
-// Without are the hosts of a file by these names: an ssh destination, what is behind its @, or an address.
-func Without(f *config.File, names []string) (Absent, error) {
+// Without are the hosts of a file, as it is and as it was before, by these names: an ssh destination, what is
+// behind its @, or an address.
+func Without(f *config.File, former []*config.File, names []string) (Absent, error) {
 	absent := Absent{}
 	for _, name := range names {
 		found := false
-		for i := range f.Tunnels {
-			for j := range f.Tunnels[i].Hosts {
-				if h := &f.Tunnels[i].Hosts[j]; called(h, name) {
-					absent[reached(h)], found = true, true
-				}
+		for h := range everyHost(f, former) {
+			if called(h, name) {
+				absent[reached(h)], found = true, true
 			}
 		}
 		if !found {

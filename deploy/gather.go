@@ -34,6 +34,7 @@ type GatherOptions struct {
 	Remote remote.Options          // of the connections to others
 	Say    func(host, line string) // progress; nil: nobody listens
 	Absent Absent                  // hosts that are not asked
+	Former []*config.File          // the file as it was before: hosts that are no longer in it are asked as well
 	// Lost is told of a host that cannot be asked, and that is put into Absent (not nil then); nil: that is an error.
 	Lost func(host string, err error)
 }
@@ -68,17 +69,14 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 	}
 	atHome := false
 	destinations := map[config.SSH]bool{}
-	for i := range f.Tunnels {
-		for j := range f.Tunnels[i].Hosts {
-			h := &f.Tunnels[i].Hosts[j]
-			switch {
-			case opt.Absent.Has(h):
-			case own(h.Address):
-				atHome = true
-			case h.SSH != nil && !destinations[*h.SSH]:
-				destinations[*h.SSH] = true
-				hosts = append(hosts, sshHost(h, opt.Remote))
-			}
+	for h := range everyHost(f, opt.Former) {
+		switch {
+		case opt.Absent.Has(h):
+		case own(h.Address):
+			atHome = true
+		case h.SSH != nil && !destinations[*h.SSH]:
+			destinations[*h.SSH] = true
+			hosts = append(hosts, sshHost(h, opt.Remote))
 		}
 	}
 	failures := make([]error, len(hosts))

@@ -81,11 +81,11 @@ func TestGatherAbsent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := deploy.Without(f, []string{"root@db4"}); err == nil {
+	if _, err := deploy.Without(f, nil, []string{"root@db4"}); err == nil {
 		t.Error("a host that the file does not have can be left out")
 	}
 	for _, name := range []string{"root@db2", "db2", "203.0.113.2"} {
-		absent, err := deploy.Without(f, []string{name})
+		absent, err := deploy.Without(f, nil, []string{name})
 		if err != nil || !slices.Equal(absent.Names(), []string{"root@db2"}) {
 			t.Fatalf("%s: %v %v", name, absent, err)
 		}
@@ -99,5 +99,35 @@ func TestGatherAbsent(t *testing.T) {
 		if err != nil || len(hosts) != 0 || !slices.Equal(lost, []string{"root@db3"}) || !absent.Has(&f.Tunnels[0].Hosts[1]) {
 			t.Errorf("%v, %d hosts, lost %q, absent %v", err, len(hosts), lost, absent)
 		}
+	}
+}
+
+// Hosts that the file had before are asked as well, but for those that are in it by another way to reach them.
+func TestGatherFormer(t *testing.T) {
+	parse := func(hosts string) *config.File {
+		f, err := config.Parse("x", []byte("tunnels: [{name: db, hosts: ["+hosts+"]}]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	former := []*config.File{
+		parse("{address: 203.0.113.2, dev: p4p1, ssh: root@old2}, {address: 203.0.113.4, dev: p4p1, ssh: root@db4}"),
+		parse("{address: 203.0.113.5, dev: p4p1, ssh: root@db5}, {address: 203.0.113.4, dev: p4p1, ssh: root@db4}"),
+	}
+	f := parse("{address: 203.0.113.2, dev: p4p1, ssh: root@db2}, {address: 203.0.113.3, dev: p4p1, ssh: root@db3}")
+	absent, err := deploy.Without(f, former, []string{"db5"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lost []string
+	opt := deploy.GatherOptions{Local: remote.Operations{}, Remote: remote.Options{SSH: "false"}, Former: former, Absent: absent,
+		Lost: func(host string, err error) { lost = append(lost, host) }}
+	if _, _, err := deploy.Gather(t.Context(), f, opt); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(lost)
+	if want := []string{"root@db2", "root@db3", "root@db4"}; !slices.Equal(lost, want) {
+		t.Errorf("asked %q, want %q", lost, want)
 	}
 }

@@ -93,7 +93,7 @@ func TestRemoved(t *testing.T) {
 		t.Fatal(got)
 	}
 	web := &p.Pairs[1]
-	if web.Ends[1].Local.IsValid() || len(web.Ends[0].Gone) != 2 || len(web.Ends[0].Old) != 2 || len(web.Notes) != 1 {
+	if web.Ends[1].Local.IsValid() || len(web.Ends[0].Gone) != 2 || len(web.Ends[0].Old) != 2 || !web.OneSided || len(web.Notes) != 1 {
 		t.Errorf("%+v", web)
 	}
 

@@ -121,6 +121,9 @@ func (p *Pair) Traffic() string {
 	case Adjust:
 		return "goes on by the SAs that are there"
 	case Remove:
+		if p.OneSided {
+			return "in clear from one end, and dropped at the other if that still protects it"
+		}
 		return "in clear again once its policies out are gone, unless another tunnel takes it"
 	}
 	return ""

@@ -68,8 +68,10 @@ type Pair struct {
 	Notes   []string // what traffic will see
 	Rotate  Rotation // when its SAs are due to be replaced
 	ESN     bool     // sequence numbers are of 64 bits
-	Speed   uint32   // of the faster link, in Mb/s, as it is reckoned with
-	Ends    [2]End   // the file's A, B
+	// OneSided is a pair that goes at one end, and the other is not asked.
+	OneSided bool
+	Speed    uint32 // of the faster link, in Mb/s, as it is reckoned with
+	Ends     [2]End // the file's A, B
 }
 
 // Choice is a setting that was chosen here, and why.

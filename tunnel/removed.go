@@ -3,6 +3,7 @@ package tunnel
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // pairID is what a pair is known by, lower address first.
@@ -71,10 +72,16 @@ func (m *maker) removed() {
 		}
 	}
 	for i := range m.plan.Pairs {
-		if p := &m.plan.Pairs[i]; p.Action == Remove && !p.Ends[1].Local.IsValid() {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s is not asked, or has nothing of it: what it has stays", p.Ends[0].Remote))
+		if p := &m.plan.Pairs[i]; p.Action == Remove && !p.Ends[1].Local.IsValid() && !m.asked(p.Ends[0].Remote) {
+			p.OneSided = true
+			p.Notes = append(p.Notes, fmt.Sprintf("%s is not asked: if it still has the tunnel, it keeps it, and drops what comes in clear", p.Ends[0].Remote))
 		}
 	}
+}
+
+// asked reports whether the host that has an address has told its facts.
+func (m *maker) asked(a netip.Addr) bool {
+	return slices.ContainsFunc(m.plan.Hosts, func(h Host) bool { return h.Facts.Has(a) })
 }
 
 // inFile reports whether the file has the tunnel between the two, whatever its origin.

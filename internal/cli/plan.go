@@ -132,8 +132,13 @@ func (r *planRun) make(ctx context.Context) (*config.File, *tunnel.Plan, error) 
 	if err != nil {
 		return nil, nil, err
 	}
+	former, err := formerFiles(path)
+	if err != nil {
+		return nil, nil, err
+	}
 	hosts, here, err := deploy.Gather(ctx, file, deploy.GatherOptions{
-		SAD: cmp.Or(r.sad, os.Getenv("ESPALIER_SAD")), Local: remoteOperations(), Remote: r.ssh.options(remote.RootRequired, r.stderr), Say: progressLines(r.stderr),
+		Former: filesOf(former),
+		SAD:    cmp.Or(r.sad, os.Getenv("ESPALIER_SAD")), Local: remoteOperations(), Remote: r.ssh.options(remote.RootRequired, r.stderr), Say: progressLines(r.stderr),
 	})
 	if err != nil {
 		return nil, nil, err

@@ -111,6 +111,7 @@ type change struct {
 	hosts  []deploy.Host
 	here   *tunnel.Facts // of this host
 	absent deploy.Absent // hosts that take no part
+	former []formerFile  // the file as it was applied before
 	lost   error         // why some of those do not, if nobody has said so
 	plan   *tunnel.Plan
 	report *deploy.Report
@@ -129,10 +130,16 @@ func (r *tunnelRun) openNow(ctx context.Context, path string, text []byte) (*cha
 	if c.file, err = config.Parse(path, text); err != nil {
 		return nil, err
 	}
-	if c.absent, err = deploy.Without(c.file, r.without); err != nil {
+	if r.kind != tunnel.Rotate {
+		if c.former, err = formerFiles(path); err != nil {
+			return nil, err
+		}
+	}
+	if c.absent, err = deploy.Without(c.file, filesOf(c.former), r.without); err != nil {
 		return nil, usageError(fmt.Errorf("--without: %w", err))
 	}
-	opt := deploy.GatherOptions{SAD: r.sad, Local: remoteOperations(), Remote: r.hosts.options(remote.RootRequired, r.stderr), Absent: c.absent}
+	opt := deploy.GatherOptions{SAD: r.sad, Local: remoteOperations(), Remote: r.hosts.options(remote.RootRequired, r.stderr), Absent: c.absent,
+		Former: filesOf(c.former)}
 	if r.partly {
 		opt.Lost = func(_ string, err error) { c.lost = errors.Join(c.lost, err) }
 	}

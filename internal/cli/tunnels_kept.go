@@ -89,6 +89,9 @@ func (r *tunnelRun) setRotation(c *change) error {
 	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
 		return err
 	}
+	if err := c.leaveBehind(kept); err != nil {
+		return err
+	}
 	if err := replaceFile(kept, c.text); err != nil {
 		return err
 	}
@@ -125,6 +128,9 @@ func (r *tunnelRun) forget(c *change) error {
 		return err
 	}
 	kept := keptFile(place, c.path)
+	if err := c.leaveBehind(kept); err != nil {
+		return err
+	}
 	if err := os.Remove(kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

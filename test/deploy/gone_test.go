@@ -31,7 +31,7 @@ func TestGone(t *testing.T) {
 		{1, "down " + s.file + " --without root@db2\n", []string{"down"}},
 		{1, "has no two hosts that are left", []string{"apply", "--without", "db2"}},
 		{2, "has no host db3", []string{"down", "--without", "db3"}},
-		{0, "root@db2 was left out: what it has stays", []string{"down", "--without", "db2", "--confirm-timeout", "10s"}},
+		{0, "root@db2 was left out: what it has stays", []string{"down", "--without", "db2", "--confirm-timeout", "5s"}},
 		{0, "no tunnel of " + s.file, []string{"down", "--without", "db2"}},
 	} {
 		cmd, out := s.start(t, c.args[0], c.args[1:]...)
@@ -48,6 +48,22 @@ func TestGone(t *testing.T) {
 		t.Error("host B has nothing left")
 	}
 	s.path = ""
-	s.must(t, "down", "--confirm-timeout", "10s")
+	s.must(t, "apply", "--grace", "0s")
+	s.leavesTheFile(t)
+}
+
+// leavesTheFile: a host that is taken out of the file loses what it has of it, if not at once then by the next
+// change that reaches it.
+func (s *site) leavesTheFile(t *testing.T) {
+	t.Helper()
+	s.write(t, `tunnels:
+  - name: db
+    hosts: [{address: 192.168.1.64, dev: p4p1, ssh: root@db1}, {address: 192.168.1.99, dev: p4p1, ssh: root@db9}]
+`)
+	out := s.must(t, "apply", "--without", "db9", "--without", "db2", "--confirm-timeout", "5s")
+	if !strings.Contains(out, "root@db2 was left out") || sas(t, s.A)+policies(t, s.A) != "" || policies(t, s.B) == "" {
+		t.Errorf("host B is not in the file any more, and not asked:\n%s\nhost A:\n%s", out, policies(t, s.A))
+	}
+	s.must(t, "apply", "--without", "db9", "--confirm-timeout", "5s")
 	s.mustBeBare(t)
 }
