@@ -84,6 +84,7 @@ func (m *maker) compare(p *Pair) {
 		live := m.plan.Hosts[e.Host].Facts.Engine(e.Engine)
 		had[i] = m.owned(e.Host, p.Tunnel, e.Local, e.Remote)
 		if !m.mine(p, e, had[i], live) {
+			p.stay()
 			return
 		}
 		e.Old = oldSAs(live, e, had[i])
@@ -106,11 +107,33 @@ func (m *maker) compare(p *Pair) {
 	default:
 		p.Action = Keep
 	}
+	m.takeOver(p, &had)
 	m.restore(p, &had)
 	m.rotate(p, &had, len(policies) > 0)
 	if p.Action == Keep || p.Action == Adjust {
-		for i := range p.Ends {
-			p.Ends[i].Outbound, p.Ends[i].Inbound, p.Ends[i].Old = nil, nil, nil
+		p.stay()
+	}
+}
+
+// stay leaves the SAs as they are.
+func (p *Pair) stay() {
+	if p.Action == "" {
+		p.Action = Keep
+	}
+	for i := range p.Ends {
+		p.Ends[i].Outbound, p.Ends[i].Inbound, p.Ends[i].Old = nil, nil, nil
+	}
+}
+
+// takeOver has hosts note that a pair is of this file, if it was of another one.
+func (m *maker) takeOver(p *Pair, had *[2]*Owned) {
+	for i, o := range had {
+		if o == nil || o.Origin == m.opt.Origin || !m.opt.Adopt {
+			continue
+		}
+		p.Why = append(p.Why, fmt.Sprintf("it is of %s on %s", o.Origin, m.name(p.Ends[i].Host)))
+		if p.Action == Keep {
+			p.Action = Adjust
 		}
 	}
 }
@@ -184,6 +207,10 @@ func (m *maker) mine(p *Pair, e *End, had *Owned, live *Engine) bool {
 		return true
 	}
 	const adopt = "take it down there, or apply with --adopt to take it over"
+	if had != nil && had.Origin != m.opt.Origin && m.opt.Yield {
+		p.Yielded = had.Origin
+		return false
+	}
 	if had != nil && had.Origin != m.opt.Origin {
 		m.problem(p.Of.Place("name"), fmt.Sprintf("%s has tunnel %s from %s already", m.name(e.Host), p.Tunnel, had.Origin), adopt)
 		return false

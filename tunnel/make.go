@@ -33,6 +33,8 @@ type Options struct {
 	// Absent tells which hosts of the file take no part: pairs with them are left as they are; with Down,
 	// at the other end they are removed. nil: none.
 	Absent func(*config.Host) bool
+	// Yield leaves pairs as they are that are of another file by now, instead of refusing them.
+	Yield bool
 	// Only chooses the pairs that are rotated; nil: all.
 	Only func(*Pair) bool
 }

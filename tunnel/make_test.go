@@ -263,6 +263,26 @@ func TestRefusesAllAtOnce(t *testing.T) {
 	}
 }
 
+// A pair of another file is refused, left as it is by a timer, and taken over where that is asked for: then
+// nothing changes but whose it is.
+func TestOtherFile(t *testing.T) {
+	f := parse(t, two)
+	hosts := applied(t, mustMake(t, f, twoHosts(), tunnel.Options{}), 1)
+	const moved = "db1:/moved.yaml"
+	if _, err := tunnel.Make(f, hosts, tunnel.Options{Origin: moved}); err == nil || !strings.Contains(err.Error(), "--adopt") {
+		t.Error(err)
+	}
+	p := mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Rotate, Yield: true, Origin: moved})
+	if p.Changes() || p.Pairs[0].Yielded != origin {
+		t.Errorf("%+v", p.Pairs[0])
+	}
+	p = mustMake(t, f, hosts, tunnel.Options{Adopt: true, Origin: moved})
+	pair := &p.Pairs[0]
+	if pair.Action != tunnel.Adjust || len(pair.Why) != 2 || !strings.Contains(pair.Why[0], origin) || len(pair.Ends[0].Outbound) > 0 || len(p.Diff(0)) > 0 {
+		t.Errorf("%+v, %v", pair, p.Diff(0))
+	}
+}
+
 func TestAdopt(t *testing.T) {
 	hosts := twoHosts()
 	p := mustMake(t, parse(t, two), hosts, tunnel.Options{})

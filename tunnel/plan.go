@@ -63,6 +63,7 @@ type Pair struct {
 	Of      *config.Tunnel // nil if it is no longer in the file
 	Action  Action
 	Adopt   bool     // what is there and nobody's is taken over
+	Yielded string   // the file that it is of by now, so that it stays as it is; "" if it is this one
 	Why     []string // what differs from what is there, in words
 	Choices []Choice // what was left open in the file
 	Notes   []string // what traffic will see

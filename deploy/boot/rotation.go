@@ -141,6 +141,9 @@ func (p *Place) putRotations(all []Rotation) error {
 	return errors.Join(systemctl("daemon-reload"), systemctl("restart", p.unitName(rotateTimer)))
 }
 
+// firstLook is how soon after the timer is started it is looked: with a boot all SAs have gone.
+const firstLook = "10s"
+
 // timerText begins to count when the timer is started, which is at boot or when the first tunnel is there.
 func (p *Place) timerText(period time.Duration) string {
 	seconds := fmt.Sprintf("%ds", int(period.Seconds()))
@@ -150,7 +153,7 @@ func (p *Place) timerText(period time.Duration) string {
 			{"Documentation", "man:espalier-rotate(1)"},
 		},
 		"Timer", fields{
-			{"OnActiveSec", seconds},
+			{"OnActiveSec", firstLook},
 			{"OnUnitActiveSec", seconds},
 			{"AccuracySec", "1s"},
 			{"RandomizedDelaySec", "0"},
@@ -170,12 +173,15 @@ func (p *Place) rotateText(program string) string {
 			{"Wants", "network-online.target"},
 			{"After", "network-online.target " + p.unitName(guardUnit)},
 			{"RequiresMountsFor", quoted(p.Dir) + " " + quoted(filepath.Dir(program))},
+			{"StartLimitIntervalSec", "0"},
 		},
 		"Service", append(fields{
-			{"Type", "oneshot"},
-			{"User", "root"}, // so that HOME is set, for ssh
+			{"Type", "simple"}, // systemd before 244 restarts no oneshot
+			{"User", "root"},   // so that HOME is set, for ssh
 			{"ExecStart", command(program, "rotate", "--due")},
-			{"TimeoutStartSec", "15min"},
+			{"Restart", "on-failure"}, // a peer that boots as well is not there yet
+			{"RestartSec", "1min"},
+			{"RuntimeMaxSec", "15min"},
 			{"KillMode", "process"}, // what it leaves running undoes in time what it may have left half done
 			{"OOMPolicy", "continue"},
 			{"ProtectSystem", "full"},

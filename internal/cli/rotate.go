@@ -112,7 +112,7 @@ func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due
 			return nil, usageError(fmt.Errorf("rotate: there is no tunnel %s in %s", shorten(name), path))
 		}
 	}
-	err = c.make(tunnel.Options{Kind: tunnel.Rotate, Only: func(p *tunnel.Pair) bool {
+	err = c.make(tunnel.Options{Kind: tunnel.Rotate, Yield: due, Only: func(p *tunnel.Pair) bool {
 		return (len(names) == 0 || slices.Contains(names, p.Tunnel)) && (!due || deploy.Due(c.hosts, p) != "")
 	}})
 	if err != nil {
@@ -120,6 +120,9 @@ func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due
 	}
 	switch {
 	case c.plan.Changes():
+	case due && c.yielded():
+		r.say(path, "its tunnels are of "+c.plan.Pairs[0].Yielded+" now, and are left to that")
+		return c, r.forget(c)
 	case due:
 		c.quiet = true
 	case len(c.absent) > 0:
@@ -131,6 +134,11 @@ func (r *tunnelRun) rotate(ctx context.Context, path string, names []string, due
 		return c, err
 	}
 	return c, keepTimer()
+}
+
+// yielded reports whether all pairs are of other files by now.
+func (c *change) yielded() bool {
+	return len(c.plan.Pairs) > 0 && !slices.ContainsFunc(c.plan.Pairs, func(p tunnel.Pair) bool { return p.Yielded == "" })
 }
 
 // keepTimer has the timer be there again, if it was lost, also where this host is none of the file's.

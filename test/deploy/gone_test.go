@@ -13,6 +13,7 @@ func TestGone(t *testing.T) {
 	t.Parallel()
 	s := newManaged(t)
 	s.must(t, "apply", "--grace", "0s")
+	s.moves(t)
 	s.path = t.TempDir()
 	real, err := exec.LookPath("ssh")
 	if err != nil {
@@ -52,14 +53,43 @@ func TestGone(t *testing.T) {
 	s.leavesTheFile(t)
 }
 
+// moves: a file under another name takes the tunnels over as they are, and the timer leaves them to it.
+func (s *site) moves(t *testing.T) {
+	t.Helper()
+	former := s.file
+	text, err := os.ReadFile(former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := ids(sas(t, s.A))
+	s.file = filepath.Join(filepath.Dir(former), "moved.yaml")
+	if err := os.WriteFile(s.file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.must(t, "apply", "--adopt")
+	s.must(t, "plan", "--exit-code")
+	if after := ids(sas(t, s.A)); after != before {
+		t.Errorf("other SAs after the file was moved:\n%s\n%s", before, after)
+	}
+	moved := s.file
+	s.file = former
+	if out := s.must(t, "rotate", "--due"); !strings.Contains(out, "moved.yaml now") {
+		t.Errorf("%s", out)
+	}
+	s.file = moved
+}
+
 // leavesTheFile: a host that is taken out of the file loses what it has of it, if not at once then by the next
 // change that reaches it.
 func (s *site) leavesTheFile(t *testing.T) {
 	t.Helper()
-	s.write(t, `tunnels:
+	const without = `tunnels:
   - name: db
     hosts: [{address: 192.168.1.64, dev: p4p1, ssh: root@db1}, {address: 192.168.1.99, dev: p4p1, ssh: root@db9}]
-`)
+`
+	if err := os.WriteFile(s.file, []byte(without), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	out := s.must(t, "apply", "--without", "db9", "--without", "db2", "--confirm-timeout", "5s")
 	if !strings.Contains(out, "root@db2 was left out") || sas(t, s.A)+policies(t, s.A) != "" || policies(t, s.B) == "" {
 		t.Errorf("host B is not in the file any more, and not asked:\n%s\nhost A:\n%s", out, policies(t, s.A))
