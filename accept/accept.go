@@ -32,6 +32,10 @@ type Options struct {
 	A, B *Host
 	// Duration of each transfer; 0 is 5 s.
 	Duration time.Duration
+	// Pace is how fast our own traffic goes each way at most, in bytes a second; 0 is as fast as it can.
+	Pace int
+	// DownFor is how long a link stays down; 0 is 2 s.
+	DownFor time.Duration
 	// Port is where TCP connections go; 0 is any.
 	Port uint16
 	// OwnTraffic sends TCP itself even if both hosts have iperf3.
@@ -81,6 +85,9 @@ func Run(ctx context.Context, opt Options) (*Report, error) {
 	}
 	if opt.Duration <= 0 {
 		opt.Duration = 5 * time.Second
+	}
+	if opt.DownFor <= 0 {
+		opt.DownFor = 2 * time.Second
 	}
 	r := &run{Options: opt, reqid: 0x65000000 | rand.Uint32N(1<<24)}
 	r.A.label, r.B.label = "A", "B"
@@ -168,7 +175,7 @@ SAs get fresh keys; nothing that is there now is touched, and everything is take
 		if why := r.keepsUp(h); why != "" {
 			text += fmt.Sprintf("%s on host %s stays up: %s.\n", h.Device, h.label, why)
 		} else {
-			text += fmt.Sprintf("%s on host %s GOES DOWN for %s and comes up again: all its traffic stops meanwhile.\n", h.Device, h.label, downFor)
+			text += fmt.Sprintf("%s on host %s GOES DOWN for %s and comes up again: all its traffic stops meanwhile.\n", h.Device, h.label, r.DownFor)
 		}
 	}
 	return text

@@ -131,9 +131,6 @@ func (r *run) release(l *lease) error {
 	return err
 }
 
-// downFor is how long a link stays down.
-const downFor = 2 * time.Second
-
 // keepsUp says why the host's device is not taken down; "" if it is.
 func (r *run) keepsUp(h *Host) string {
 	switch {
@@ -155,7 +152,7 @@ func (r *run) flapLinks(ctx context.Context, s *StepReport) error {
 			continue
 		}
 		done = true
-		question := flapQuestion{Device: h.Device, For: downFor, Session: r.session(h), Anyway: r.AllowLinkDown}
+		question := flapQuestion{Device: h.Device, For: r.DownFor, Session: r.session(h), Anyway: r.AllowLinkDown}
 		answer, err := remote.Call[flapAnswer](ctx, h.Conn, "accept-flap", question, nil)
 		if err != nil {
 			return err

@@ -106,18 +106,29 @@ func (r *run) transfer(ctx context.Context, from, to *Host, enough <-chan struct
 }
 
 func (r *run) send(ctx context.Context, from *Host, to netip.AddrPort, enough <-chan struct{}) (Transfer, error) {
-	question := sendQuestion{From: from.Address, To: to, For: r.Duration, Tool: r.tool}
+	question := sendQuestion{From: from.Address, To: to, For: r.Duration, Pace: r.Pace, Tool: r.tool}
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
+	began := make(chan struct{}, 1)
 	if r.tool == "" {
 		question.For = longest
 		go func() {
-			select {
-			case <-enough:
-				stop()
-			case <-sending.Done():
+			for _, first := range []<-chan struct{}{began, enough} { // a connection that is not there yet would fail
+				select {
+				case <-first:
+				case <-sending.Done():
+					return
+				}
 			}
+			stop()
 		}()
 	}
-	return remote.Call[Transfer](sending, from.Conn, "accept-send", question, nil)
+	return remote.Call[Transfer](sending, from.Conn, "accept-send", question, func(line string) {
+		if line == sendingNow {
+			select {
+			case began <- struct{}{}:
+			default: // it says so again
+			}
+		}
+	})
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"espalier/remote"
 )
 
@@ -28,6 +30,7 @@ type sendQuestion struct {
 	From netip.Addr     `json:"from"`
 	To   netip.AddrPort `json:"to"`
 	For  time.Duration  `json:"for"`
+	Pace int            `json:"pace,omitempty"` // bytes a second; 0 is as fast as it goes
 	Tool string         `json:"tool"`
 }
 
@@ -50,6 +53,7 @@ const (
 	connectPatience = 10 * time.Second // TCP tries again after 1, 3 and 7 seconds
 	stallPatience   = 20 * time.Second // without a byte: the path is dead
 	listening       = "listening "     // the port follows
+	sendingNow      = "sending"        // the connection is there
 )
 
 // receive takes one connection and reads it to its end. It says the port it listens on.
@@ -114,7 +118,7 @@ func drain(c net.Conn) (t Transfer, err error) {
 
 // send connects and sends for the time asked for. When ctx ends before, that is the end, and no
 // error: who asks may not know beforehand how long it will take.
-func send(ctx context.Context, q sendQuestion, _ remote.Progress) (t Transfer, err error) {
+func send(ctx context.Context, q sendQuestion, say remote.Progress) (t Transfer, err error) {
 	if q.Tool == iperf3 {
 		return sendByIperf(ctx, q)
 	}
@@ -125,8 +129,15 @@ func send(ctx context.Context, q sendQuestion, _ remote.Progress) (t Transfer, e
 	}
 	defer c.Close()
 	buffer := make([]byte, 256<<10)
+	if q.Pace > 0 {
+		if err := slow(c.(*net.TCPConn), q.Pace); err != nil {
+			return t, err
+		}
+		buffer = buffer[:min(len(buffer), max(1, q.Pace/10))] // so that the end comes soon
+	}
+	say(sendingNow)
 	start := time.Now()
-	for time.Since(start) < q.For && ctx.Err() == nil {
+	for t.Bytes == 0 || time.Since(start) < q.For && ctx.Err() == nil {
 		c.SetWriteDeadline(time.Now().Add(stallPatience))
 		n, err := c.Write(buffer)
 		t.Bytes += int64(n)
@@ -136,6 +147,17 @@ func send(ctx context.Context, q sendQuestion, _ remote.Progress) (t Transfer, e
 	}
 	t.Took = time.Since(start)
 	return t, nil
+}
+
+// slow has the kernel send a connection's segments one by one, at so many bytes a second (socket(7),
+// SO_MAX_PACING_RATE).
+func slow(c *net.TCPConn, pace int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, pace) })
+	return errors.Join(err, cerr, c.SetWriteBuffer(pace/10))
 }
 
 // portOf reads the port out of what receive says.

@@ -38,10 +38,18 @@ func TestLongAccept(t *testing.T) {
 	l.mustBeEmpty(t)
 }
 
-// accepted runs `espalier accept` on the hosts of a lab, as fast as it goes.
+// accepted runs `espalier accept` on the hosts of a lab. Traffic is so slow that a look at the counters finds moments
+// in which nothing passes, on a machine that is slow, too.
 func accepted(t *testing.T, l *nicLab) *accept.Report {
 	t.Helper()
-	opt := accept.Options{Duration: time.Second, OwnTraffic: true, Step: t.Logf, Confirm: func(string) error { return nil }}
+	start := time.Now()
+	opt := accept.Options{
+		Duration: 600 * time.Millisecond, Pace: 20_000, DownFor: 100 * time.Millisecond, OwnTraffic: true,
+		Step: func(format string, args ...any) {
+			t.Logf("%5.1fs "+format, append([]any{time.Since(start).Seconds()}, args...)...)
+		},
+		Confirm: func(string) error { return nil },
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var sides [2]*accept.Host
