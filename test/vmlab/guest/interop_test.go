@@ -100,9 +100,9 @@ func (c *cell) run(t *testing.T, s *station) string {
 	c.settle(t, s)
 	s.apply(t, s.Delete(c.Pair), s.Delete(c.Pair))
 	c.datagrams(t, s)
-	c.expect(t, s, before, nil)
+	here, there := c.refusals(t, s, before, &observation{})
+	c.compare(t, here, there, &observation{})
 	c.replay(t, s)
-	c.expect(t, s, before, replayed)
 	// Packets in more than one piece are not for a NIC, nor is anything of an SA in software.
 	counted := since(nic, statistics(t, s.Host))
 	sent, received := counted["ipsec_tx_pkts"], counted["ipsec_rx_pkts"]
@@ -292,7 +292,25 @@ func echo(t *testing.T, conn net.Conn, size int) {
 // replays is how many ESP packets are carried twice in each direction.
 const replays = 3
 
+// replay has packets carried twice; both ends refuse them and say so. For half a second after the device has
+// begun to receive a busy SA in another way, packets may come by both, and what it refuses then it does not count:
+// so one more try is made where it has counted too few.
 func (c *cell) replay(t *testing.T, s *station) {
+	t.Helper()
+	for last := c.UDP; ; last = true {
+		before := c.observe(t, s)
+		c.sendTwice(t, s)
+		here, there := c.refusals(t, s, before, replayed)
+		few := maps.Equal(here, replayed.here) && (len(there) == 0 || len(there) == 1 && there[inReplay] > 0 && there[inReplay] < replays)
+		if !few || last {
+			c.compare(t, here, there, replayed)
+			return
+		}
+		t.Logf("the device outside has counted %v", there)
+	}
+}
+
+func (c *cell) sendTwice(t *testing.T, s *station) {
 	t.Helper()
 	conn, err := c.dial(s, "udp")
 	if err != nil {
@@ -312,8 +330,10 @@ type observation struct{ here, there map[string]uint64 }
 
 var replayed = &observation{
 	here:  map[string]uint64{"XfrmInStateSeqError": replays},
-	there: map[string]uint64{"in-replay": replays},
+	there: map[string]uint64{inReplay: replays},
 }
+
+const inReplay = "in-replay"
 
 func (c *cell) observe(t *testing.T, s *station) observation {
 	t.Helper()
@@ -334,23 +354,23 @@ func (c *cell) observe(t *testing.T, s *station) observation {
 	return o
 }
 
-// expect waits until both ends have refused what they should since, and fails if it is
-// anything else.
-func (c *cell) expect(t *testing.T, s *station, before observation, want *observation) {
+// refusals waits until both ends have refused what they should since, and gives what they have.
+func (c *cell) refusals(t *testing.T, s *station, before observation, want *observation) (here, there map[string]uint64) {
 	t.Helper()
-	if want == nil {
-		want = &observation{}
-	}
 	for end := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		now := c.observe(t, s)
-		here, there := since(before.here, now.here), since(before.there, now.there)
-		if maps.Equal(here, want.here) && maps.Equal(there, want.there) {
-			return
+		here, there = since(before.here, now.here), since(before.there, now.there)
+		if maps.Equal(here, want.here) && maps.Equal(there, want.there) || time.Now().After(end) {
+			return here, there
 		}
-		if time.Now().After(end) {
-			t.Errorf("the kernel refused %v, want %v; the device outside %v, want %v", here, want.here, there, want.there)
-			return
-		}
+	}
+}
+
+// compare fails if anything else was refused.
+func (c *cell) compare(t *testing.T, here, there map[string]uint64, want *observation) {
+	t.Helper()
+	if !maps.Equal(here, want.here) || !maps.Equal(there, want.there) {
+		t.Errorf("the kernel refused %v, want %v; the device outside %v, want %v", here, want.here, there, want.there)
 	}
 }
 
