@@ -13,7 +13,7 @@ import (
 
 // programs that suites may run beside espalier itself, with their shared libraries. One that
 // is not on this machine is not in the VM: tests that need it say so.
-var programs = []string{"ip", "ping", "ethtool"}
+var programs = []string{"ip", "ping", "ethtool", "sh", "id", "uname", "wc"} // the last four for what ssh is told to run
 
 // initramfs is the file system of a suite: its tests as /init, modules, programs. It is made
 // in dir.

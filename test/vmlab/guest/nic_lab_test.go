@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"espalier/test/lab"
 	"espalier/xfrm"
@@ -108,6 +109,19 @@ func (l *nicLab) state(t *testing.T, h *lab.Host, sa lab.SA) *xfrm.State {
 		t.Fatalf("host %s: %s: %v", h.Name, id, err)
 	}
 	return s
+}
+
+// sas are those of a host's kernel.
+func (l *nicLab) sas(t *testing.T, h *lab.Host) (list []*xfrm.State) {
+	t.Helper()
+	for sa, err := range l.kernel[h].States(context.Background(), xfrm.StateFilter{Proto: unix.IPPROTO_ESP}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		sa.WipeKeys()
+		list = append(list, sa)
+	}
+	return list
 }
 
 // wantOffloaded fails where one of the SAs is read back as software.

@@ -149,7 +149,7 @@ func (s *site) operations(h *lab.Host) remote.Operations {
 		}
 	}
 	ops["status"] = remote.JSON(func(_ context.Context, q remote.CommandQuestion, _ remote.Progress) (remote.CommandAnswer, error) {
-		r := h.Command("/proc/self/exe", append([]string{asEspalier, "status"}, q.Arguments...)...)
+		r := h.Command(self, append([]string{"status"}, q.Arguments...)...)
 		return remote.CommandAnswer{Code: r.Code, Stdout: []byte(r.Stdout), Stderr: r.Stderr}, nil
 	})
 	return ops
@@ -228,16 +228,9 @@ func (s *site) must(kind tunnels.Kind, file string, want deploy.Result) *deploy.
 }
 
 // sas are those of a host's kernel.
-func (s *site) sas(h *lab.Host) (list []*xfrm.State) {
+func (s *site) sas(h *lab.Host) []*xfrm.State {
 	s.t.Helper()
-	for st, err := range s.kernel[h].States(context.Background(), xfrm.StateFilter{Proto: unix.IPPROTO_ESP}) {
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		st.WipeKeys()
-		list = append(list, st)
-	}
-	return list
+	return s.nicLab.sas(s.t, h)
 }
 
 func (s *site) policies(h *lab.Host) (list []string) {
