@@ -21,7 +21,7 @@ var roots = []string{
 	"crypto_null", "seqiv", "echainiv", "authenc", "ctr", "cmac", "sha512_generic", "sha3_generic", "drbg", "jitterentropy_rng",
 	"aesni_intel", "ghash_generic", "gcm",
 	"xfrm_user", "esp4", "esp6", "esp4_offload", "esp6_offload",
-	"xfrm_interface", "veth", "bridge", "dummy", "tun", "8021q", "psample", "crc32c_generic", "nf_tables", "nft_objref",
+	"xfrm_interface", "veth", "bridge", "dummy", "tun", "8021q", "bonding", "psample", "crc32c_generic", "nf_tables", "nft_objref",
 }
 
 // collectModules decompresses what roots may need from a tree of modules into a directory.

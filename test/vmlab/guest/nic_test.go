@@ -42,6 +42,12 @@ func onNIC(t *testing.T, device string) *lab.Lab {
 // end.
 func plugIn(t *testing.T, h *lab.Host, end string, home *os.File) {
 	t.Helper()
+	plugInAs(t, h, end, h.Device, home)
+}
+
+// plugInAs is plugIn under another name.
+func plugInAs(t *testing.T, h *lab.Host, end, device string, home *os.File) {
+	t.Helper()
 	link, err := netlink.LinkByName(end)
 	if err == nil {
 		err = netlink.LinkSetNsFd(link, h.Fd())
@@ -50,7 +56,7 @@ func plugIn(t *testing.T, h *lab.Host, end string, home *os.File) {
 		t.Fatalf("%s: %v", end, err)
 	}
 	t.Cleanup(func() {
-		if err := h.Do(func() error { return giveBack(h.Device, end, home) }); err != nil {
+		if err := h.Do(func() error { return giveBack(device, end, home) }); err != nil {
 			t.Errorf("give %s back: %v", end, err)
 		}
 	})
@@ -59,7 +65,7 @@ func plugIn(t *testing.T, h *lab.Host, end string, home *os.File) {
 		if err != nil {
 			return err
 		}
-		return netlink.LinkSetName(link, h.Device)
+		return netlink.LinkSetName(link, device)
 	})
 }
 
@@ -145,8 +151,8 @@ func nicCounts(t *testing.T, l *lab.Lab) map[*lab.Host]nicCount {
 
 const parameters = "/sys/module/labnic/parameters/"
 
-// setParameter changes a parameter of the NIC until the test's end: one value for both ends, or
-// two with a comma.
+// setParameter changes a parameter of the NIC until the test's end: one value for all ends, two for
+// those of each cable, or four.
 func setParameter(t *testing.T, name, value string) {
 	t.Helper()
 	file := parameters + name

@@ -198,7 +198,7 @@ bool labnic_esp_tx(struct labnic *nic, struct xfrm_state *x, const struct sk_buf
 	/* The SA may be gone from the device while its last packets are queued. */
 	rcu_read_lock();
 	sa = (struct sa *)READ_ONCE(x->xso.offload_handle);
-	if (sa && READ_ONCE(x->xso.dev) == nic->dev && !sa->inbound) {
+	if (sa && sa->nic == nic && !sa->inbound) {
 		sent = encrypt_frame(nic, sa, skb, frame);
 		if (!sent)
 			atomic64_inc(&sa->refused);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Module parameters with one value per port. "X" sets both ports, "X,Y" sets
- * the first and the second. All of them can be written while traffic flows.
+ * Module parameters with one value per port. "X" sets all ports, "X,Y" the two
+ * ends of each cable, four values each port. All of them can be written while
+ * traffic flows.
  */
 #include <linux/moduleparam.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/sysfs.h>
 
 #include "labnic.h"
 
@@ -30,25 +32,25 @@ static int knob_parse(const struct knob *k, const char *text, int *value)
 static int knob_set(const char *text, const struct kernel_param *kp)
 {
 	struct knob *k = kp->arg;
-	int value[LABNIC_PORTS], err;
-	char *copy, *first, *second;
+	int value[LABNIC_PORTS], n = 0, err = 0, i;
+	char *copy, *rest;
 
 	if (!text)
 		return -EINVAL;
 	copy = kstrdup(text, GFP_KERNEL);
 	if (!copy)
 		return -ENOMEM;
-	second = strim(copy);
-	first = strsep(&second, ",");
-	err = knob_parse(k, first, &value[0]);
-	if (!err)
-		err = knob_parse(k, second ?: first, &value[1]);
+	rest = strim(copy);
+	while (rest && !err)
+		err = n < LABNIC_PORTS ? knob_parse(k, strsep(&rest, ","), &value[n++]) : -EINVAL;
 	kfree(copy);
 	if (err)
 		return err;
+	if (LABNIC_PORTS % n)
+		return -EINVAL;
 
-	WRITE_ONCE(k->value[0], value[0]);
-	WRITE_ONCE(k->value[1], value[1]);
+	for (i = 0; i < LABNIC_PORTS; i++)
+		WRITE_ONCE(k->value[i], value[i % n]);
 	if (k->changed)
 		k->changed();
 	return 0;
@@ -58,9 +60,16 @@ static int knob_get(char *buf, const struct kernel_param *kp)
 {
 	const struct knob *k = kp->arg;
 
-	if (k->names)
-		return sprintf(buf, "%s,%s\n", k->names[k->value[0]], k->names[k->value[1]]);
-	return sprintf(buf, "%d,%d\n", k->value[0], k->value[1]);
+	int i, len = 0;
+
+	for (i = 0; i < LABNIC_PORTS; i++) {
+		if (k->names)
+			len += sysfs_emit_at(buf, len, "%s", k->names[k->value[i]]);
+		else
+			len += sysfs_emit_at(buf, len, "%d", k->value[i]);
+		len += sysfs_emit_at(buf, len, i < LABNIC_PORTS - 1 ? "," : "\n");
+	}
+	return len;
 }
 
 static const struct kernel_param_ops knob_ops = { .set = knob_set, .get = knob_get };
@@ -80,23 +89,25 @@ struct knob knob_fault = { .max = FAULT_CORRUPT, .names = fault_names };
 module_param_cb(fault, &knob_ops, &knob_fault, 0644);
 MODULE_PARM_DESC(fault, "none|eopnotsupp|einval|mute|lying|forging|drop|corrupt");
 
-struct knob knob_strict = { .value = { 1, 1 }, .max = 1 };
+struct knob knob_strict = { .value = { [0 ... LABNIC_PORTS - 1] = 1 }, .max = 1 };
 module_param_cb(strict, &knob_ops, &knob_strict, 0644);
 MODULE_PARM_DESC(strict, "1: refuse the SAs a ConnectX refuses; 0: take what the engine can do");
 
-struct knob knob_esn = { .value = { 1, 1 }, .max = 1 };
+struct knob knob_esn = { .value = { [0 ... LABNIC_PORTS - 1] = 1 }, .max = 1 };
 module_param_cb(esn, &knob_ops, &knob_esn, 0644);
 MODULE_PARM_DESC(esn, "1: extended sequence numbers can be offloaded");
 
-struct knob knob_max_sas = { .value = { 1024, 1024 }, .max = INT_MAX };
+struct knob knob_max_sas = { .value = { [0 ... LABNIC_PORTS - 1] = 1024 }, .max = INT_MAX };
 module_param_cb(max_sas, &knob_ops, &knob_max_sas, 0644);
 MODULE_PARM_DESC(max_sas, "SAs the table holds, both directions together");
 
-struct knob knob_link = { .value = { 1, 1 }, .max = 1, .changed = labnic_update_carriers };
+struct knob knob_link = {
+	.value = { [0 ... LABNIC_PORTS - 1] = 1 }, .max = 1, .changed = labnic_update_carriers,
+};
 module_param_cb(link, &knob_ops, &knob_link, 0644);
 MODULE_PARM_DESC(link, "0: no carrier, the cable is out");
 
-struct knob knob_counters = { .value = { 1, 1 }, .max = 1 };
+struct knob knob_counters = { .value = { [0 ... LABNIC_PORTS - 1] = 1 }, .max = 1 };
 module_param_cb(counters, &knob_ops, &knob_counters, 0644);
 MODULE_PARM_DESC(counters, "0: no statistics for ethtool -S");
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * labnic: two Ethernet devices joined by a cable, each with inline AES-GCM
- * for ESP crypto offload. A laboratory device: it exists to be tested against.
+ * labnic: two pairs of Ethernet devices, each joined by a cable, with inline
+ * AES-GCM for ESP crypto offload. A laboratory device: it exists to be tested
+ * against.
  */
 #ifndef LABNIC_H
 #define LABNIC_H
@@ -15,7 +16,7 @@
 #include <net/gro_cells.h>
 #include <net/xfrm.h>
 
-#define LABNIC_PORTS 2
+#define LABNIC_PORTS 4		/* 0 and 1 are the ends of a cable, 2 and 3 of another */
 #define LABNIC_MAX_MTU 9216
 
 enum labnic_counter {
@@ -27,7 +28,7 @@ enum labnic_counter {
 struct labnic {
 	struct net_device *dev;
 	struct labnic *peer;		/* other end of the cable; never changes */
-	int port;			/* 0 or 1, the index into every knob */
+	int port;			/* the index into every knob */
 	struct gro_cells cells;
 	atomic64_t counter[LABNIC_COUNTERS];
 
@@ -70,6 +71,7 @@ static inline int knob_value(const struct knob *k, const struct labnic *nic)
 /* main.c */
 extern struct labnic *labnic_ports[LABNIC_PORTS];	/* guarded by RTNL */
 
+bool labnic_is_port(const struct net_device *dev);
 void labnic_update_carriers(void);
 void labnic_update_features(void);
 
@@ -92,6 +94,7 @@ bool labnic_esp_rx(struct labnic *nic, struct sk_buff *frame);
 #define SALT_LEN 4
 
 struct sa {
+	struct labnic *nic;		/* whose it is: a bond moves x from one to another */
 	struct list_head list;
 	bool listed;			/* under the device's sa_lock */
 	struct rcu_work free_work;

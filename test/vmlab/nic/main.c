@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The pair of devices and the cable between them. A frame crosses as bytes:
+ * The devices and the cables between them. A frame crosses as bytes:
  * it is copied into a fresh buffer, so that nothing the sender's stack knew
  * about it (marks, hashes, security paths, shared data) reaches the receiver.
  */
@@ -12,9 +12,9 @@
 
 #include "labnic.h"
 
-static char *names[LABNIC_PORTS] = { "nic0", "nic1" };
+static char *names[LABNIC_PORTS] = { "nic0", "nic1", "nic2", "nic3" };
 module_param_array(names, charp, NULL, 0444);
-MODULE_PARM_DESC(names, "names of the two devices");
+MODULE_PARM_DESC(names, "names of the devices");
 
 struct labnic *labnic_ports[LABNIC_PORTS];	/* guarded by RTNL */
 
@@ -81,24 +81,26 @@ static netdev_features_t labnic_features_check(struct sk_buff *skb, struct net_d
 	return features & ~NETIF_F_GSO_ESP;
 }
 
-/* The link is up when the cable is in and both devices are up. */
+static bool is_ready(const struct labnic *nic)
+{
+	return knob_value(&knob_link, nic) && netif_running(nic->dev);
+}
+
+/* A link is up when the cable is in and both devices are up. */
 static void update_carriers(void)
 {
-	bool up = true;
+	struct labnic *nic;
 	int i;
 
 	ASSERT_RTNL();
-	for (i = 0; i < LABNIC_PORTS; i++)
-		if (!labnic_ports[i] || !knob_value(&knob_link, labnic_ports[i]) ||
-		    !netif_running(labnic_ports[i]->dev))
-			up = false;
 	for (i = 0; i < LABNIC_PORTS; i++) {
-		if (!labnic_ports[i])
+		nic = labnic_ports[i];
+		if (!nic)
 			continue;
-		if (up)
-			netif_carrier_on(labnic_ports[i]->dev);
+		if (labnic_ports[i ^ 1] && is_ready(nic) && is_ready(nic->peer))
+			netif_carrier_on(nic->dev);
 		else
-			netif_carrier_off(labnic_ports[i]->dev);
+			netif_carrier_off(nic->dev);
 	}
 }
 
@@ -162,6 +164,11 @@ static const struct net_device_ops labnic_ops = {
 	.ndo_set_mac_address = eth_mac_addr,
 	.ndo_validate_addr = eth_validate_addr,
 };
+
+bool labnic_is_port(const struct net_device *dev)
+{
+	return dev->netdev_ops == &labnic_ops;
+}
 
 static const struct {
 	char name[ETH_GSTRING_LEN];
@@ -270,7 +277,7 @@ static int create_ports(void)
 		labnic_sa_init(labnic_ports[i]);
 	}
 	for (i = 0; i < LABNIC_PORTS; i++)
-		labnic_ports[i]->peer = labnic_ports[!i];
+		labnic_ports[i]->peer = labnic_ports[i ^ 1];
 	for (i = 0; i < LABNIC_PORTS && !err; i++) {
 		netif_carrier_off(labnic_ports[i]->dev);
 		err = register_netdevice(labnic_ports[i]->dev);
@@ -316,4 +323,4 @@ static void __exit labnic_exit(void)
 module_init(labnic_start);
 module_exit(labnic_exit);
 MODULE_LICENSE("GPL");
-MODULE_DESCRIPTION("Laboratory pair of Ethernet devices with inline ESP AES-GCM");
+MODULE_DESCRIPTION("Laboratory Ethernet devices with inline ESP AES-GCM");

@@ -7,6 +7,7 @@
 #include <linux/rculist.h>
 #include <linux/slab.h>
 #include <linux/version.h>
+#include <net/bonding.h>
 #include <net/ipv6.h>
 #include <net/xfrm.h>
 
@@ -87,7 +88,7 @@ static void free_crypto(struct sa *sa)
 	kfree_sensitive(sa);
 }
 
-static struct sa *new_sa(struct xfrm_state *x)
+static struct sa *new_sa(struct labnic *nic, struct xfrm_state *x)
 {
 	unsigned int key_len = (x->aead->alg_key_len + 7) / 8 - SALT_LEN;
 	struct sa *sa = kzalloc(sizeof(*sa), GFP_KERNEL);
@@ -109,6 +110,7 @@ static struct sa *new_sa(struct xfrm_state *x)
 		goto fail;
 	memcpy(sa->salt, x->aead->alg_key + key_len, SALT_LEN);
 
+	sa->nic = nic;
 	sa->x = x;
 	sa->inbound = x->xso.dir == XFRM_DEV_OFFLOAD_IN;
 	sa->family = x->props.family;
@@ -158,12 +160,35 @@ static int refuse(struct labnic *nic, struct netlink_ext_ack *extack, int err, c
 	return err;
 }
 
+/*
+ * The port that an SA is for. A bond calls for its active one. Most kernels say
+ * so in real_dev; 6.12.117 only sets that afterwards, and has the bond in it.
+ */
+static struct labnic *port_of(const struct xfrm_state *x)
+{
+	struct net_device *dev = x->xso.real_dev;
+	struct slave *active;
+
+	if (!dev || !labnic_is_port(dev)) {
+		dev = NULL;
+		rcu_read_lock();
+		if (netif_is_bond_master(x->xso.dev)) {
+			active = rcu_dereference(((struct bonding *)netdev_priv(x->xso.dev))->curr_active_slave);
+			dev = active ? active->dev : NULL;
+		}
+		rcu_read_unlock();
+	}
+	return dev && labnic_is_port(dev) ? netdev_priv(dev) : NULL;
+}
+
 static int state_add(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
-	struct labnic *nic = netdev_priv(x->xso.dev);
+	struct labnic *nic = port_of(x);
 	const char *why;
 	struct sa *sa;
 
+	if (!nic)
+		return -ENODEV;
 	switch (knob_value(&knob_fault, nic)) {
 	case FAULT_EOPNOTSUPP:
 		return -EOPNOTSUPP;
@@ -178,7 +203,7 @@ static int state_add(struct xfrm_state *x, struct netlink_ext_ack *extack)
 	if (why)
 		return refuse(nic, extack, -EINVAL, why);
 
-	sa = new_sa(x);
+	sa = new_sa(nic, x);
 	if (IS_ERR(sa))
 		return refuse(nic, extack, PTR_ERR(sa), "The engine took no key");
 	if (!list_sa(nic, sa)) {
@@ -195,7 +220,7 @@ static void state_delete(struct xfrm_state *x)
 	struct sa *sa = (struct sa *)x->xso.offload_handle;
 
 	if (sa)
-		unlist_sa(netdev_priv(x->xso.dev), sa);
+		unlist_sa(sa->nic, sa);
 }
 
 static void free_sa(struct work_struct *work)
@@ -214,7 +239,7 @@ static void state_free(struct xfrm_state *x)
 	if (!sa)
 		return;
 	WRITE_ONCE(x->xso.offload_handle, 0);
-	unlist_sa(netdev_priv(x->xso.dev), sa);
+	unlist_sa(sa->nic, sa);
 	INIT_RCU_WORK(&sa->free_work, free_sa);
 	queue_rcu_work(free_queue, &sa->free_work);
 }
