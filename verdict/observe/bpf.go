@@ -60,27 +60,29 @@ type instruction struct {
 // firstArgument is where struct pt_regs has that of a function, in bytes.
 var firstArgument = map[string]int16{"amd64": 112 /* di */, "arm64": 0 /* regs[0] */}
 
-// load makes the maps and loads the program.
-func (c *espCount) load() (program int, err error) {
+// load makes the maps and loads a program for each kind of calls.
+func (c *espCount) load() (programs [callKinds]int, err error) {
 	argument, known := firstArgument[runtime.GOARCH]
 	if !known {
-		return 0, fmt.Errorf("not on %s", runtime.GOARCH)
+		return programs, fmt.Errorf("not on %s", runtime.GOARCH)
 	}
 	if c.counts, err = c.keep(bpf(bpfMapCreate, mapCreate{kind: bpfHash, keySize: 8, valueSize: 8 + headSize, entries: watchedStates})); err != nil {
-		return 0, fmt.Errorf("make a BPF map: %w", err)
+		return programs, fmt.Errorf("make a BPF map: %w", err)
 	}
 	if c.scratch, err = c.keep(bpf(bpfMapCreate, mapCreate{kind: bpfPerCPUArray, keySize: 4, valueSize: 8 + headSize, entries: 1})); err != nil {
-		return 0, fmt.Errorf("make a BPF map: %w", err)
+		return programs, fmt.Errorf("make a BPF map: %w", err)
 	}
-	if program, err = c.loadAs(dualLicense, c.addOne(argument)); err != nil {
-		return 0, fmt.Errorf("load a BPF program: %w", err)
+	for kind := range programs {
+		if programs[kind], err = c.loadAs(dualLicense, c.addOne(argument, int32(kind))); err != nil {
+			return programs, fmt.Errorf("load a BPF program: %w", err)
+		}
 	}
-	return program, nil
+	return programs, nil
 }
 
 // dualLicense is what the program in addOne says of itself. The kernel lets only programs call
 // probe_read_kernel (a GPL-only helper) that may be used under the GPL, and nothing else tells which
-// state a function was called with. It is about those 34 instructions, which are our own and all that gets
+// state a function was called with. It is about those 36 instructions, which are our own and all that gets
 // into the kernel: they may be used under the MIT license or the GPL, too, and nothing else changes hands.
 const dualLicense = "Dual MIT/GPL"
 
@@ -98,13 +100,13 @@ func (c *espCount) keep(fd int, err error) (int, error) {
 	return fd, err
 }
 
-// addOne is the program: it adds one to the count of the state that the function was called with, and
-// begins one with what the state begins with if there is none.
+// addOne is the program: it adds one to the count of the state (or network namespace) that the function was
+// called with, in the calls of its kind, and begins one with what the state begins with if there is none.
 //
 // SPDX-License-Identifier: Apache-2.0 OR MIT OR GPL-2.0-only
-func (c *espCount) addOne(argument int16) []instruction {
+func (c *espCount) addOne(argument int16, kind int32) []instruction {
 	const (
-		r0, r1, r2, r3, r4, r7, r8, r10 = 0, 1, 2, 3, 4, 7, 8, 10
+		r0, r1, r2, r3, r4, r7, r8, r9, r10 = 0, 1, 2, 3, 4, 7, 8, 9, 10
 
 		pseudoMapFD = 1
 		lookup      = 1   // BPF_FUNC_map_lookup_elem
@@ -114,39 +116,41 @@ func (c *espCount) addOne(argument int16) []instruction {
 	)
 	return []instruction{
 		{0x79, r7, r1, argument, 0},                 //  0 r7 = the state
-		{0x7b, r10, r7, -8, 0},                      //  1 *(u64 *)(r10 - 8) = r7
-		{0x18, r1, pseudoMapFD, 0, int32(c.counts)}, //  2 r1 = counts
-		{},                      //  3
-		{0xbf, r2, r10, 0, 0},   //  4 r2 = r10
-		{0x07, r2, 0, 0, -8},    //  5 r2 -= 8
-		{0x85, 0, 0, 0, lookup}, //  6 r0 = lookup(r1, r2)
-		{0x15, r0, 0, 3, 0},     //  7 if r0 == 0 goto 11
-		{0xb7, r1, 0, 0, 1},     //  8 r1 = 1
-		{0xdb, r0, r1, 0, 0},    //  9 lock *(u64 *)r0 += r1
-		{0x05, 0, 0, 21, 0},     // 10 goto 32
-		{0x62, r10, 0, -12, 0},  // 11 *(u32 *)(r10 - 12) = 0
-		{0x18, r1, pseudoMapFD, 0, int32(c.scratch)}, // 12 r1 = scratch
-		{},                                          // 13
-		{0xbf, r2, r10, 0, 0},                       // 14 r2 = r10
-		{0x07, r2, 0, 0, -12},                       // 15 r2 -= 12
-		{0x85, 0, 0, 0, lookup},                     // 16 r0 = lookup(r1, r2)
-		{0x15, r0, 0, 14, 0},                        // 17 if r0 == 0 goto 32
-		{0xbf, r8, r0, 0, 0},                        // 18 r8 = r0
-		{0x7a, r8, 0, 0, 1},                         // 19 *(u64 *)r8 = 1
-		{0xbf, r1, r8, 0, 0},                        // 20 r1 = r8
-		{0x07, r1, 0, 0, 8},                         // 21 r1 += 8
-		{0xb7, r2, 0, 0, headSize},                  // 22 r2 = headSize
-		{0xbf, r3, r7, 0, 0},                        // 23 r3 = r7
-		{0x85, 0, 0, 0, probeRead},                  // 24 probe_read_kernel(r1, r2, r3)
-		{0x18, r1, pseudoMapFD, 0, int32(c.counts)}, // 25 r1 = counts
-		{},                        // 26
-		{0xbf, r2, r10, 0, 0},     // 27 r2 = r10
-		{0x07, r2, 0, 0, -8},      // 28 r2 -= 8
-		{0xbf, r3, r8, 0, 0},      // 29 r3 = r8
-		{0xb7, r4, 0, 0, noExist}, // 30 r4 = only if there is none: another CPU may have been faster
-		{0x85, 0, 0, 0, update},   // 31 update(r1, r2, r3, r4)
-		{0xb7, r0, 0, 0, 0},       // 32 r0 = 0
-		{0x95, 0, 0, 0, 0},        // 33 exit
+		{0xbf, r9, r7, 0, 0},                        //  1 r9 = r7
+		{0x47, r9, 0, 0, kind},                      //  2 r9 |= kind
+		{0x7b, r10, r9, -8, 0},                      //  3 *(u64 *)(r10 - 8) = r9
+		{0x18, r1, pseudoMapFD, 0, int32(c.counts)}, //  4 r1 = counts
+		{},                      //  5
+		{0xbf, r2, r10, 0, 0},   //  6 r2 = r10
+		{0x07, r2, 0, 0, -8},    //  7 r2 -= 8
+		{0x85, 0, 0, 0, lookup}, //  8 r0 = lookup(r1, r2)
+		{0x15, r0, 0, 3, 0},     //  9 if r0 == 0 goto 13
+		{0xb7, r1, 0, 0, 1},     // 10 r1 = 1
+		{0xdb, r0, r1, 0, 0},    // 11 lock *(u64 *)r0 += r1
+		{0x05, 0, 0, 21, 0},     // 12 goto 34
+		{0x62, r10, 0, -12, 0},  // 13 *(u32 *)(r10 - 12) = 0
+		{0x18, r1, pseudoMapFD, 0, int32(c.scratch)}, // 14 r1 = scratch
+		{},                                          // 15
+		{0xbf, r2, r10, 0, 0},                       // 16 r2 = r10
+		{0x07, r2, 0, 0, -12},                       // 17 r2 -= 12
+		{0x85, 0, 0, 0, lookup},                     // 18 r0 = lookup(r1, r2)
+		{0x15, r0, 0, 14, 0},                        // 19 if r0 == 0 goto 34
+		{0xbf, r8, r0, 0, 0},                        // 20 r8 = r0
+		{0x7a, r8, 0, 0, 1},                         // 21 *(u64 *)r8 = 1
+		{0xbf, r1, r8, 0, 0},                        // 22 r1 = r8
+		{0x07, r1, 0, 0, 8},                         // 23 r1 += 8
+		{0xb7, r2, 0, 0, headSize},                  // 24 r2 = headSize
+		{0xbf, r3, r7, 0, 0},                        // 25 r3 = r7
+		{0x85, 0, 0, 0, probeRead},                  // 26 probe_read_kernel(r1, r2, r3)
+		{0x18, r1, pseudoMapFD, 0, int32(c.counts)}, // 27 r1 = counts
+		{},                        // 28
+		{0xbf, r2, r10, 0, 0},     // 29 r2 = r10
+		{0x07, r2, 0, 0, -8},      // 30 r2 -= 8
+		{0xbf, r3, r8, 0, 0},      // 31 r3 = r8
+		{0xb7, r4, 0, 0, noExist}, // 32 r4 = only if there is none: another CPU may have been faster
+		{0x85, 0, 0, 0, update},   // 33 update(r1, r2, r3, r4)
+		{0xb7, r0, 0, 0, 0},       // 34 r0 = 0
+		{0x95, 0, 0, 0, 0},        // 35 exit
 	}
 }
 

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,6 +23,31 @@ import (
 // packet that a NIC does the cryptography of comes by none of them.
 var ciphering = []string{"esp_output_tail", "esp6_output_tail", "esp_input", "esp6_input"}
 
+// Kinds of calls, as they are told apart by the lowest bits of what the function is called with, which is aligned to
+// more: two network namespaces of one machine may have the two ends of one SA.
+const (
+	encrypts = iota
+	decrypts
+	namesNet // tells which network namespace is this one
+	callKinds
+)
+
+const kindBits = 3 // of a place
+
+func kindOf(function string) int {
+	switch {
+	case function == sadInfo:
+		return namesNet
+	case strings.HasSuffix(function, "_input"):
+		return decrypts
+	}
+	return encrypts
+}
+
+// sadInfo is a function that the kernel calls when somebody asks how many states there are. Its first argument is the
+// network namespace (net/xfrm/xfrm_state.c).
+const sadInfo = "xfrm_sad_getinfo"
+
 const (
 	// watchedStates is how many states can be counted apart.
 	watchedStates = 4096
@@ -42,17 +68,25 @@ type espCount struct {
 	fds     []int
 	absent  []string // modules that were not loaded when their functions were to be probed
 	modules string   // where the kernel shows those that are: /sys/module
+	net     uint64   // this network namespace, as states begin with it (struct xfrm_state); 0: not known
 }
 
 // CountCPU also counts the packets of each SA that the kernel's own ESP encrypts and decrypts. It puts
 // kprobes on up to four functions of the kernel until the observer is closed, and takes CAP_BPF and
 // CAP_PERFMON, or root.
 func (o *Observer) CountCPU() (err error) {
-	o.cpu, err = newESPCount(ciphering)
+	o.cpu, err = newESPCount(ciphering, func() {
+		if sad, ok := o.sad.(interface {
+			SADInfo(context.Context) (xfrm.SADInfo, error)
+		}); ok {
+			sad.SADInfo(context.Background()) // the question counts, not its answer
+		}
+	})
 	return err
 }
 
-func newESPCount(functions []string) (c *espCount, err error) {
+// newESPCount counts calls of functions from now on. askSAD has the kernel call sadInfo in this network namespace.
+func newESPCount(functions []string, askSAD func()) (c *espCount, err error) {
 	kprobe, err := kprobeType()
 	if err != nil {
 		return nil, err
@@ -64,16 +98,45 @@ func newESPCount(functions []string) (c *espCount, err error) {
 			c.close()
 		}
 	}()
-	program, err := c.load()
+	programs, err := c.load()
 	if err != nil {
 		return nil, err
 	}
+	c.findNet(kprobe, programs[namesNet], askSAD)
 	for _, f := range functions {
-		if err := c.attach(kprobe, f, program); err != nil {
+		if err := c.attach(kprobe, f, programs[kindOf(f)]); err != nil {
 			return nil, fmt.Errorf("probe %s: %w", f, err)
 		}
 	}
 	return c, nil
+}
+
+// findNet finds this network namespace, unless somebody asks in another one at the same time, again and again.
+func (c *espCount) findNet(kprobe uint32, program int, askSAD func()) {
+	if _, err := os.Stat("/proc/self/ns/net"); err != nil {
+		return // there are none, and states do not begin with theirs
+	}
+	before := len(c.fds)
+	if err := c.attach(kprobe, sadInfo, program); err != nil {
+		return
+	}
+	for range 3 {
+		c.reset()
+		askSAD()
+		var nets []uint64
+		for place := range c.read() {
+			nets = append(nets, place&^kindBits)
+		}
+		if len(nets) == 1 {
+			c.net = nets[0]
+			break
+		}
+	}
+	for _, fd := range c.fds[before:] {
+		unix.Close(fd)
+	}
+	c.fds = c.fds[:before]
+	c.reset()
 }
 
 func kprobeType() (uint32, error) {
@@ -92,8 +155,11 @@ func kprobeType() (uint32, error) {
 	return uint32(n), nil
 }
 
-// moduleOf is the module that a function of ciphering is in.
+// moduleOf is the module that a function of ciphering is in; "" for others.
 func moduleOf(function string) string {
+	if function == sadInfo {
+		return ""
+	}
 	if strings.HasPrefix(function, "esp6") {
 		return "esp6"
 	}
@@ -109,7 +175,7 @@ func (c *espCount) loaded(module string) bool {
 // has given the function another name, or none.
 func (c *espCount) notThere(function string) error {
 	module := moduleOf(function)
-	if c.loaded(module) {
+	if module == "" || c.loaded(module) {
 		return fmt.Errorf("%s is loaded, and has no function of that name", module)
 	}
 	c.absent = append(c.absent, module)
@@ -139,7 +205,7 @@ func (c *espCount) attach(kprobe uint32, function string, program int) error {
 	return unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0)
 }
 
-// espCalls are calls by where the state is in memory.
+// espCalls are calls by where the state is in memory, and their kind.
 type espCalls map[uint64]stateCalls
 
 type stateCalls struct {
@@ -196,16 +262,36 @@ func xfrmIDOf(s *xfrm.State) (id xfrmID) {
 	return id
 }
 
-// of finds out by which states the calls were.
-func (calls espCalls) of(states map[xfrmID]bool) map[xfrmID]uint64 {
-	all := make(map[xfrmID]uint64, len(calls))
-	for _, c := range calls {
+// callID is an SA in one direction.
+type callID struct {
+	xfrmID
+	kind int // encrypts or decrypts
+}
+
+// of finds out by which states of a network namespace the calls were. If that is not known (0), those that two
+// namespaces may have by the same name are not known either.
+func (calls espCalls) of(states map[xfrmID]bool, net uint64) (counts map[callID]uint64, unknown map[callID]bool) {
+	counts, unknown = make(map[callID]uint64, len(calls)), map[callID]bool{}
+	of := map[callID]uint64{}
+	for place, c := range calls {
+		if len(c.head) < 8 {
+			continue
+		}
+		its := binary.NativeEndian.Uint64(c.head) // possible_net_t xs_net, where there are network namespaces
+		if net != 0 && its != net {
+			continue
+		}
 		for at := 0; at+len(xfrmID{}) <= len(c.head); at += 4 {
 			if id := xfrmID(c.head[at : at+len(xfrmID{})]); states[id] {
-				all[id] += c.calls
+				id := callID{id, int(place & kindBits)}
+				if other, seen := of[id]; seen && other != its {
+					unknown[id] = true
+				}
+				of[id] = its
+				counts[id] += c.calls
 				break
 			}
 		}
 	}
-	return all
+	return counts, unknown
 }

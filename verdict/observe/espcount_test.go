@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"os"
@@ -43,7 +44,7 @@ func TestProgramLicense(t *testing.T) {
 	if _, err := c.load(); err != nil {
 		t.Skip(err)
 	}
-	if _, err := c.loadAs("Apache-2.0", c.addOne(firstArgument[runtime.GOARCH])); !errors.Is(err, unix.EINVAL) {
+	if _, err := c.loadAs("Apache-2.0", c.addOne(firstArgument[runtime.GOARCH], encrypts)); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("under another license: %v", err)
 	}
 	nothing := []instruction{{0xb7, 0, 0, 0, 0}, {0x95, 0, 0, 0, 0}} // r0 = 0, exit
@@ -87,13 +88,28 @@ func TestCallsOfStates(t *testing.T) {
 		return b
 	}
 	stranger := &xfrm.State{Dst: v4.Dst, SPI: 0x28f39548, Proto: 50}
+	const ours, theirs = 0xffff888012340000, 0xffff888056780000
+	in := func(net uint64, head []byte) []byte { binary.NativeEndian.PutUint64(head, net); return head }
 	calls := espCalls{
-		1: {3, head(v4, 88)}, 2: {4, head(v4, 120)}, // the same in another network namespace
-		3: {5, head(v6, headSize-24)}, 4: {6, head(stranger, 88)}, 5: {7, nil},
+		0x1000: {3, in(ours, head(v4, 88))}, 0x2000: {4, in(ours, head(v4, 120))}, // and its successor
+		0x3000: {5, in(ours, head(v6, headSize-24))}, 0x4000: {6, in(ours, head(stranger, 88))}, 0x5000: {7, nil},
+		0x6000 + decrypts: {10, in(theirs, head(v4, 88))}, // the other end of it, on the same machine
+		0x7000:            {20, in(theirs, head(v6, 88))}, // another one by the same name
 	}
-	got := calls.of(ids)
-	if len(got) != 2 || got[xfrmIDOf(v4)] != 7 || got[xfrmIDOf(v6)] != 5 {
-		t.Errorf("%v", got)
+	sending := func(s *xfrm.State) callID { return callID{xfrmIDOf(s), encrypts} }
+	got, unknown := calls.of(ids, ours)
+	if len(got) != 2 || got[sending(v4)] != 7 || got[sending(v6)] != 5 || len(unknown) != 0 {
+		t.Errorf("%v %v", got, unknown)
+	}
+	// Without knowing which namespace is ours: the end of it is told by its direction, the other one is not.
+	got, unknown = calls.of(ids, 0)
+	if got[sending(v4)] != 7 || got[callID{xfrmIDOf(v4), decrypts}] != 10 || unknown[sending(v4)] || !unknown[sending(v6)] {
+		t.Errorf("%v %v", got, unknown)
+	}
+	for f, kind := range map[string]int{"esp_output_tail": encrypts, "esp6_output_tail": encrypts, "esp_input": decrypts, "esp6_input": decrypts, sadInfo: namesNet} {
+		if kindOf(f) != kind {
+			t.Errorf("%s is of kind %d", f, kindOf(f))
+		}
 	}
 	var none *espCount
 	if none.read() != nil {

@@ -30,6 +30,7 @@ type facts struct {
 	defaults   *xfrm.Defaults      // what becomes of packets without a policy; nil: not known
 	departures *departures
 	relations  *relations // of the SAs at the beginning; nil: not known
+	net        uint64     // as an espCount's
 }
 
 // destination is what a route is looked up by.

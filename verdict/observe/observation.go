@@ -68,7 +68,7 @@ func compare(before, after *reading, f *facts, userspace bool) *Observation {
 		o.Evidence.Engine = verdict.Userspace
 	}
 	o.addSAs(before.states, still, f)
-	o.addCPU([4]espCalls{before.cpu[0], before.cpu[1], after.cpu[0], after.cpu[1]})
+	o.addCPU([4]espCalls{before.cpu[0], before.cpu[1], after.cpu[0], after.cpu[1]}, f.net)
 	o.Judgements = verdict.Judge(o.Evidence)
 	o.addDrops(before.drops, after.drops)
 	return o
@@ -118,8 +118,8 @@ func (o *Observation) addSAs(before []*xfrm.State, still bool, f *facts) {
 	}
 }
 
-// addCPU adds what the kernel's own ESP did of each SA, if that was counted.
-func (o *Observation) addCPU(readings [4]espCalls) {
+// addCPU adds what the kernel's own ESP did of each SA of a network namespace, if that was counted.
+func (o *Observation) addCPU(readings [4]espCalls, net uint64) {
 	if slices.ContainsFunc(readings[:], func(r espCalls) bool { return r == nil }) {
 		return
 	}
@@ -127,13 +127,25 @@ func (o *Observation) addCPU(readings [4]espCalls) {
 	for _, s := range o.States {
 		ids[xfrmIDOf(s)] = true
 	}
-	var calls [4]map[xfrmID]uint64
+	var calls [4]map[callID]uint64
+	var unknown map[callID]bool // at the end at the latest
 	for i, r := range readings {
-		calls[i] = r.of(ids)
+		calls[i], unknown = r.of(ids, net)
 	}
 	for i, s := range o.States {
-		id := xfrmIDOf(s)
-		o.Evidence.SAs[i].CPU = &verdict.Range{
+		sa := &o.Evidence.SAs[i]
+		direction := sa.Direction
+		if sa.Offload.Mode != ipsec.NoOffload {
+			direction = sa.Offload.Direction
+		}
+		id := callID{xfrmIDOf(s), encrypts}
+		if direction == ipsec.Inbound {
+			id.kind = decrypts
+		}
+		if direction == ipsec.AnyDirection || unknown[id] {
+			continue
+		}
+		sa.CPU = &verdict.Range{
 			Low: calls[2][id] - min(calls[1][id], calls[2][id]), High: calls[3][id] - min(calls[0][id], calls[3][id]),
 		}
 	}

@@ -98,6 +98,9 @@ func (o *Observer) During(ctx context.Context, f func(context.Context) error) (*
 	}
 	facts := asked.facts
 	facts.departures = departures
+	if o.cpu != nil {
+		facts.net = o.cpu.net
+	}
 	after, err := o.read(ctx, before.ports[0])
 	if err != nil {
 		return nil, err
