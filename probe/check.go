@@ -77,11 +77,14 @@ type Evidence struct {
 
 // Check is one question, answered.
 type Check struct {
-	ID       string     `json:"id"`    // stable, for programs: "kernel.xfrm-offload"
-	Title    string     `json:"title"` // for people: "INET_ESP_OFFLOAD"
-	Answer   Answer     `json:"answer"`
-	Weight   Weight     `json:"weight"`
-	Why      string     `json:"why"` // one line: "not set", "module esp4_offload can be loaded"; for Unknown what stood in the way
+	ID     string `json:"id"`    // stable, for programs: "kernel.xfrm-offload"
+	Title  string `json:"title"` // for people: "INET_ESP_OFFLOAD"
+	Answer Answer `json:"answer"`
+	Weight Weight `json:"weight"`
+	Why    string `json:"why"` // one line: "not set", "module esp4_offload can be loaded"; for Unknown what stood in the way
+	// Cause is Why without what is this check's own: those of one layer with the same Answer and Cause have it from
+	// the same. "" for none.
+	Cause    string     `json:"cause,omitempty"`
 	Evidence []Evidence `json:"evidence,omitempty"`
 	Fix      string     `json:"fix,omitempty"` // what to do about a No, on this distribution
 	// Tried says that this was not concluded but seen: a Yes outweighs whatever else is missing or

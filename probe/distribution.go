@@ -10,11 +10,12 @@ import (
 
 // distribution is who made the system, by os-release(5).
 type distribution struct {
-	ID      string   // "debian"; "" if nobody says so
-	Like    []string // ID_LIKE: what it is made from, the closest first
-	Version string   // VERSION_ID: "12"
-	Variant string   // VARIANT_ID: "coreos"
-	Pretty  string   // "Debian GNU/Linux 12 (bookworm)"
+	ID       string   // "debian"; "" if nobody says so
+	Like     []string // ID_LIKE: what it is made from, the closest first
+	Version  string   // VERSION_ID: "12"
+	Variant  string   // VARIANT_ID: "coreos"
+	Codename string   // VERSION_CODENAME: "bookworm"
+	Pretty   string   // "Debian GNU/Linux 12 (bookworm)"
 }
 
 // readDistribution reads etc/os-release or, where that is missing, usr/lib/os-release. Without either
@@ -29,11 +30,12 @@ func readDistribution(root fs.FS) (distribution, error) {
 	}
 	values := shellAssignments(text)
 	return distribution{
-		ID:      values["ID"],
-		Like:    strings.Fields(values["ID_LIKE"]),
-		Version: values["VERSION_ID"],
-		Variant: values["VARIANT_ID"],
-		Pretty:  values["PRETTY_NAME"],
+		ID:       values["ID"],
+		Like:     strings.Fields(values["ID_LIKE"]),
+		Version:  values["VERSION_ID"],
+		Variant:  values["VARIANT_ID"],
+		Codename: values["VERSION_CODENAME"],
+		Pretty:   values["PRETTY_NAME"],
 	}, nil
 }
 

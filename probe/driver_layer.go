@@ -54,9 +54,10 @@ func (s *survey) offloadCheck(d *device, f Feature, err error) Check {
 		c.Why, c.Evidence[0].Value = "features of "+d.Name+" not known: "+unread(err), ""
 	case !f.Known:
 		c.Answer, c.Why = No, "the kernel knows no "+espOffload+" (Linux 4.12 does)"
+		c.Fix = "Boot Linux 4.12 or later."
 	case f.On && d.esp != nil && d.esp.ESP == PretendsOnly:
 		c.Answer, c.Why = No, d.Name+" is a "+d.driver.Name+": it says that it offloads ESP, and encrypts nothing"
-		c.Fix = "Use it for tests only: what is offloaded to it leaves in clear."
+		c.Fix = testsOnly
 	case f.On:
 		c.Answer, c.Why = Yes, f.String()
 	case !f.Fixed:
@@ -117,6 +118,7 @@ func (s *survey) whyNone(d *device) (why, fix string) {
 
 const (
 	otherCard      = "ESP is offloaded by crypto-enabled ConnectX-6 Dx, ConnectX-7 and BlueField cards. Until there is one, the kernel encrypts on the CPU."
+	testsOnly      = "Use it for tests only: what is offloaded to it leaves in clear."
 	guestFix       = "Have the host of this virtual machine give it a virtual function of a NIC that offloads ESP. Until then, the kernel encrypts on the CPU."
 	representorFix = "Give the SAs to the function itself (inside of the virtual machine or container), or to the uplink."
 )
@@ -188,11 +190,11 @@ func featureCheck(d *device, id, feature string, f Feature, err error, without s
 	case err != nil:
 		c.Why, c.Evidence[0].Value = "not known: "+unread(err), ""
 	case !f.Known:
-		c.Answer, c.Why = No, "the kernel knows no such feature"
+		c.Answer, c.Why, c.Fix = No, without+": the kernel knows no such feature", "Boot a newer kernel."
 	case f.On:
 		c.Answer, c.Why = Yes, f.String()
 	default:
-		c.Answer, c.Why = No, f.String()+": "+without
+		c.Answer, c.Why, c.Fix = No, without+": "+f.String(), "Driver and card have no more to offer: those of a newer kernel or firmware may."
 		if !f.Fixed {
 			c.Fix = switchOn(d.Name, feature)
 		}
@@ -363,13 +365,13 @@ func (s *survey) counterCheck(d *device) Check {
 	case received && sent:
 		c.Answer, c.Why = Yes, names.Decrypted+", "+names.Encrypted
 	case handed:
-		c.Answer, c.Why = No, "only what the driver handed to the NIC, large packets as one: that says nothing of single packets"
+		c.Answer, c.Why = No, "what the NIC encrypts is not counted by packets, only what the driver handed to it, large packets as one"
 		c.Fix = judgeFromPeer
 	case len(all) > 0:
-		c.Answer, c.Why = No, "only those of what software drops: whether the NIC encrypts cannot be seen from here"
+		c.Answer, c.Why = No, "whether the NIC encrypts cannot be seen from here: only what software drops is counted"
 		c.Fix = "mlx5 counts what the hardware encrypts from Linux 6.2 on. Until then judge from the peer: espalier verify."
 	default:
-		c.Answer, c.Why = No, "none: whether the NIC encrypts cannot be seen from here"
+		c.Answer, c.Why = No, "whether the NIC encrypts cannot be seen from here: it is not counted"
 		c.Fix = judgeFromPeer
 	}
 	if len(all) > 0 {

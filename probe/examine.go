@@ -70,10 +70,12 @@ func Examine(ctx context.Context, sys System, devices []string) (Report, error) 
 		d.Layers = slices.DeleteFunc(d.Layers, func(l Layer) bool { return len(l.Checks) == 0 })
 	}
 	if len(devices) == 0 {
-		report.Layers = append(report.Layers, Layer{Name: "NIC", Checks: []Check{none}})
+		report.Layers[0].Checks = append(report.Layers[0].Checks, k.connectX()...)
+		instead := []Layer{{Name: "NIC", Checks: []Check{none}}}
 		for _, name := range s.ways() {
-			report.Layers = append(report.Layers, wayLayer(s, name))
+			instead = append(instead, wayLayer(s, name))
 		}
+		report.Layers = slices.Insert(report.Layers, 1, instead...)
 	}
 	if sys.Speed != nil {
 		report.Layers = append(report.Layers, speedLayer(sys.Speed(ctx)))

@@ -109,6 +109,7 @@ func (k *kernel) checkLoading() Check {
 		c.Evidence = []Evidence{k.config.evidence("MODULES")}
 	case k.modules.disabled:
 		c.Answer, c.Why = No, "forbidden until the next boot"
+		c.Fix = "Reboot, and set kernel.modules_disabled after all modules are loaded (/etc/modules-load.d)."
 		c.Evidence = []Evidence{{"/proc/sys/kernel/modules_disabled", "1"}}
 	case readWord(k.root, "sys/module/module/parameters/sig_enforce") == "Y":
 		c.Why = onlySigned

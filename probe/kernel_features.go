@@ -36,8 +36,10 @@ func (k *kernel) checkFeatures() []Check {
 			c.Evidence = append(c.Evidence, Evidence{"/proc/kallsyms", f.symbol})
 		case f.symbol == "" || k.symbols().err != nil:
 			c.Answer, c.Why = Unknown, came+"; whether it was taken over is not seen from here"
+			c.Cause = "later than Linux " + k.version.String() + "; whether taken over is not seen from here"
 		default:
-			c.Answer, c.Why = No, came+": "+f.without
+			c.Answer, c.Why, c.Cause = No, came+": "+f.without, "later than Linux "+k.version.String()
+			c.Fix = k.fixOlder(f.since)
 			c.Evidence = append(c.Evidence, Evidence{"/proc/kallsyms", f.symbol + " is missing"})
 		}
 		checks = append(checks, c)

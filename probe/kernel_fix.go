@@ -60,7 +60,7 @@ func (k *kernel) immutableWay() (string, bool) {
 
 // fixBuild: nothing but another kernel helps.
 func (k *kernel) fixBuild(options []string) string {
-	wanted := configLines(options)
+	wanted := configLines(options, k.version)
 	way, isImmutable := k.immutableWay()
 	d := k.distribution
 	driverOnly := !slices.ContainsFunc(options, func(o string) bool { return !slices.Contains([]string{"MLX5_EN_IPSEC", "MLX5_IPSEC"}, o) })
@@ -82,12 +82,17 @@ func (k *kernel) fixBuild(options []string) string {
 		return "The distribution's own kernel has it: dnf install kernel, and boot that; or build this one with " + wanted + "."
 	case d.is("suse", "sles", "opensuse"):
 		return "Boot kernel-default (zypper install kernel-default), not the kernel for small VMs; or build this one with " + wanted + "."
+	case d.is("arch"):
+		return "Arch's own kernels have it: pacman -S linux (or linux-lts), and boot that; or build this one with " + wanted + "."
+	case d.is("alpine"):
+		return "Alpine's linux-lts has more than linux-virt: apk add linux-lts, and boot that; or build this one with " + wanted + "."
 	}
 	return "Build the kernel with " + wanted + ", and boot that."
 }
 
-// configLines is what to set: options that others select cannot be set by themselves.
-func configLines(options []string) string {
+// configLines is what to set: options that others select cannot be set by themselves. INET_ESP does that since Linux
+// 5.8.
+func configLines(options []string, v version) string {
 	set := slices.Clone(options)
 	selected := func(option, by string) {
 		if i := slices.Index(set, option); i >= 0 {
@@ -98,8 +103,10 @@ func configLines(options []string) string {
 		}
 	}
 	selected("XFRM_OFFLOAD", "INET_ESP_OFFLOAD")
-	for _, o := range []string{"CRYPTO_GCM", "CRYPTO_CTR", "CRYPTO_SEQIV"} {
-		selected(o, "INET_ESP")
+	if !v.before(version{5, 8}) {
+		for _, o := range []string{"CRYPTO_GCM", "CRYPTO_CTR", "CRYPTO_SEQIV"} {
+			selected(o, "INET_ESP")
+		}
 	}
 	selected("XFRM", "XFRM_USER")
 	if slices.Contains(set, "MLX5_IPSEC") && !slices.Contains(set, "MLX5_EN_IPSEC") {
@@ -143,6 +150,8 @@ func (k *kernel) fixInstall(names []string) string {
 		return "Install the modules " + what + ": zypper install kernel-default, instead of kernel-default-base."
 	case d.is("arch"):
 		return "Install the modules " + what + ": pacman -S linux, and reboot."
+	case d.is("alpine"):
+		return "Install the modules " + what + ": apk add linux-lts, and boot that; linux-virt leaves modules out."
 	}
 	return "Install the modules " + what + " of Linux " + k.release + ", and run depmod."
 }
@@ -162,4 +171,28 @@ func fixBlocked(module string, by Evidence) string {
 		return fmt.Sprintf("Remove %q from %s, or load it by name at boot (/etc/modules-load.d/ipsec.conf); now: modprobe %s", by.Value, by.Source, module)
 	}
 	return fmt.Sprintf("Remove %q from %s, where someone did not want %s to be loaded: ask why.", by.Value, by.Source, module)
+}
+
+// fixOlder: another release of the kernel has what this one has not.
+func (k *kernel) fixOlder(since version) string {
+	wanted := "Linux " + since.String() + " or later"
+	_, isImmutable := k.immutableWay()
+	d := k.distribution
+	switch {
+	case k.container != "":
+		return "Boot the host with " + wanted + "."
+	case isImmutable:
+		return "Take a release of " + d.name() + " with " + wanted + "."
+	case d.is("ubuntu"):
+		return fmt.Sprintf("Boot %s: apt install linux-generic-hwe-%s, or a newer release of Ubuntu.", wanted, d.Version)
+	case d.is("debian") && d.Codename != "":
+		return fmt.Sprintf("Boot %s: apt install -t %s-backports linux-image-amd64 (or -arm64), or a newer release of Debian.", wanted, d.Codename)
+	case d.is("rhel", "fedora", "centos"):
+		return "Boot " + wanted + ", or a newer minor release, which may have taken it over: dnf upgrade kernel."
+	case d.is("suse", "sles", "opensuse"):
+		return "Boot " + wanted + ", or a newer service pack, which may have taken it over: zypper update kernel-default."
+	case d.is("arch"):
+		return "Boot " + wanted + ": pacman -Syu, and reboot."
+	}
+	return "Boot " + wanted + "."
 }

@@ -45,7 +45,7 @@ var driverFunctions = map[string]string{
 var driverModules = map[string]string{"CHELSIO_IPSEC_INLINE": "ch_ipsec", "NETDEVSIM": "netdevsim"}
 
 func wantedSymbols() map[string]bool {
-	names := map[string]bool{witness: true}
+	names := map[string]bool{witness: true, connectXFunction: true}
 	for _, o := range hostOptions {
 		names[o.symbol] = true
 	}
@@ -98,15 +98,48 @@ func (k *kernel) checkDriver(driver string, o option) Check {
 	return fs[0].check
 }
 
-// checkInnova: up to Linux 5.17 MLX5_EN_IPSEC stood for any of two: Innova cards by MLX5_FPGA_IPSEC,
-// which goes with none of the others, and ConnectX by MLX5_IPSEC.
+// checkInnova: MLX5_EN_IPSEC has not always stood for ConnectX. Linux 4.13 had IPsec for Innova cards only, from
+// 5.2 on under MLX5_FPGA_IPSEC, from 5.8 on besides for ConnectX under MLX5_IPSEC; since 5.18 there is ConnectX
+// alone, without an option of its own (drivers/net/ethernet/mellanox/mlx5/core/Kconfig). Kernels that took it over
+// later have its functions.
 func (k *kernel) checkInnova(f *finding) {
-	if k.config.value("MLX5_FPGA_IPSEC") != "y" || k.config.value("MLX5_IPSEC") == "y" {
+	const onlyInnova = "kernel built with IPsec for Innova cards only, without MLX5_IPSEC"
+	_, named := k.config.values["MLX5_FPGA_IPSEC"]
+	_, ours := k.config.values["MLX5_IPSEC"]
+	switch {
+	case k.config.value("MLX5_IPSEC") == "y":
+		return
+	case k.config.value("MLX5_FPGA_IPSEC") == "y":
+		f.built, f.name = false, "MLX5_IPSEC"
+		f.check.Answer, f.check.Why = No, onlyInnova
+		f.check.Evidence = append(f.check.Evidence, k.config.evidence("MLX5_FPGA_IPSEC"), k.config.evidence("MLX5_IPSEC"))
+		return
+	case named || ours || k.version == version{} || !k.version.before(version{5, 2}):
 		return
 	}
-	f.built, f.name = false, "MLX5_IPSEC"
-	f.check.Answer, f.check.Why = No, "kernel built with IPsec for Innova cards only, without MLX5_IPSEC"
-	f.check.Evidence = append(f.check.Evidence, k.config.evidence("MLX5_FPGA_IPSEC"), k.config.evidence("MLX5_IPSEC"))
+	s := k.symbols()
+	switch evidence := (Evidence{"/proc/kallsyms", connectXFunction}); {
+	case s.has[connectXFunction]:
+		f.check.Evidence = append(f.check.Evidence, evidence)
+	case s.err == nil && s.has[driverFunctions["MLX5_EN_IPSEC"]]:
+		f.built, f.name = false, "MLX5_IPSEC"
+		f.check.Answer, f.check.Why = No, onlyInnova+", as before Linux 5.8"
+		f.check.Evidence = append(f.check.Evidence, Evidence{evidence.Source, connectXFunction + " is missing"})
+	default:
+		f.check.Answer = Unknown
+		f.check.Why = "before Linux 5.8 MLX5_EN_IPSEC is for Innova cards; whether ConnectX was taken over is not seen from here"
+	}
+}
+
+// connectXFunction came with IPsec for ConnectX alone (mlx5/core/en_accel/ipsec_offload.c).
+const connectXFunction = "mlx5_ipsec_device_caps"
+
+// connectX asks, on a host without a NIC that could offload, for what a ConnectX or BlueField would need.
+func (k *kernel) connectX() []Check {
+	if !k.config.known() {
+		return nil // and there is no driver whose functions could tell
+	}
+	return k.checkOptions([]option{{name: "MLX5_EN_IPSEC", weight: Informs, lost: "no offload to a ConnectX or BlueField"}})
 }
 
 func newCheck(o option) Check {
@@ -132,7 +165,7 @@ func (k *kernel) find(o option) finding {
 }
 
 func missing(o option, c Check) finding {
-	c.Answer, c.Why = No, "kernel built without "+o.name
+	c.Answer, c.Why, c.Cause = No, "kernel built without "+o.name, "not in this kernel"
 	if o.lost != "" {
 		c.Why += ": " + o.lost
 	}
@@ -152,18 +185,23 @@ func (k *kernel) findModule(o option, c Check) finding {
 	case loadable:
 		c.Answer, c.Why = Yes, "module "+o.module+" is loaded when needed"
 	case notInstalled:
-		c.Why = "module " + o.module + " is not installed"
+		c.Why, c.Cause = "module "+o.module+" is not installed", "modules not installed"
 	case staleTree:
-		c.Why = "module " + o.module + " cannot be loaded: nothing of Linux " + k.release + " is in /lib/modules"
+		c.Cause = "cannot be loaded: nothing of Linux " + k.release + " is in /lib/modules"
+		c.Why = "module " + o.module + " " + c.Cause
 	case isBlocked:
-		c.Why = "module " + o.module + " is kept from loading by " + evidence.Source
+		c.Cause = "kept from loading by " + evidence.Source
+		c.Why = "module " + o.module + " is " + c.Cause
 	case isDisabled:
-		c.Why = "module " + o.module + " is not loaded, and no module can be until the next boot"
+		c.Cause = "not loaded, and no module can be until the next boot"
+		c.Why = "module " + o.module + " is " + c.Cause
 	default:
-		c.Answer, c.Why = Unknown, "whether module "+o.module+" can be loaded is not known: "+evidence.Source+" cannot be read"
+		c.Answer, c.Cause = Unknown, "not known whether it can be loaded: "+evidence.Source+" cannot be read"
+		c.Why = "module " + o.module + ": " + c.Cause
 	}
 	if k.container != "" && (state == notInstalled || state == staleTree) {
-		c.Answer, c.Why = Unknown, "module "+o.module+" is not loaded; what the host could load is not seen from a container"
+		c.Answer, c.Cause = Unknown, "not loaded; what the host could load is not seen from a container"
+		c.Why = "module " + o.module + " is " + c.Cause
 	}
 	return finding{check: c, built: true, state: state, option: o}
 }
@@ -203,8 +241,9 @@ func (k *kernel) findSymbol(o option, c Check) finding {
 	}
 	c.Answer = Unknown
 	c.Why = fmt.Sprintf("whether the kernel has %s is not known: %v", o.name, k.config.err)
+	c.Cause = fmt.Sprintf("not known: %v", k.config.err)
 	if k.config.err == nil { // of a driver that it does not speak of
-		c.Why = fmt.Sprintf("whether the driver has its IPsec is not known: /proc/kallsyms: %v", s.err)
+		c.Why, c.Cause = fmt.Sprintf("whether the driver has its IPsec is not known: /proc/kallsyms: %v", s.err), ""
 	}
 	return finding{check: c, option: o}
 }

@@ -197,6 +197,7 @@ func TestDriver(t *testing.T) {
 	off := with(modular, configFile, strings.Replace(modular[configFile], "CONFIG_MLX5_EN_IPSEC=y", "# CONFIG_MLX5_EN_IPSEC is not set", 1))
 	foreign := with(off, "proc/modules", "mlx5_core 2101248 0 - Live 0x0 (OE)\n")
 	const innova = "CONFIG_MLX5_FPGA_IPSEC=y\n"
+	old := map[string]string{"proc/sys/kernel/osrelease": "4.18.0-348.el8.x86_64\n", "proc/config.gz": modular[configFile]}
 	for _, c := range []struct {
 		name  string
 		files map[string]string
@@ -212,6 +213,10 @@ func TestDriver(t *testing.T) {
 		{"the vendor's driver, not seen", with(foreign, "proc/kallsyms", "denied"), Unknown, "permission denied", ""},
 		{"Innova", with(modular, configFile, modular[configFile]+innova+"# CONFIG_MLX5_IPSEC is not set\n"), No, "Innova cards only", "CONFIG_MLX5_IPSEC=y CONFIG_MLX5_EN_IPSEC=y"},
 		{"Innova and ConnectX", with(modular, configFile, modular[configFile]+innova+"CONFIG_MLX5_IPSEC=y\n"), Yes, "built in", ""},
+		{"before Innova had a name, not seen", with(old, "proc/kallsyms", "denied"), Unknown, "before Linux 5.8", ""},
+		{"before Innova had a name", with(old, "proc/kallsyms", "0 T ip_rcv\n0 t mlx5e_ipsec_init\t[mlx5_core]\n"), No, "Innova cards only", "CONFIG_MLX5_IPSEC=y"},
+		{"before Innova had a name, not loaded", with(old, "proc/kallsyms", "0 T ip_rcv\n"), Unknown, "before Linux 5.8", ""},
+		{"taken over later", with(old, "proc/kallsyms", "0 T ip_rcv\n0 t mlx5_ipsec_device_caps\t[mlx5_core]\n"), Yes, "built in", ""},
 	} {
 		l := readKernel(files(c.files)).driverLayer([]string{"mlx5_core"})
 		if got := l.Checks[0]; got.Answer != c.want || got.Weight != Required || !strings.Contains(got.Why, c.why) || !strings.Contains(got.Fix, c.fix) || (c.fix == "") != (got.Fix == "") {
@@ -241,12 +246,18 @@ func TestFixes(t *testing.T) {
 		}
 	}
 	// However different the distributions, each has words for each lack.
-	for _, id := range []string{"debian", "ubuntu", "rhel", "sles", "arch", "talos", "flatcar", "cos", "bottlerocket", "nixos", "alpine", ""} {
+	for _, id := range []string{"debian", "ubuntu", "rhel", "fedora", "centos", "sles", "opensuse", "arch", "talos", "flatcar", "cos", "bottlerocket", "nixos", "alpine", ""} {
 		own := with(modular, "etc/os-release", "ID="+id+"\n")
 		for name, broken := range map[string]map[string]string{
 			"build": with(own, configFile, "CONFIG_MODULES=y\n"), "install": with(own, dep, "a.ko:\n"),
 		} {
-			c := checkOf(t, readKernel(files(broken)).layer(), "kernel.inet-esp-offload")
+			l := readKernel(files(broken)).layer()
+			for _, c := range l.Checks {
+				if c.Answer == No && c.Weight != Informs && c.Fix == "" {
+					t.Errorf("%s, %s: nothing is said to do: %+v", id, name, c)
+				}
+			}
+			c := checkOf(t, l, "kernel.inet-esp-offload")
 			if c.Answer != No || len(c.Fix) < 20 {
 				t.Errorf("%s, %s: %+v", id, name, c)
 			}
@@ -269,11 +280,15 @@ func TestFeatures(t *testing.T) {
 		{"6.9.0", "0 T ip_rcv\n", "kernel.sa-direction", Unknown}, // no function came with it
 		{"6.10.1", "", "kernel.sa-direction", Yes},
 		{"6.12.117", "0 T ip_rcv\n0 T xfrm_input_state_lookup\n", "kernel.pcpu", Yes},
+		{"6.12.0", "0 T ip_rcv\n", "kernel.pcpu", No},
+		{"6.13.0", "0 T ip_rcv\n", "kernel.pcpu", Yes},
+		{"6.10.14", "0 T ip_rcv\n", "kernel.nat-keepalive", No},
+		{"6.11.0", "0 T ip_rcv\n", "kernel.nat-keepalive", Yes},
 		{"6.18.44-fc", "", "kernel.pcpu", Yes},
 		{"custom", "", "kernel.pcpu", Unknown},
 	} {
 		f := map[string]string{"proc/sys/kernel/osrelease": c.release, "proc/kallsyms": c.kallsyms}
-		if got := checkOf(t, readKernel(files(f)).layer(), c.id); got.Answer != c.want || got.Weight != Informs {
+		if got := checkOf(t, readKernel(files(f)).layer(), c.id); got.Answer != c.want || got.Weight != Informs || (got.Fix == "") != (got.Answer != No) {
 			t.Errorf("%s %s: %+v, want %s", c.release, c.id, got, c.want)
 		}
 	}

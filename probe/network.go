@@ -73,11 +73,11 @@ func (kernelNetwork) Speed(device string) (uint32, error) {
 	})
 }
 
-// Queues asks ETHTOOL_GCHANNELS.
+// Queues asks ETHTOOL_GCHANNELS and ETHTOOL_GRXFH.
 func (kernelNetwork) Queues(device string) (Queues, error) {
 	return ask(device, "queues", func(e *ethtool.Ethtool) (Queues, error) {
 		c, err := e.GetChannels(device)
-		return Queues{int(c.RxCount), int(c.MaxRx), int(c.CombinedCount), int(c.MaxCombined)}, err
+		return Queues{int(c.RxCount), int(c.MaxRx), int(c.CombinedCount), int(c.MaxCombined), espHash(device)}, err
 	})
 }
 

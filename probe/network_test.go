@@ -275,7 +275,7 @@ func TestHereInNamespace(t *testing.T) {
 	})
 	after := examine()
 	for id, want := range map[string]string{
-		"topology.firewall-esp": `dropped coming in over IPv4 by inet t i`,
+		"topology.firewall-esp": `ESP coming in over IPv4 is dropped by inet t i`,
 		"topology.disable-xfrm": "disable_xfrm is set for p4p1: what leaves by p4p1 is not encrypted and goes out in clear",
 	} {
 		if c := after[id]; c.Answer != No || c.Why != want {

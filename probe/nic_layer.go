@@ -65,7 +65,7 @@ func driverCheck(d *device) Check {
 	}
 	switch {
 	case d.Kind != "" && d.esp == nil:
-		c.Answer, c.Why = No, "a device of kind "+d.Kind+" has no driver of hardware"
+		c.Answer, c.Why, c.Fix = No, "a device of kind "+d.Kind+" has no driver of hardware", otherDevice
 		c.Evidence = []Evidence{{"ip -d link show " + d.Name, kindEvidence(d)}}
 	case d.driverErr != nil:
 		c.Why = "driver not known: " + unread(d.driverErr)
@@ -74,10 +74,16 @@ func driverCheck(d *device) Check {
 		c.Why = d.driver.Name + ": no driver known here to offload ESP; its features tell"
 	case d.esp.ESP == OffloadsNot:
 		c.Answer, c.Why = No, fmt.Sprintf("%s (%s) has no ESP offload", d.driver.Name, d.esp.Note)
+		if c.Fix = otherCard; d.esp.Note == guest {
+			c.Fix = guestFix
+		}
 		c.Evidence = append(c.Evidence, Evidence{"table of drivers", d.esp.Source})
 	default:
 		c.Answer, c.Why = d.esp.ESP.answer(), d.driver.Name+": "+d.esp.Note
 		c.Evidence = append(c.Evidence, Evidence{"table of drivers", "Linux, drivers/net, " + d.esp.Source})
+		if d.esp.ESP == PretendsOnly {
+			c.Fix = testsOnly
+		}
 	}
 	return c
 }
@@ -96,6 +102,9 @@ func productCheck(s *survey, d *device) Check {
 		return c
 	}
 	c.Answer, c.Why = f.product.ESP.answer(), f.product.Name+": "+string(f.product.ESP)
+	if c.Answer == No {
+		c.Why, c.Fix = f.product.Name+" does not offload ESP", otherCard
+	}
 	c.Evidence = append(c.Evidence, Evidence{"table of products", f.product.Source})
 	if features, err := s.network.Features(d.Name); c.Answer == Unknown && err == nil && features[espOffload].On {
 		c.Answer, c.Why = Yes, c.Why+"; this one does"
@@ -150,11 +159,11 @@ func linkCheck(d *device, speed uint32, err error) Check {
 	c := Check{ID: "nic.link", Title: "link", Weight: Warns, Evidence: []Evidence{{"ip link show " + d.Name, ""}}}
 	switch {
 	case !d.Up:
-		c.Answer, c.Why = No, "down: setting a device down deletes its offloaded SAs"
+		c.Answer, c.Why = No, d.Name+" is down: setting a device down deletes its offloaded SAs"
 		c.Evidence[0].Value = "DOWN"
 		c.Fix = "ip link set " + d.Name + " up"
 	case !d.Carrier:
-		c.Answer, c.Why = No, "up, but nothing is heard from the other end"
+		c.Answer, c.Why = No, d.Name+" has no carrier: nothing is heard from the other end"
 		c.Evidence[0].Value = "NO-CARRIER"
 		c.Fix = "Look at the cable of " + d.Name + " and the port at its other end: ethtool " + d.Name + ", ethtool -m " + d.Name + "."
 	case err != nil || speed == 0:

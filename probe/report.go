@@ -1,5 +1,7 @@
 package probe
 
+import "slices"
+
 // Readiness of a device for crypto offload.
 type Readiness string
 
@@ -25,11 +27,12 @@ func (r Readiness) Worst(of Readiness) Readiness {
 // Report on a host.
 type Report struct {
 	Host         string    `json:"host"`
-	Kernel       string    `json:"kernel"`       // release, "6.12.0-21-amd64"
-	Distribution string    `json:"distribution"` // PRETTY_NAME of os-release
-	Readiness    Readiness `json:"readiness"`    // the worst of the devices or, if there are none, of the host
-	Reason       string    `json:"reason"`       // as a Device's
-	Layers       []Layer   `json:"layers"`       // of the host as a whole
+	Kernel       string    `json:"kernel"`             // release, "6.12.0-21-amd64"
+	Distribution string    `json:"distribution"`       // PRETTY_NAME of os-release
+	Readiness    Readiness `json:"readiness"`          // the worst of the devices or, if there are none, of the host
+	Reason       string    `json:"reason"`             // as a Device's
+	Warnings     []string  `json:"warnings,omitempty"` // as a Device's
+	Layers       []Layer   `json:"layers"`             // of the host as a whole
 	Devices      []Device  `json:"devices"`
 	AsRoot       bool      `json:"as_root"`          // who asked was root
 	Unseen       []string  `json:"unseen,omitempty"` // files and commands that who asked was not let see
@@ -38,9 +41,11 @@ type Report struct {
 // Conclude judges all devices and the host by their checks.
 func (r *Report) Conclude() {
 	r.Readiness, r.Reason = Judge(r.Layers)
+	r.Warnings = warnings(r.Layers)
 	for i := range r.Devices {
 		d := &r.Devices[i]
 		d.Readiness, d.Reason = Judge(r.Layers, d.Layers)
+		d.Warnings = warnings(r.Layers, d.Layers)
 		if i == 0 || d.Readiness.worse(r.Readiness) {
 			r.Readiness, r.Reason = d.Readiness, d.Reason
 		}
@@ -52,7 +57,10 @@ type Device struct {
 	Name      string    `json:"name"`
 	Readiness Readiness `json:"readiness"`
 	Reason    string    `json:"reason"` // "" for READY: else what stands in the way, or is not known
-	Layers    []Layer   `json:"layers"`
+	// Warnings are reasons of answers of no that do not stand in the way, and cost speed, safety or all packets:
+	// first those by which packets are lost or come in clear.
+	Warnings []string `json:"warnings,omitempty"`
+	Layers   []Layer  `json:"layers"`
 }
 
 // Judge is what the checks of a host and of one of its devices say together: ready if a required one
@@ -77,4 +85,26 @@ func Judge(layers ...[]Layer) (Readiness, string) {
 		}
 	}
 	return ready, reason
+}
+
+// losing are the questions whose no costs packets, or lets cleartext in, whatever the NIC can do.
+var losing = []string{"nic.link", "topology.firewall-esp", "topology.firewall-udp", "topology.port", "topology.disable-policy", "topology.disable-policy6"}
+
+// warnings are the reasons for each no to what only warns, each once.
+func warnings(layers ...[]Layer) []string {
+	var first, others []string
+	for _, of := range layers {
+		for _, l := range of {
+			for _, c := range l.Checks {
+				switch {
+				case c.Weight != Warns || c.Answer != No || slices.Contains(first, c.Why) || slices.Contains(others, c.Why):
+				case slices.Contains(losing, c.ID):
+					first = append(first, c.Why)
+				default:
+					others = append(others, c.Why)
+				}
+			}
+		}
+	}
+	return append(first, others...)
 }

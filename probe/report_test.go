@@ -52,6 +52,12 @@ func TestReportTravels(t *testing.T) {
 	if err := json.Unmarshal(b, &got); err != nil || !reflect.DeepEqual(got, sent) {
 		t.Errorf("%+v, %v; want %+v", got, err, sent)
 	}
+	if w := warnings([]Layer{{Checks: []Check{
+		{ID: "kernel.inet6-esp", Weight: Warns, Answer: No, Why: "no ESP over IPv6"}, {ID: "nic.link", Weight: Warns, Answer: No, Why: "down"},
+		{ID: "x", Weight: Warns, Answer: Unknown, Why: "dark"}, {ID: "y", Weight: Informs, Answer: No, Why: "old"}, {ID: "z", Weight: Warns, Answer: No, Why: "down"},
+	}}}); !reflect.DeepEqual(w, []string{"down", "no ESP over IPv6"}) {
+		t.Errorf("warnings %q", w)
+	}
 	var c Check
 	if err := json.Unmarshal([]byte(`{"answer":"perhaps","weight":"decides"}`), &c); err != nil || c.Answer != Unknown || c.Weight != Informs {
 		t.Errorf("words of a later version: %+v, %v", c, err)

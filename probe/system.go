@@ -31,7 +31,7 @@ type Network interface {
 	Features(device string) (map[string]Feature, error) // ethtool -k
 	Counters(device string) (map[string]uint64, error)  // ethtool -S
 	Speed(device string) (uint32, error)                // ethtool, in Mb/s; 0 if not known, as without a carrier
-	Queues(device string) (Queues, error)               // ethtool -l
+	Queues(device string) (Queues, error)               // ethtool -l, ethtool -n DEVICE rx-flow-hash esp4
 	Devlink() ([]Devlink, error)                        // devlink dev eswitch show, devlink port show
 	Chains() ([]firewall.Chain, error)                  // nft list ruleset
 }
@@ -72,6 +72,9 @@ type Queues struct {
 	MaxReceive  int `yaml:"max-receive"`
 	Combined    int `yaml:"combined"`
 	MaxCombined int `yaml:"max-combined"`
+	// Hash is what ESP over IPv4 is spread over the queues by, in the letters of ethtool -N: "sd" for both
+	// addresses, besides which cards may take the SPI; "-" for nothing. "" if the driver does not tell.
+	Hash string `yaml:"hash"`
 }
 
 // Devlink is a device as devlink tells of it (linux/devlink.h).

@@ -40,7 +40,9 @@ func (s *survey) firewallCheck(d *device, c Check, first func(nfproto string) fi
 	c.Answer, c.Why = Yes, "no rule drops it"
 	if len(chains) == 0 {
 		c.Why = "no rules"
-	} else if slices.ContainsFunc(chains, func(c firewall.Chain) bool { return firewall.IsGuard(&c) && slices.Contains(c.Devices, d.Name) }) {
+	} else if slices.ContainsFunc(chains, func(c firewall.Chain) bool {
+		return firewall.IsGuard(&c) && (len(c.Devices) == 0 || slices.Contains(c.Devices, d.Name))
+	}) {
 		c.Evidence = append(c.Evidence, Evidence{"nft list tables", "espalier's own guard, which lets ESP through"})
 	}
 	var against []decision
@@ -73,6 +75,7 @@ type decision struct {
 // against tells all that drops a packet, or may: where one rule is mended, the next one still drops.
 func (s *survey) against(c Check, chains []firewall.Chain, all []decision) Check {
 	c.Answer, c.Evidence = Unknown, nil
+	what, _, _ := strings.Cut(c.Title, " through ")
 	var fixes []string
 	for _, by := range all {
 		e := Evidence{"nft -a list chain " + by.Chain, by.Rule}
@@ -86,7 +89,8 @@ func (s *survey) against(c Check, chains []firewall.Chain, all []decision) Check
 			continue
 		}
 		if c.Answer != No {
-			c.Answer, c.Why = No, fmt.Sprintf("dropped %s by %s", by.way, by.Chain)
+			c.Answer, c.Cause = No, fmt.Sprintf("dropped %s by %s", by.way, by.Chain)
+			c.Why = fmt.Sprintf("%s %s is dropped by %s", what, by.way, by.Chain)
 		}
 		if fix := firewallFix(chains, by); !slices.Contains(fixes, fix) {
 			fixes = append(fixes, fix)

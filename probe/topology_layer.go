@@ -60,7 +60,7 @@ func (s *survey) kindCheck(d *device) Check {
 	case isRepresentor(d):
 		c.Answer, c.Why, c.Fix = No, d.Name+" is a representor of the e-switch's: ESP is not offloaded on it", representorFix
 	case d.Loopback:
-		c.Answer, c.Why = No, "the loopback device: nothing leaves the host"
+		c.Answer, c.Why, c.Fix = No, "the loopback device: nothing leaves the host", otherDevice
 	case d.Kind == "bond" && d.BondMode == "active-backup":
 		c.Answer, c.Why = Yes, "bond in mode active-backup, its ports "+linkNames(s.ports(d.Index))
 	case d.Kind == "bond":
@@ -182,8 +182,10 @@ func (s *survey) kindProblem(d *device) (why, fix string) {
 	case "xfrm", "vti", "vti6":
 		return "an IPsec interface: its packets are offloaded to the NIC that they leave by", "Name the NIC: espalier doctor NIC, and offload … dev NIC."
 	}
-	return why, "SAs are offloaded to the NIC that their packets leave by: espalier doctor without a name looks for those."
+	return why, otherDevice
 }
+
+const otherDevice = "SAs are offloaded to the NIC that their packets leave by: espalier doctor without a name looks for those."
 
 func bridgeFix(ports, bridge string) string {
 	if ports == "" {
@@ -239,8 +241,8 @@ func (s *survey) couldOffload(name string) bool {
 	return err != nil || features[espOffload].On || !features[espOffload].Fixed
 }
 
-// queueCheck: a NIC spreads ESP over its queues by addresses and SPI. It is not asked of devices
-// without queues of their own.
+// queueCheck: a NIC spreads ESP over its queues (RSS) by addresses and SPI, if it is set up so. It is not asked of
+// devices without queues of their own.
 func (s *survey) queueCheck(d *device) (Check, bool) {
 	c := Check{ID: "topology.queues", Title: "ESP on several queues", Weight: Informs, Evidence: []Evidence{{"ethtool -l " + d.Name, ""}}}
 	q, err := s.network.Queues(d.Name)
@@ -251,6 +253,9 @@ func (s *survey) queueCheck(d *device) (Check, bool) {
 	case err != nil:
 		c.Why = "not known: " + unread(err)
 		return c, true
+	case queues > 1 && q.Hash == "-":
+		c.Answer, c.Why = No, fmt.Sprintf("ESP is spread by nothing: of %d queues one receives all", queues)
+		c.Fix = "ethtool -N " + d.Name + " rx-flow-hash esp4 sd"
 	case queues > 1:
 		c.Answer, c.Why = Yes, fmt.Sprintf("%d queues; each SA has one of them, so take several SAs for more than one CPU", queues)
 	case q.MaxCombined > 1:
@@ -263,5 +268,8 @@ func (s *survey) queueCheck(d *device) (Check, bool) {
 		c.Answer, c.Why = No, "one queue: one CPU receives all"
 	}
 	c.Evidence[0].Value = fmt.Sprintf("RX %d of %d, combined %d of %d", q.Receive, q.MaxReceive, q.Combined, q.MaxCombined)
+	if q.Hash != "" {
+		c.Evidence = append(c.Evidence, Evidence{"ethtool -n " + d.Name + " rx-flow-hash esp4", q.Hash})
+	}
 	return c, true
 }

@@ -45,7 +45,7 @@ func (s *survey) mtuCheck(d *device) Check {
 		c.Evidence = append(c.Evidence, e...)
 	}
 	if left := room(d.MTU, ipv6Header, true, false); left < ipv6Least {
-		problem(fmt.Sprintf("%d: a tunnel leaves %d bytes, less than the %d that IPv6 asks for", d.MTU, left, ipv6Least),
+		problem(fmt.Sprintf("MTU %d: a tunnel leaves %d bytes, less than the %d that IPv6 asks for", d.MTU, left, ipv6Least),
 			fmt.Sprintf("ip link set %s mtu 1500, if everything on its network takes that", d.Name))
 	}
 	links, _ := s.links()
@@ -55,14 +55,14 @@ func (s *survey) mtuCheck(d *device) Check {
 		switch {
 		case l.Lower == d.Index && !l.Elsewhere && l.Kind == "xfrm" && l.MTU > room(d.MTU, ipv4Header, true, false):
 			fits := room(d.MTU, ipv4Header, true, false)
-			problem(fmt.Sprintf("%s, the IPsec interface on it, has %d: what is longer than %d is fragmented or lost", l.Name, l.MTU, fits),
+			problem(fmt.Sprintf("%s, the IPsec interface on it, has MTU %d: what is longer than %d is fragmented or lost", l.Name, l.MTU, fits),
 				fmt.Sprintf("ip link set %s mtu %d", l.Name, fits), shown)
 		case l.Lower == d.Index && !l.Elsewhere && l.Kind == "vlan" && l.MTU > d.MTU:
-			problem(fmt.Sprintf("%s, a VLAN on it, has %d", l.Name, l.MTU), fmt.Sprintf("ip link set %s mtu %d", l.Name, d.MTU), shown)
+			problem(fmt.Sprintf("MTU %d, but %s, a VLAN on it, has %d", d.MTU, l.Name, l.MTU), fmt.Sprintf("ip link set %s mtu %d", l.Name, d.MTU), shown)
 		case d.Master != 0 && l.Index == d.Master && l.MTU > d.MTU:
-			problem(fmt.Sprintf("%d, but %s, whose port it is, has %d", d.MTU, l.Name, l.MTU), fmt.Sprintf("ip link set %s mtu %d", d.Name, l.MTU), shown)
+			problem(fmt.Sprintf("MTU %d, but %s, whose port it is, has %d", d.MTU, l.Name, l.MTU), fmt.Sprintf("ip link set %s mtu %d", d.Name, l.MTU), shown)
 		case s.sameNetwork(d, l) && (l.MTU > jumbo) != (d.MTU > jumbo):
-			problem(fmt.Sprintf("%d, but %s on the same network has %d: one of them sends what others cannot receive", d.MTU, l.Name, l.MTU),
+			problem(fmt.Sprintf("MTU %d, but %s on the same network has %d: one of them sends what others cannot receive", d.MTU, l.Name, l.MTU),
 				"Jumbo frames must be taken by every device of a network, switches included: give both the same MTU. ping -M do -s 8972 PEER tells whether 9000 bytes come through.", shown)
 		}
 	}

@@ -103,7 +103,7 @@ func (s *survey) reversePathCheck(d *device) Check {
 	case "2":
 		c.Answer, c.Why = Yes, "loose"
 	case "1":
-		c.Answer, c.Why = No, "strict: what would be answered by another way is dropped, as with espalier's userspace device or two uplinks"
+		c.Answer, c.Why = No, "rp_filter is strict: what would be answered by another way is dropped, as with espalier's userspace device or two uplinks"
 		c.Fix = "sysctl -w " + sysctl("ipv4", d.Name, "rp_filter") + "=2; and in /etc/sysctl.d, so that it lasts. The kernel's own ESP does not mind on a host with one uplink."
 	default:
 		c.Why = fmt.Sprintf("%q is no value of it", highest)

@@ -129,7 +129,7 @@ func (d *doctor) show(out io.Writer, report probe.Report) error {
 	if d.as.isData() {
 		return writeData(out, d.as, d.view(report))
 	}
-	if err := writeReport(out, report, d.as == formatWide); err != nil {
+	if err := writeReport(out, newScreen(out), report, d.as == formatWide); err != nil {
 		return err
 	}
 	return d.trial.writeText(out)

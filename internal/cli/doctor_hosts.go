@@ -114,29 +114,33 @@ func askDoctor(ctx context.Context, host string, args []string, opt remote.Optio
 // other hosts say is made fit for a terminal.
 func (v *doctorHostsView) writeText(w io.Writer, wide bool) error {
 	rows := [][]string{{"HOST", "DEVICE", "VERDICT", "REASON"}}
-	add := func(host, device string, r probe.Readiness, reason string) {
+	add := func(host, device string, r probe.Readiness, reason string, warnings []string) {
+		if reason == "" && len(warnings) > 0 {
+			reason = "but " + someWarnings(warnings)
+		}
 		rows = append(rows, []string{host, remote.Printable(device), remote.Printable(string(r)), remote.Printable(reason)})
 	}
 	for _, h := range v.Hosts {
 		switch {
 		case h.Report == nil:
-			add(h.Host, "-", h.Readiness, h.Error)
+			add(h.Host, "-", h.Readiness, h.Error, nil)
 		case len(h.Report.Devices) == 0:
-			add(h.Host, "-", h.Readiness, h.Report.Reason)
+			add(h.Host, "-", h.Readiness, h.Report.Reason, h.Report.Warnings)
 		default:
 			for _, d := range h.Report.Devices {
-				add(h.Host, d.Name, d.Readiness, d.Reason)
+				add(h.Host, d.Name, d.Readiness, d.Reason, d.Warnings)
 			}
 		}
 	}
 	var b bytes.Buffer
-	newScreen(w).writeRows(&b, rows)
+	s := newScreen(w)
+	s.writeRows(&b, rows)
 	for _, h := range v.Hosts {
 		if !wide || h.Report == nil {
 			continue
 		}
 		var report bytes.Buffer
-		if err := writeReport(&report, h.Report.Report, wide); err != nil {
+		if err := writeReport(&report, screen{width: s.width}, h.Report.Report, wide); err != nil {
 			return err
 		}
 		for _, tried := range h.Report.Trials {
@@ -154,7 +158,7 @@ func (v *doctorHostsView) writeText(w io.Writer, wide bool) error {
 	return err
 }
 
-// writeRows writes a table whose last column is wrapped.
+// writeRows writes a table whose last column is wrapped, below the others where they leave it no room.
 func (s screen) writeRows(b *bytes.Buffer, rows [][]string) {
 	last := len(rows[0]) - 1
 	widths := make([]int, last)
@@ -168,7 +172,14 @@ func (s screen) writeRows(b *bytes.Buffer, rows [][]string) {
 		for i, width := range widths {
 			line.WriteString(row[i] + strings.Repeat(" ", width-columns(row[i])+2))
 		}
-		lines := wrap(row[last], max(s.width-columns(line.String()), 30))
+		if s.width-columns(line.String()) < narrow {
+			b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+			for _, text := range wrap(row[last], s.width-4) {
+				b.WriteString("    " + text + "\n")
+			}
+			continue
+		}
+		lines := wrap(row[last], s.width-columns(line.String()))
 		if len(lines) == 0 {
 			lines = []string{""}
 		}

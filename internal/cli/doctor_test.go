@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -47,7 +48,7 @@ func sample() probe.Report {
 func text(t *testing.T, r probe.Report, wide bool) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := writeReport(&b, r, wide); err != nil {
+	if err := writeReport(&b, screen{width: 100}, r, wide); err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(b.String()) {
@@ -68,17 +69,17 @@ func TestDoctorScreen(t *testing.T) {
 
 db1, Debian GNU/Linux 13 (trixie)
 ├─ ✗ kernel  Linux 6.12
-│  ├─ ! INET6_ESP      kernel built without INET6_ESP
-│  │                   /proc/INET6_ESP: value of INET6_ESP
-│  ├─ - packet         too old
 │  ├─ ✗ MLX5_EN_IPSEC  kernel built without MLX5_EN_IPSEC
-│  │                   /proc/MLX5_EN_IPSEC: value of MLX5_EN_IPSEC
+│  │    /proc/MLX5_EN_IPSEC: value of MLX5_EN_IPSEC
+│  ├─ ! INET6_ESP      kernel built without INET6_ESP
+│  │    /proc/INET6_ESP: value of INET6_ESP
+│  ├─ - no: packet
 │  └─ ✓ INET_ESP, XFRM_USER
 ├─ ? NIC     ConnectX-7
 │  ├─ ? firmware  may not be asked
-│  │              /proc/firmware: value of firmware
+│  │    /proc/firmware: value of firmware
 │  └─ ! speed     slow
-│                 /proc/speed: value of speed
+│       /proc/speed: value of speed
 └─ ✓ CPU     AES-128-GCM 31.2 Gb/s
 
 What to do
@@ -105,8 +106,8 @@ func TestDoctorSeveral(t *testing.T) {
 	r.Conclude()
 	got := text(t, r, false)
 	for _, want := range []string{
-		"p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC\np4p2: crypto offload READY, with one warning\n\ndb1,",
-		"├─ p4p1\n│  ├─ ✗ kernel\n", "├─ p4p2\n│  └─ ✓ NIC  ConnectX-6 Dx\n", "└─ ✓ CPU",
+		"p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC\np4p2: crypto offload READY, but kernel built without INET6_ESP\n\ndb1,",
+		"├─ p4p1\n│  ├─ ✗ kernel  kernel built without MLX5_EN_IPSEC\n", "├─ p4p2\n│  └─ ✓ NIC  ConnectX-6 Dx\n", "└─ ✓ CPU",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
@@ -115,7 +116,7 @@ func TestDoctorSeveral(t *testing.T) {
 	r.Devices, r.AsRoot = nil, true
 	r.Conclude()
 	got = text(t, r, false)
-	if !strings.HasPrefix(got, "db1: crypto offload READY, with one warning\n") || !strings.Contains(got, "not seen, although root: ") {
+	if !strings.HasPrefix(got, "db1: crypto offload READY, but kernel built without INET6_ESP\n") || !strings.Contains(got, "not seen, although root: ") {
 		t.Error(got)
 	}
 }
@@ -190,8 +191,26 @@ func TestPaint(t *testing.T) {
 	if got := (screen{colour: true}).paint(red, "✗"); got != "\x1b[31m✗\x1b[0m" {
 		t.Errorf("%q", got)
 	}
-	if got := wrap("a bb  ccc dddddddd", 6); strings.Join(got, "|") != "a bb|ccc|dddddddd" {
-		t.Errorf("%q", got)
+	for _, c := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"a bb  ccc dddddddd", 8, "a bb ccc|dddddddd"}, {"a ddddddddddd e", 8, "a|dddddddd|ddd e"}, {"/boot/config-6.8.0-88", 10, "/boot/|config-6.|8.0-88"},
+		{strings.Repeat("d", 70), 65, strings.Repeat("d", 70)}, {"", 8, ""}, {"ä–ö ✓✓✓✓✓✓✓✓✓", 8, "ä–ö|✓✓✓✓✓✓✓✓|✓"},
+	} {
+		if got := strings.Join(wrap(c.text, c.width), "|"); got != c.want {
+			t.Errorf("%q in %d columns: %q, want %q", c.text, c.width, got, c.want)
+		}
+	}
+	if n := columns((screen{colour: true}).paint(red, "✗ no")); n != 4 {
+		t.Errorf("%d columns", n)
+	}
+	items := []string{"aaaa", "bbbb", "cccc", "dddd"}
+	for width, want := range map[int]string{22: "aaaa, bbbb, cccc, dddd", 21: "aaaa, bbbb and 2 more", 20: "aaaa and 3 more", 14: "4 answers"} {
+		if got := fitting(items, width); got != want {
+			t.Errorf("%d columns: %q, want %q", width, got, want)
+		}
 	}
 }
 
@@ -205,7 +224,7 @@ func TestDoctorHosts(t *testing.T) {
 		first string // line
 	}{
 		{[]string{"distro/ubuntu-24.04", "nic/connectx-7"}, 0, "p4p1: crypto offload READY"},
-		{[]string{"distro/ubuntu-24.04", "nic/connectx-7", "trap/nft-drop-esp", "trap/charon"}, 0, "p4p1: crypto offload READY, with "},
+		{[]string{"distro/ubuntu-24.04", "nic/connectx-7", "trap/nft-drop-esp", "trap/charon"}, 0, "p4p1: crypto offload READY, but ESP coming in over IPv4 is dropped by inet filter input; and 2"},
 		{[]string{"distro/debian-13", "nic/connectx-7"}, 3, "p4p1: crypto offload NOT READY: kernel built without MLX5_EN_IPSEC"},
 		{[]string{"distro/ubuntu-24.04", "nic/connectx-7", "kernel/not-root", secret}, 4, "p4p1: crypto offload UNKNOWN: whether the kernel has XFRM_OFFLOAD is not known:"},
 		{[]string{"distro/ubuntu-24.04", "nic/virtio"}, 3, "db1: crypto offload NOT READY: no NIC that could offload ESP"},
@@ -217,7 +236,10 @@ func TestDoctorHosts(t *testing.T) {
 		}
 	}
 	words := map[int]string{0: " READY", 3: " NOT READY: ", 4: " UNKNOWN: "}
+	screens(t, "distro/no-esp", "nic/virtio")
+	screens(t, "distro/no-esp", "kernel/container", "kernel/not-root", "trap/denied", "nic/connectx-7")
 	for _, nic := range probetest.Parts(t, "nic") {
+		screens(t, "distro/rhel-9", nic)
 		for _, as := range []format{formatText, formatWide} {
 			code, out := runDoctor(t, as, "distro/rhel-9", nic)
 			if first, _, _ := strings.Cut(out, "\n"); !strings.Contains(first, words[code]) {
@@ -237,6 +259,29 @@ func TestDoctorHosts(t *testing.T) {
 	}
 }
 
+// screens: a host with one NIC fits on a screen, and into every width.
+func screens(t *testing.T, parts ...string) {
+	t.Helper()
+	r, err := probe.Examine(context.Background(), probetest.Load(t, append([]string{"base"}, parts...)...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for width, most := range map[int]int{100: 30, 80: 30, 60: 40, 40: 60} {
+		var b strings.Builder
+		if err := writeReport(&b, screen{width: width}, r, false); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(b.String(), "\n"); n > most {
+			t.Errorf("%v: %d lines of %d columns\n%s", parts, n, width, b.String())
+		}
+		for line := range strings.Lines(b.String()) {
+			if columns(strings.TrimRight(line, "\n")) > width {
+				t.Errorf("%v: more than %d columns: %s", parts, width, line)
+			}
+		}
+	}
+}
+
 func runDoctor(t *testing.T, as format, parts ...string) (code int, out string) {
 	t.Helper()
 	var b bytes.Buffer
@@ -244,19 +289,92 @@ func runDoctor(t *testing.T, as format, parts ...string) (code int, out string) 
 	return exitCode(d.run(context.Background(), &b)), b.String()
 }
 
-// TestNarrowScreen: however narrow, no line is longer than the terminal, unless it is one word.
+// TestNarrowScreen: however narrow, no line is longer than the terminal.
 func TestNarrowScreen(t *testing.T) {
 	r := sample()
 	for _, width := range []int{40, 50, 60, 80, 120} {
 		var b strings.Builder
 		screen{width: width}.write(&b, reportTree(r, true), "")
 		for line := range strings.Lines(b.String()) {
-			if n := columns(strings.TrimRight(line, "\n")); n > width && strings.Contains(strings.TrimLeft(line, "│├└─ ✓✗!?-"), " ") {
+			if n := columns(strings.TrimRight(line, "\n")); n > width {
 				t.Errorf("%d columns of %d: %s", n, width, line)
 			}
 		}
 		if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), "kernel built without") {
 			t.Errorf("%d columns: a text is missing:\n%s", width, b.String())
 		}
+	}
+}
+
+// TestDoctorTogether: answers that come from the same stand in one line, with the worst of their marks; evidence is told
+// once, and some of it.
+func TestDoctorTogether(t *testing.T) {
+	option := func(w probe.Weight, name string) probe.Check {
+		c := check(w, probe.No, name, "kernel built without "+name, "Build it.")
+		c.Cause, c.Evidence = "not in this kernel", []probe.Evidence{{Source: "/proc/config.gz", Value: "# CONFIG_" + name + " is not set"}}
+		return c
+	}
+	r := probe.Report{Host: "db1", Layers: []probe.Layer{{Name: "kernel", Summary: "Linux 6.12", Checks: []probe.Check{
+		option(probe.Warns, "INET6_ESP"), option(probe.Required, "INET_ESP"), option(probe.Informs, "CRYPTO_CTR"), check(probe.Required, probe.Yes, "XFRM", "built in", ""),
+	}}, {Name: "NIC", Checks: []probe.Check{{
+		ID: "nic.candidate", Title: "a NIC", Weight: probe.Required, Answer: probe.No, Why: "no NIC",
+		Evidence: []probe.Evidence{{Source: "eth0", Value: "virtio"}, {Source: "eth1", Value: "virtio"}, {Source: "eth2", Value: "virtio"}, {Source: "eth3", Value: "virtio"}, {Source: "eth4", Value: "e810"}, {Source: "eth5", Value: "x710"}},
+	}}}}}
+	r.Conclude()
+	const want = `db1: crypto offload NOT READY: kernel built without INET_ESP
+
+db1
+├─ ✗ kernel  Linux 6.12
+│  ├─ ✗ INET6_ESP, INET_ESP: not in this kernel
+│  │    /proc/config.gz: # CONFIG_INET6_ESP is not set and 1 more
+│  ├─ - no: CRYPTO_CTR
+│  └─ ✓ XFRM
+└─ ✗ NIC     no NIC
+     eth0, eth1, eth2 and 1 more: virtio
+     and 2 more (-o wide)
+
+What to do
+ 1. Build it.
+`
+	if got := text(t, r, false); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestDoctorDocument: docs/doctor.md shows a screen as it is; UPDATE=1 writes it.
+func TestDoctorDocument(t *testing.T) {
+	const file, before, behind = "../../docs/doctor.md", "    $ espalier doctor\n", "\nRead it from the top"
+	sys := probetest.Load(t, "base", "distro/ubuntu-24.04", "kernel/blocked", "nic/connectx-6-dx", "trap/nft-drop-esp")
+	sys.Speed = func(context.Context) (probe.Speed, error) {
+		return probe.Speed{Implementation: "vaes512", Cores: 64, Gbps: map[int]float64{128: 71.3, 256: 58.8}}, nil
+	}
+	var b bytes.Buffer
+	d := doctor{system: func() probe.System { return sys }}
+	if code := exitCode(d.run(context.Background(), &b)); code != 3 {
+		t.Errorf("exit %d", code)
+	}
+	document, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(document), before)
+	_, tail, more := strings.Cut(rest, behind)
+	if !ok || !more {
+		t.Fatal("there is no place for the screen")
+	}
+	head += before
+	for line := range strings.Lines(b.String()) {
+		if line = strings.TrimRight("    "+line, " \n"); line != "" {
+			head += line
+		}
+		head += "\n"
+	}
+	head += behind + tail
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(file, []byte(head), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if head != string(document) {
+		t.Errorf("the screen is now\n%s", b.String())
 	}
 }

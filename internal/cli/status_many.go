@@ -53,9 +53,7 @@ func (t *statusText) many(v *statusView) {
 		rows = append(rows, []string{fmt.Sprint(counts[g]), g.direction, string(g.verdict), g.reason, to})
 	}
 	t.b.WriteByte('\n')
-	for _, row := range pad(rows) {
-		t.b.WriteString("  " + row + "\n")
-	}
+	t.rows(rows)
 	if len(exceptions) > 0 {
 		t.b.WriteByte('\n')
 	}

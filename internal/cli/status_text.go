@@ -41,10 +41,14 @@ func writeStatus(w io.Writer, s screen, v *statusView) error {
 }
 
 func (t *statusText) line(indent int, format string, args ...any) {
-	lines := wrap(fmt.Sprintf(format, args...), t.width-indent)
-	for i, l := range lines {
-		lead := strings.Repeat(" ", indent)
-		if i > 0 {
+	lead := strings.Repeat(" ", indent)
+	text := fmt.Sprintf(format, args...)
+	if columns(text) <= t.width-indent {
+		t.b.WriteString(lead + strings.Join(strings.Fields(text), " ") + "\n")
+		return
+	}
+	for i, l := range wrap(text, t.width-indent-2) {
+		if i == 1 {
 			lead += "  "
 		}
 		t.b.WriteString(lead + l + "\n")
@@ -78,11 +82,16 @@ func (t *statusText) headline(v *statusView) {
 	if len(v.Pairs) == 0 {
 		name = "NO SA"
 	}
-	fmt.Fprintf(&t.b, "%s  %s", t.paint(colourOf(v.Verdict), name), what)
 	if v.Interval >= 0.1 {
-		fmt.Fprintf(&t.b, ", over %.1f s", v.Interval)
+		what += fmt.Sprintf(", over %.1f s", v.Interval)
 	}
-	t.b.WriteByte('\n')
+	for i, l := range wrap(what, t.width-columns(name)-2) {
+		lead := t.paint(colourOf(v.Verdict), name)
+		if i > 0 {
+			lead = strings.Repeat(" ", columns(name))
+		}
+		t.b.WriteString(lead + "  " + l + "\n")
+	}
 }
 
 var verdictOrder = []verdict.Verdict{verdict.Hardware, verdict.Emulated, verdict.Software, verdict.Mixed, verdict.Idle, verdict.Unknown}
@@ -98,15 +107,14 @@ func colourOf(v verdict.Verdict) string {
 }
 
 func (t *statusText) pair(p *pairView) {
-	fmt.Fprintf(&t.b, "\n%s ↔ %s: %s\n", p.Local, p.Peer, t.paint(colourOf(p.Verdict), string(p.Verdict)))
+	t.b.WriteByte('\n')
+	t.line(0, "%s ↔ %s: %s", p.Local, p.Peer, t.paint(colourOf(p.Verdict), string(p.Verdict)))
 	t.line(2, "%s", pairFacts(p))
 	rows := [][]string{}
 	for _, sa := range p.sas() {
 		rows = append(rows, saRow(sa))
 	}
-	for _, row := range pad(rows) {
-		t.b.WriteString("  " + row + "\n")
-	}
+	t.rows(rows)
 	for _, sa := range p.sas() {
 		if line := forecast(sa); line != "" {
 			t.line(7, "%s", line)
@@ -340,6 +348,19 @@ func (t *statusText) unchecked(v *statusView) {
 	if len(all) > 0 {
 		t.b.WriteByte('\n')
 		t.line(0, "not checked: %s", strings.Join(all, "; "))
+	}
+}
+
+// rows are a table, or lines of what there is where that is too wide.
+func (t *statusText) rows(rows [][]string) {
+	lines := pad(rows)
+	for i, line := range lines {
+		if columns(line)+2 > t.width {
+			cells := slices.DeleteFunc(slices.Clone(rows[i]), func(cell string) bool { return cell == "" })
+			t.line(2, "%s", strings.Join(cells, ", "))
+			continue
+		}
+		t.b.WriteString("  " + line + "\n")
 	}
 }
 

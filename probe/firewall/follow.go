@@ -146,5 +146,7 @@ func sees(c *Chain, device string, p Packet) bool {
 	return false
 }
 
-// IsGuard: espalier's own guard of a device lets ESP and its encapsulation through.
-func IsGuard(c *Chain) bool { return c.Family == "netdev" && strings.HasPrefix(c.Table, "espalier_") }
+// IsGuard: espalier's own guard, of a device or of the host, lets ESP and its encapsulation through.
+func IsGuard(c *Chain) bool {
+	return c.Family == "netdev" && strings.HasPrefix(c.Table, "espalier_") || c.Family == "inet" && c.Table == "espalier"
+}
