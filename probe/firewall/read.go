@@ -86,33 +86,49 @@ func (r kernelReader) chains() ([]Chain, error) {
 			chains = append(chains, c)
 		}
 	}
-	type table struct{ family, name string }
-	read := make(map[table]bool)
 	for i := range chains {
-		c := &chains[i]
-		of := table{c.Family, c.Table}
-		if read[of] || !c.filters() {
-			continue
-		}
-		read[of] = true
-		msgs, err := r.dump(unix.NFT_MSG_GETRULE, familyNumber(c.Family), func(ae *netlink.AttributeEncoder) {
-			ae.String(unix.NFTA_RULE_TABLE, c.Table)
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range msgs {
-			of, rules, err := decodeRule(m.Data, r.elements)
-			if err != nil {
+		if chains[i].filters() {
+			if err := r.rules(chains, i, at); err != nil {
 				return nil, err
-			}
-			// A kernel that does not select by table (before 4.14) sends those of others, too.
-			if i, ok := at[of.String()]; ok && of.Table == c.Table {
-				chains[i].Rules = append(chains[i].Rules, rules...)
 			}
 		}
 	}
 	return chains, nil
+}
+
+// rules reads those of a chain, and of all that it leads to.
+func (r kernelReader) rules(chains []Chain, first int, at map[string]int) error {
+	for waiting := []int{first}; len(waiting) > 0; {
+		c := &chains[waiting[0]]
+		waiting = waiting[1:]
+		if c.Rules != nil {
+			continue
+		}
+		msgs, err := r.dump(unix.NFT_MSG_GETRULE, familyNumber(c.Family), func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.NFTA_RULE_TABLE, c.Table)
+			ae.String(unix.NFTA_RULE_CHAIN, c.Name)
+		})
+		if err != nil {
+			return err
+		}
+		c.Rules = make([]Rule, 0, len(msgs))
+		for _, m := range msgs {
+			of, rules, err := decodeRule(m.Data, r.elements)
+			if err != nil {
+				return err
+			}
+			if of.Table != c.Table || of.Name != c.Name { // of a kernel that does not select
+				continue
+			}
+			for _, rule := range rules {
+				if i, ok := at[c.Family+" "+c.Table+" "+rule.To]; ok && rule.To != "" {
+					waiting = append(waiting, i)
+				}
+			}
+			c.Rules = append(c.Rules, rules...)
+		}
+	}
+	return nil
 }
 
 // filters tells whether packets from or to this host come to a base chain that may drop them.
@@ -299,27 +315,16 @@ func decodeElement(ad *netlink.AttributeDecoder) (element, error) {
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NFTA_SET_ELEM_KEY:
-			ad.Nested(func(ad *netlink.AttributeDecoder) error { e.key = value(ad); return nil })
+			e.key = nested(ad.Bytes())
 		case nftaSetElementKeyEnd:
-			ad.Nested(func(ad *netlink.AttributeDecoder) error { e.last = value(ad); return nil })
+			e.last = nested(ad.Bytes())
 		case unix.NFTA_SET_ELEM_FLAGS:
 			e.ends = ad.Uint32()&nftElementEnds != 0
 		case unix.NFTA_SET_ELEM_DATA:
-			ad.Nested(func(ad *netlink.AttributeDecoder) error { e.verdict, e.to = verdict(ad); return nil })
+			e.verdict, e.to = verdict(ad.Bytes())
 		}
 	}
 	return e, nil
-}
-
-// value is the bytes in a nested NFTA_DATA.
-func value(ad *netlink.AttributeDecoder) []byte {
-	var b []byte
-	for ad.Next() {
-		if ad.Type() == unix.NFTA_DATA_VALUE {
-			b = ad.Bytes()
-		}
-	}
-	return b
 }
 
 // nfDrop and nfAccept are verdicts of linux/netfilter.h.
@@ -329,22 +334,19 @@ const (
 )
 
 // verdict is the one in a nested NFTA_DATA, "" if there is none.
-func verdict(ad *netlink.AttributeDecoder) (word, to string) {
-	for ad.Next() {
-		if ad.Type() != unix.NFTA_DATA_VERDICT {
+func verdict(list []byte) (word, to string) {
+	for kind, value := range attributes(list) {
+		if kind != unix.NFTA_DATA_VERDICT {
 			continue
 		}
-		ad.Nested(func(ad *netlink.AttributeDecoder) error {
-			for ad.Next() {
-				switch ad.Type() {
-				case unix.NFTA_VERDICT_CODE:
-					word = verdictWord(int32(ad.Uint32()))
-				case unix.NFTA_VERDICT_CHAIN:
-					to = ad.String()
-				}
+		for kind, value := range attributes(value) {
+			switch kind {
+			case unix.NFTA_VERDICT_CODE:
+				word = verdictWord(int32(big(value)))
+			case unix.NFTA_VERDICT_CHAIN:
+				to = text(value)
 			}
-			return nil
-		})
+		}
 	}
 	return word, to
 }

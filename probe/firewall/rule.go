@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,31 +14,33 @@ type reader func(family, table, set string) ([]element, error)
 // decodeRule returns the chain that a rule is of, and what the rule comes to: several, if it
 // looks its verdict up in a map.
 func decodeRule(data []byte, sets reader) (of Chain, rules []Rule, err error) {
-	family, ad, err := nftDecoder(data)
-	if err != nil {
-		return of, nil, err
+	if len(data) < nfgenmsg {
+		return of, nil, errCut
 	}
-	of.Family = family
+	of.Family = nftFamilies[data[0]]
 	b := ruleBuilder{chain: &of, sets: sets}
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_RULE_TABLE:
-			of.Table = ad.String()
-		case unix.NFTA_RULE_CHAIN:
-			of.Name = ad.String()
-		case unix.NFTA_RULE_HANDLE:
-			b.rule.Handle = ad.Uint64()
-		case unix.NFTA_RULE_EXPRESSIONS:
-			ad.Nested(func(ad *netlink.AttributeDecoder) error {
-				for ad.Next() {
-					ad.Nested(b.expression)
-				}
-				return nil
-			})
+	for list := data[nfgenmsg:]; len(list) > 0; {
+		kind, value, rest, err := next(list)
+		if err != nil {
+			return of, nil, err
 		}
-	}
-	if err := ad.Err(); err != nil {
-		return of, nil, err
+		switch kind {
+		case unix.NFTA_RULE_TABLE:
+			of.Table = text(value)
+		case unix.NFTA_RULE_CHAIN:
+			of.Name = text(value)
+		case unix.NFTA_RULE_HANDLE:
+			if len(value) >= 8 {
+				b.rule.Handle = binary.BigEndian.Uint64(value)
+			}
+		case unix.NFTA_RULE_EXPRESSIONS:
+			for _, e := range attributes(value) {
+				if err := b.expression(e); err != nil {
+					return of, nil, err
+				}
+			}
+		}
+		list = rest
 	}
 	return of, b.rules(), nil
 }
@@ -49,7 +50,7 @@ func decodeRule(data []byte, sets reader) (of Chain, rules []Rule, err error) {
 type ruleBuilder struct {
 	chain    *Chain
 	sets     reader
-	loaded   map[uint32]loaded // by the byte that a register begins at
+	loaded   []register
 	rule     Rule
 	choice   []Rule // of a verdict map: each with its own condition
 	chosen   bool
@@ -71,44 +72,40 @@ func (b *ruleBuilder) rules() []Rule {
 func (b *ruleBuilder) unknown(what string) { b.rule.Match = append(b.rule.Match, Match{What: what}) }
 
 // expression takes name and data; the kernel sends the name first.
-func (b *ruleBuilder) expression(ad *netlink.AttributeDecoder) error {
-	var kind string
-	for ad.Next() {
-		switch ad.Type() {
+func (b *ruleBuilder) expression(list []byte) error {
+	var name []byte
+	for kind, value := range attributes(list) {
+		switch kind {
 		case unix.NFTA_EXPR_NAME:
-			if kind = ad.String(); kind == "notrack" {
-				return nil // has no data
-			}
+			name, _, _ = bytes.Cut(value, []byte{0})
 		case unix.NFTA_EXPR_DATA:
-			attrs := make(map[uint16][]byte)
-			ad.Nested(func(ad *netlink.AttributeDecoder) error {
-				for ad.Next() {
-					attrs[ad.Type()] = ad.Bytes()
-				}
+			if b.terminal || string(name) == "notrack" { // which has no data
 				return nil
-			})
-			if ad.Err() == nil && !b.terminal {
-				return b.add(kind, attrs)
 			}
+			attrs, err := numberedOf(value)
+			if err != nil {
+				return err
+			}
+			return b.add(name, &attrs)
 		}
 	}
 	return nil
 }
 
 // add understands one expression (linux/netfilter/nf_tables.h).
-func (b *ruleBuilder) add(expression string, attrs map[uint16][]byte) error {
+func (b *ruleBuilder) add(name []byte, attrs *numbered) error {
 	u32 := func(attr uint16) uint32 { return big(attrs[attr]) }
-	switch expression {
+	switch string(name) {
 	case "meta":
-		if _, sets := attrs[unix.NFTA_META_SREG]; !sets {
+		if attrs[unix.NFTA_META_SREG] == nil {
 			b.load(u32(unix.NFTA_META_DREG), metaWord(u32(unix.NFTA_META_KEY)))
 		}
 	case "ct":
-		if _, sets := attrs[unix.NFTA_CT_SREG]; !sets {
+		if attrs[unix.NFTA_CT_SREG] == nil {
 			b.load(u32(unix.NFTA_CT_DREG), ctWord(u32(unix.NFTA_CT_KEY)))
 		}
 	case "payload":
-		if _, sets := attrs[unix.NFTA_PAYLOAD_SREG]; !sets {
+		if attrs[unix.NFTA_PAYLOAD_SREG] == nil {
 			b.load(u32(unix.NFTA_PAYLOAD_DREG), payloadWord(u32(unix.NFTA_PAYLOAD_BASE), u32(unix.NFTA_PAYLOAD_OFFSET), u32(unix.NFTA_PAYLOAD_LEN)))
 		}
 	case "fib":
@@ -137,15 +134,10 @@ func (b *ruleBuilder) add(expression string, attrs map[uint16][]byte) error {
 	case "lookup":
 		return b.lookup(attrs)
 	case "immediate":
-		ad, err := netlink.NewAttributeDecoder(attrs[unix.NFTA_IMMEDIATE_DATA])
-		if err != nil {
-			return err
-		}
-		ad.ByteOrder = binary.BigEndian
 		if u32(unix.NFTA_IMMEDIATE_DREG) == unix.NFT_REG_VERDICT {
-			b.rule.Verdict, b.rule.To = verdict(ad)
+			b.rule.Verdict, b.rule.To = verdict(attrs[unix.NFTA_IMMEDIATE_DATA])
 			b.terminal = b.rule.Verdict != ""
-			return ad.Err()
+			return nil
 		}
 		b.load(u32(unix.NFTA_IMMEDIATE_DREG), loaded{what: "a constant"})
 	case "reject":
@@ -159,17 +151,17 @@ func (b *ruleBuilder) add(expression string, attrs map[uint16][]byte) error {
 	case "target":
 		b.target(text(attrs[unix.NFTA_TARGET_NAME]))
 	case "limit", "quota", "connlimit":
-		b.unknown(expression)
+		b.unknown(string(name))
 	case "counter", "log", "objref", "notrack", "dynset", "dup", "last", "secmark", "flow_offload":
 		// They do something and go on. What a dynset limits is not looked at.
-		if expression == "dynset" {
+		if string(name) == "dynset" {
 			b.unknown("dynset")
 		}
 	default:
 		// It may load a register, and which one is not known: all are opaque from here on.
-		b.loaded = map[uint32]loaded{}
-		if conditional := expression == "inner" || expression == "osf"; conditional {
-			b.unknown(expression)
+		b.loaded = nil
+		if conditional := string(name) == "inner" || string(name) == "osf"; conditional {
+			b.unknown(string(name))
 		}
 	}
 	return nil
@@ -184,27 +176,40 @@ func registerAt(register uint32) uint32 {
 	return (register - unix.NFT_REG_1) * 16
 }
 
-// load puts a word into a register, over what was in its bytes.
-func (b *ruleBuilder) load(register uint32, l loaded) {
-	if b.loaded == nil {
-		b.loaded = make(map[uint32]loaded)
-	}
-	b.loaded[registerAt(register)] = l
+// register is what was put into one.
+type register struct {
+	at uint32 // the byte that it begins at
+	loaded
 }
 
-func (b *ruleBuilder) at(register uint32) loaded {
-	l, ok := b.loaded[registerAt(register)]
-	if !ok {
-		return loaded{what: "something"}
+// load puts a word into a register, over what was in its bytes.
+func (b *ruleBuilder) load(number uint32, l loaded) {
+	at := registerAt(number)
+	for i := range b.loaded {
+		if b.loaded[i].at == at {
+			b.loaded[i].loaded = l
+			return
+		}
 	}
-	return l
+	b.loaded = append(b.loaded, register{at, l})
+}
+
+func (b *ruleBuilder) at(number uint32) loaded {
+	at := registerAt(number)
+	for i := range b.loaded {
+		if b.loaded[i].at == at {
+			return b.loaded[i].loaded
+		}
+	}
+	return loaded{what: "something"}
 }
 
 // lookup asks a set, or a map for the verdict.
-func (b *ruleBuilder) lookup(attrs map[uint16][]byte) error {
+func (b *ruleBuilder) lookup(attrs *numbered) error {
 	from := b.at(big(attrs[unix.NFTA_LOOKUP_SREG]))
 	set := text(attrs[unix.NFTA_LOOKUP_SET])
-	target, isMap := attrs[unix.NFTA_LOOKUP_DREG]
+	target := attrs[unix.NFTA_LOOKUP_DREG]
+	isMap := target != nil
 	verdicts := isMap && big(target) == unix.NFT_REG_VERDICT
 	if isMap && !verdicts {
 		b.load(big(target), loaded{what: "a map's value"})
@@ -238,12 +243,13 @@ func (b *ruleBuilder) lookup(attrs map[uint16][]byte) error {
 }
 
 // nested is the bytes of a nested NFTA_DATA_VALUE.
-func nested(b []byte) []byte {
-	ad, err := netlink.NewAttributeDecoder(b)
-	if err != nil {
-		return nil
+func nested(list []byte) (b []byte) {
+	for kind, value := range attributes(list) {
+		if kind == unix.NFTA_DATA_VALUE {
+			b = value
+		}
 	}
-	return value(ad)
+	return b
 }
 
 // big is a number of nftables', 0 if it is not there.
