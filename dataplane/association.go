@@ -192,7 +192,7 @@ func (a *association) read() ipsec.SA {
 	c := ipsec.Counters{Added: a.added}
 	a.mu.Unlock()
 	c.Bytes, c.Packets = a.bytes.Load(), a.packets.Load()
-	c.Used, c.LastUsed = unixTime(a.used.Load()), unixTime(a.last.Load())
+	c.Used, c.LastUsed = notBefore(c.Added, unixTime(a.used.Load())), notBefore(c.Added, unixTime(a.last.Load()))
 	if a.out != nil {
 		c.Sent = a.out.Sent()
 	}

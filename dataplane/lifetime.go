@@ -159,6 +159,15 @@ func earliest(times ...time.Time) (first time.Time) {
 	return first
 }
 
+// notBefore is when something was used that was added at a time: packets are dated by the keeper's clock,
+// which is up to a second behind.
+func notBefore(added, used time.Time) time.Time {
+	if !used.IsZero() && used.Before(added) {
+		return added
+	}
+	return used
+}
+
 func unixTime(seconds int64) time.Time {
 	if seconds == 0 {
 		return time.Time{}

@@ -286,6 +286,27 @@ func TestPolicyLimits(t *testing.T) {
 	}
 }
 
+// The keeper's clock, which dates packets, may be of the second before: nothing was used before it was added.
+func TestNothingIsUsedBeforeItWasAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := keptDevice(t)
+		a := addTestSA(t, d, func(*ipsec.SA) {})
+		a.carried(1, 100, time.Now().Unix()-1)
+		if c := a.read().Counters; !c.Used.Equal(c.Added) || !c.LastUsed.Equal(c.Added) {
+			t.Errorf("SA added %s, used %s, last %s", c.Added, c.Used, c.LastUsed)
+		}
+	})
+	added := time.Unix(1000, 300_000_000)
+	p := &policy{rule: &rule{Policy: ipsec.Policy{Added: added}}}
+	if !p.read().Used.IsZero() {
+		t.Error("a policy that was never used says it was")
+	}
+	p.used.Store(uint32(added.Unix()) + 5)
+	if used := p.read().Used; !used.Equal(time.Unix(1005, 0)) {
+		t.Errorf("policy used %s", used)
+	}
+}
+
 // The counters cost the packet path no allocation.
 func TestCountingAllocatesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -71,7 +71,7 @@ func (p *policy) rank() rank { return rank{p.priority, p.place} }
 // read is the policy as an SPD reads it back.
 func (p *policy) read() ipsec.Policy {
 	out := p.Policy
-	out.Used = unixTime(int64(p.used.Load()))
+	out.Used = notBefore(p.Added, unixTime(int64(p.used.Load())))
 	return out
 }
 
