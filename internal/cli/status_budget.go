@@ -18,7 +18,7 @@ type budget struct {
 	Used  uint64 `json:"used"`  // seconds for age and use
 	Limit uint64 `json:"limit"` // the same unit
 	// Left is in how many seconds it is used up, at the rate of the interval; null: never, at this rate.
-	Left *float64 `json:"exhausted_in_seconds"`
+	Left *float64 `json:"exhausted_in_seconds" jsonschema:"nullable"`
 }
 
 // share is how much of it is used, 0 to 1.

@@ -57,7 +57,7 @@ type saView struct {
 	Reason    verdict.Reason  `json:"reason"`
 	Why       string          `json:"why"`
 	Unchecked []string        `json:"unchecked,omitempty"`
-	Offload   *offloadView    `json:"offload"` // as read back; null: none
+	Offload   *offloadView    `json:"offload" jsonschema:"nullable"` // as read back; null: none
 	Cipher    string          `json:"cipher"`
 	Encap     string          `json:"encap,omitempty"`
 	ESN       bool            `json:"esn"`

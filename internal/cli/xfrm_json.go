@@ -29,7 +29,7 @@ type result struct {
 type offloadResult struct {
 	Granted bool         `json:"granted"`
 	Verdict string       `json:"verdict"`
-	Offload *offloadView `json:"as"`
+	Offload *offloadView `json:"as" jsonschema:"nullable"`
 }
 
 func (r *xfrmRun) resultOf(j job) result {
@@ -81,7 +81,7 @@ type stateView struct {
 	CoA          string        `json:"coa,omitempty"`
 	Ctx          string        `json:"ctx,omitempty"`
 	Encap        *encapView    `json:"encap,omitempty"`
-	Offload      *offloadView  `json:"offload"` // null: software
+	Offload      *offloadView  `json:"offload" jsonschema:"nullable"` // null: software
 	Selector     *selectorView `json:"sel,omitempty"`
 	Replay       *replayView   `json:"replay,omitempty"`
 	Mark         *markView     `json:"mark,omitempty"`
