@@ -52,7 +52,7 @@ func (r *results) fail(cmd *cobra.Command, args []string, err error) {
 	}
 	switch {
 	case !cmd.HasParent():
-	case cmd.Flags().Lookup("output") == nil && !cmd.DisableFlagParsing:
+	case cmd.Flags().ShorthandLookup("o") == nil && !cmd.DisableFlagParsing:
 		return // it has no documents
 	}
 	text := err.Error()
@@ -65,11 +65,15 @@ func (r *results) fail(cmd *cobra.Command, args []string, err error) {
 // askedFor is the format of the option -o, which the command may not have come to: then it is looked for in
 // the words.
 func askedFor(cmd *cobra.Command, args []string) format {
-	word := ""
-	if o := cmd.Flags().Lookup("output"); o != nil && o.Changed {
+	word, long := "", "output"
+	o := cmd.Flags().ShorthandLookup("o")
+	if o != nil {
+		long = o.Name // some commands have a file for their output
+	}
+	if o != nil && o.Changed {
 		word = o.Value.String()
 	} else {
-		word = outputWord(args)
+		word = outputWord(args, long)
 	}
 	switch word {
 	case "json":
@@ -80,12 +84,13 @@ func askedFor(cmd *cobra.Command, args []string) format {
 	return formatText
 }
 
-func outputWord(args []string) (word string) {
+// outputWord looks in the words for the option -o, which has a long name, too.
+func outputWord(args []string, long string) (word string) {
 	if end := slices.Index(args, "--"); end >= 0 {
 		args = args[:end]
 	}
 	for i, a := range args {
-		for _, option := range []string{"--output", "-o"} {
+		for _, option := range []string{"--" + long, "-o"} {
 			switch rest, found := strings.CutPrefix(a, option); {
 			case !found:
 			case rest == "" && i+1 < len(args):

@@ -19,13 +19,14 @@ func TestFailureIsADocument(t *testing.T) {
 		for _, c := range cmd.Commands() {
 			try(c)
 		}
-		if cmd.Flags().Lookup("output") == nil {
+		o := cmd.Flags().ShorthandLookup("o")
+		if o == nil {
 			return
 		}
 		tried++
 		words := strings.Fields(cmd.CommandPath())[1:]
 		for _, more := range [][]string{
-			{"-o", "json", "--no-such-option"}, {"--no-such-option", "-o", "json"}, {"--output=json", "--no-such-option"}, {"--no-such-option", "-ojson"},
+			{"-o", "json", "--no-such-option"}, {"--no-such-option", "-o", "json"}, {"--" + o.Name + "=json", "--no-such-option"}, {"--no-such-option", "-ojson"},
 		} {
 			args := append(append([]string{}, words...), more...)
 			var stdout, stderr bytes.Buffer
@@ -37,7 +38,7 @@ func TestFailureIsADocument(t *testing.T) {
 		}
 	}
 	try(Root())
-	if tried < 6 {
+	if tried < 12 {
 		t.Errorf("%d commands", tried)
 	}
 }
@@ -47,8 +48,26 @@ func TestOutputWord(t *testing.T) {
 		"": "", "-o": "", "--output": "", "-o json": "json", "-ojson": "json", "-o=json": "json", "--output json": "json", "--output=yaml": "yaml",
 		"--outputs=json": "", "-o json -o yaml": "yaml", "-- -o json": "", "x -o yaml -- -o json": "yaml", "--only json": "",
 	} {
-		if got := outputWord(strings.Fields(words)); got != want {
+		if got := outputWord(strings.Fields(words), "output"); got != want {
 			t.Errorf("%q: %q, want %q", words, got, want)
+		}
+	}
+}
+
+// Where --output is a file, its name is no format.
+func TestFailureBesideAnOutputFile(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"import", "--output", "json", "no-such-file"}, ""},
+		{[]string{"import", "--output", "tunnels.yaml", "-o", "json", "no-such-file"}, `{"schema":"espalier/import/v1","ok":false,`},
+		{[]string{"import", "--format", "json", "--output", "tunnels.yaml", "--no-such-option"}, `{"schema":"espalier/import/v1","ok":false,`},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := Main(context.Background(), c.args, strings.NewReader(""), &stdout, &stderr)
+		if got := stdout.String(); code == 0 || !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%v: exit %d\n%s", c.args, code, got)
 		}
 	}
 }
