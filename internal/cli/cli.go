@@ -53,6 +53,8 @@ userspace device where it cannot.`,
 		Example: `  espalier                            # who encrypts what: espalier status
   espalier demo                       # see it work, without any NIC
   espalier doctor                     # can this host offload, and if not, why not?
+  espalier pair root@db2              # protect all traffic with another host
+  espalier apply tunnels.yaml         # tunnels from a file, on all their hosts
   espalier dataplane --dev p4p1       # a userspace offload device behind p4p1
   espalier xfrm state list            # its SAs, or the kernel's`,
 		Args:          usageArgs(unknownCommand),

@@ -75,7 +75,7 @@ It prints "ready unix:PATH" once it takes commands, and runs until SIGINT or SIG
 	}
 	f := cmd.Flags()
 	f.StringVar(&cfg.Underlay, "dev", "", "device that ESP leaves and arrives by, such as p4p1")
-	f.StringVar(&listen, "listen", "", "socket `PATH` (default /run/espalier/<network namespace>/DEV.sock)")
+	f.StringVar(&listen, "listen", "", "socket `PATH` (default /run/espalier/NAMESPACE/DEV.sock: the inode of the network namespace)")
 	f.StringVar(&cfg.TUN, "tun", "", "`NAME` of the TUN device (default esp-DEV)")
 	f.IntVar(&cfg.Queues, "queues", 0, "`N` TUN queues, each with a thread for each direction (default one queue for each CPU)")
 	f.StringArrayVar(&cfg.Guarded, "guard", nil, "further `DEV` to guard against cleartext (may be repeated)")

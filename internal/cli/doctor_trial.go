@@ -28,7 +28,7 @@ type doctorTrial struct {
 func (t *doctorTrial) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&t.wanted, "trial", false, "have the kernel add throwaway SAs to the NIC, and read them back")
-	f.BoolVar(&t.yes, "yes", false, "make the trial without asking")
+	f.BoolVarP(&t.yes, "yes", "y", false, "make the trial without asking")
 }
 
 // trialEffects are what a trial does besides, each on a line of its own.

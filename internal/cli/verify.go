@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,8 +57,10 @@ proven by others:
            verify, where the SA's key can be had
 
 Without either the answer is UNKNOWN. The probes are UDP datagrams to the discard port, or echo requests where
-the policy takes no UDP. Nothing is changed on either host. It needs root. Exit status: 0 if encryption is proven
-(and --require holds), 3 if not.`,
+the policy takes no UDP. Nothing is changed on either host. It needs root.
+
+Exit status: 0 if encryption is proven (and --require holds), 3 if not, 1 if nothing could be tried, 2 for a wrong
+command line.`,
 		Example: `  espalier verify --peer root@storage2
   espalier verify 0x28f39549 --peer root@storage2 --require hardware
   ssh switch tcpdump -U -s 0 -w - -i p3 esp | espalier verify --tap -`,
@@ -66,7 +69,7 @@ the policy takes no UDP. Nothing is changed on either host. It needs root. Exit 
 			err := errors.Join(
 				r.parse(args, from, to),
 				choose("-o", output, map[string]func(){"text": func() {}, "json": func() { r.format = formatJSON }, "yaml": func() { r.format = formatYAML }}),
-				choose("--require", r.require, map[string]func(){"": func() {}, "hardware": func() {}}),
+				choose("--require", strings.ToLower(r.require), map[string]func(){"": func() {}, "hardware": func() {}}),
 			)
 			if err != nil {
 				return usageError(err)

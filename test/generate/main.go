@@ -13,10 +13,8 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"time"
 
 	"github.com/invopop/jsonschema"
-	"github.com/spf13/cobra/doc"
 
 	"espalier/internal/cli"
 )
@@ -69,21 +67,6 @@ func textual(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string"}
 	}
 	return nil
-}
-
-// manPages carry no date: they change when the commands do.
-func manPages() error {
-	dir, err := empty("docs/man")
-	if err != nil {
-		return err
-	}
-	root := cli.Root()
-	root.DisableAutoGenTag = true
-	undated := time.Unix(0, 0).UTC()
-	if err := doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "espalier", Manual: "espalier", Date: &undated}, dir); err != nil {
-		return err
-	}
-	return eachFile(dir, func(page []byte) []byte { return []byte(strings.Replace(string(page), `"Jan 1970"`, `""`, 1)) })
 }
 
 func eachFile(dir string, change func([]byte) []byte) error {
