@@ -57,7 +57,12 @@ func newAcceptCommand() *cobra.Command {
 		Example: `  espalier accept root@db1 root@db2
   espalier accept . db2 --dev-a p4p1 --dev-b enp4s0 --keep-links
   espalier accept db1 db2 --yes --require hardware --report db.md`,
-		Args: usageArgs(cobra.ExactArgs(2)),
+		Args: usageArgs(func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("which two hosts? (. is this one)")
+			}
+			return nil
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := errors.Join(
 				choose("-o", output, map[string]func(){"text": func() {}, "json": func() { r.as = formatJSON }, "yaml": func() { r.as = formatYAML }}),

@@ -43,7 +43,7 @@ func newApplyCommand() *cobra.Command {
   espalier plan tunnels.yaml                   # what would change, and why
   espalier apply tunnels.yaml
   espalier apply tunnels.yaml --confirm-timeout 2m -o json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usageArgs(oneFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := r.begin(cmd); err != nil {
 				return err

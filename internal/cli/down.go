@@ -31,7 +31,7 @@ func newDownCommand() *cobra.Command {
 		Short:   "Take the tunnels of a file away on all their hosts",
 		Long:    downLong,
 		Example: `  espalier down tunnels.yaml`,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usageArgs(oneFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := r.begin(cmd); err != nil {
 				return err

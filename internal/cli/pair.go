@@ -50,7 +50,12 @@ func newPairCommand() *cobra.Command {
 		Long:  pairLong,
 		Example: `  espalier pair root@db2
   espalier pair db2 --dev p4p1 --name db --output db.yaml`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usageArgs(func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("with which host?")
+			}
+			return atMostOne(cmd, args)
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.dest = args[0]
 			if err := remote.CheckDestination(r.dest); err != nil {

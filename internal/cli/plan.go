@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -55,15 +56,7 @@ command line.`,
 		Example: `  espalier plan tunnels.yaml
   espalier plan tunnels.yaml --exit-code -o json
   espalier plan tunnels.yaml --script ./scripts`,
-		Args: usageArgs(func(_ *cobra.Command, args []string) error {
-			switch len(args) {
-			case 0:
-				return errors.New("which file?")
-			case 1:
-				return nil
-			}
-			return fmt.Errorf("there is no place for %q", shorten(args[1]))
-		}),
+		Args: usageArgs(oneFile),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := choose("-o", output, map[string]func(){"text": func() {}, "json": func() { r.format = formatJSON }, "yaml": func() { r.format = formatYAML }}); err != nil {
 				return usageError(err)
@@ -81,6 +74,13 @@ command line.`,
 	f.StringVarP(&output, "output", "o", "text", "text, json or yaml")
 	r.ssh.addConfig(cmd)
 	return cmd
+}
+
+func oneFile(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return errors.New("which file?")
+	}
+	return atMostOne(cmd, args)
 }
 
 func (r *planRun) run(ctx context.Context) error {
@@ -151,11 +151,14 @@ func (r *planRun) make(ctx context.Context) (*config.File, *tunnel.Plan, error) 
 // refused tells why there is no plan.
 func (r *planRun) refused(err error) error {
 	if !r.format.isData() {
+		if _, ok := err.(*fs.PathError); ok { // of the file itself
+			err = plainPathError(err)
+		}
 		return err
 	}
 	view := viewPlan(&config.File{}, &tunnel.Plan{})
 	view.OK, view.Problems = false, viewConfig(r.file, nil, err).Problems
-	return errors.Join(writeData(r.stdout, r.format, view), &exitError{exitFailed, nil})
+	return errors.Join(writeData(r.stdout, r.format, view), &exitError{exitCode(err), nil})
 }
 
 // progressLines writes a line for each host.

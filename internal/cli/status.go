@@ -282,6 +282,7 @@ const howToBegin = `There are no SAs and no policies here: nothing is encrypted 
 
 To begin:
   espalier demo                  see it work, on this machine and without a NIC
+  espalier pair root@HOST        protect all traffic with another host
   espalier xfrm --help           add SAs and policies with the words of ip xfrm
   espalier dataplane --dev DEV   a userspace offload device, where the NIC cannot
   espalier --help                all commands

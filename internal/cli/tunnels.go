@@ -115,7 +115,7 @@ type change struct {
 	lost   error         // why some of those do not, if nobody has said so
 	plan   *tunnel.Plan
 	report *deploy.Report
-	quiet  bool // nothing is to be said
+	quiet  bool // nothing is to be said to people
 	// notAlone is why the timer cannot log in to hosts; nil: it can, or nothing is known to the contrary.
 	notAlone error
 }

@@ -63,7 +63,7 @@ func applied(path string) ([]byte, error) {
 func readTunnels(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, plainPathError(err)
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, config.MaxSize+1))

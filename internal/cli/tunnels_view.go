@@ -32,7 +32,7 @@ func (r *tunnelRun) conclude(command string, c *change, err error) error {
 		}
 		return err
 	}
-	if c.quiet {
+	if c.quiet && !r.as.isData() {
 		return errors.Join(err, c.lost)
 	}
 	err = errors.Join(err, c.lost)
