@@ -62,7 +62,7 @@ func (c sadChoice) open() (engine, error) {
 	}
 	e, err := client.Dial(c.socket)
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%w: the device behind this socket has ended: start it again, or take away what it left with `espalier dataplane --release`", err)
+		return nil, fmt.Errorf("%w: start it again, or take away what it left with `espalier dataplane --release`", err)
 	}
 	return e, err
 }
