@@ -7,6 +7,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -59,15 +60,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		fmt.Fprintln(stderr)
 	}
-	if len(args) == 0 {
-		flags.Usage()
+	// Options may stand before the subject, too.
+	err := flags.Parse(args)
+	name := flags.Arg(0)
+	if err == nil && name != "" {
+		err = flags.Parse(flags.Args()[1:])
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
 		return 2
 	}
-	name := args[0]
-	if flags.Parse(args[1:]) != nil {
-		return 2
-	}
-	if flags.NArg() > 0 || o.Runs < 1 || o.Duration < 0 || o.Rotations < 0 || o.Hosts < 0 || *format != "table" && *format != "json" {
+	if name == "" || flags.NArg() > 0 || o.Runs < 1 || o.Duration < 0 || o.Rotations < 0 || o.Hosts < 0 || *format != "table" && *format != "json" {
 		flags.Usage()
 		return 2
 	}
@@ -85,6 +90,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		all.Add(results)
 	}
 	if !found {
+		fmt.Fprintf(stderr, "bench: there is no subject %q\n", name)
 		flags.Usage()
 		return 2
 	}

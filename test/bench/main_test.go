@@ -13,12 +13,16 @@ import (
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"rot13"}, {"aesgcm", "--runs", "0"}, {"aesgcm", "-o", "xml"}, {"aesgcm", "more"}, {"aesgcm", "--slow"},
+		{}, {"rot13"}, {"aesgcm", "--runs", "0"}, {"aesgcm", "-o", "xml"}, {"aesgcm", "more"}, {"aesgcm", "--slow"}, {"--quick"}, {"--slow", "aesgcm"},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := run(args, &stdout, &stderr); code != 2 || stdout.Len() > 0 || stderr.Len() == 0 {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, &stdout, &stderr)
 		}
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"--help"}, &stdout, &stderr); code != 0 || !strings.Contains(stderr.String(), "usage: bench SUBJECT") {
+		t.Errorf("--help: exit %d, %q", code, &stderr)
 	}
 }
 
@@ -29,7 +33,7 @@ func TestAESGCM(t *testing.T) {
 	}
 	lab.Tools(t, "cc")
 	var stdout, stderr bytes.Buffer
-	code := run([]string{"aesgcm", "--quick", "--runs", "1", "-o", "json"}, &stdout, &stderr)
+	code := run([]string{"--quick", "aesgcm", "--runs", "1", "-o", "json"}, &stdout, &stderr)
 	if code == 1 && strings.Contains(stderr.String(), "no VAES") {
 		t.Skip(stderr.String())
 	}
