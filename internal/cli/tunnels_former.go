@@ -69,7 +69,7 @@ func (c *change) leaveBehind(kept string) error {
 		case !left && former.kept != kept:
 			err = os.Remove(former.kept)
 		case left && former.kept == kept:
-			err = os.Rename(kept, beside(kept))
+			err = os.Rename(kept, aside(kept))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -78,8 +78,8 @@ func (c *change) leaveBehind(kept string) error {
 	return nil
 }
 
-// beside is a name for a copy that nobody has yet.
-func beside(kept string) string {
+// aside is a name for a copy that nobody has yet.
+func aside(kept string) string {
 	for n := 1; ; n++ {
 		name := fmt.Sprintf("%s.%d.yaml", strings.TrimSuffix(kept, ".yaml"), n)
 		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
