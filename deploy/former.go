@@ -10,7 +10,7 @@ import (
 // everyHost gives the hosts of a file, and those that it had before and has no more.
 func everyHost(f *config.File, former []*config.File) iter.Seq[*config.Host] {
 	return func(yield func(*config.Host) bool) {
-		for h := range hostsOf(f) {
+		for h := range HostsOf(f) {
 			if !yield(h) {
 				return
 			}
@@ -29,11 +29,11 @@ func everyHost(f *config.File, former []*config.File) iter.Seq[*config.Host] {
 // is to go.
 func Gone(former, f *config.File) iter.Seq[*config.Host] {
 	in := map[netip.Addr]bool{}
-	for h := range hostsOf(f) {
+	for h := range HostsOf(f) {
 		in[h.Address] = true
 	}
 	return func(yield func(*config.Host) bool) {
-		for h := range hostsOf(former) {
+		for h := range HostsOf(former) {
 			if !in[h.Address] && !yield(h) {
 				return
 			}
@@ -41,7 +41,8 @@ func Gone(former, f *config.File) iter.Seq[*config.Host] {
 	}
 }
 
-func hostsOf(f *config.File) iter.Seq[*config.Host] {
+// HostsOf are the hosts of all tunnels of a file; one may come several times.
+func HostsOf(f *config.File) iter.Seq[*config.Host] {
 	return func(yield func(*config.Host) bool) {
 		for i := range f.Tunnels {
 			for j := range f.Tunnels[i].Hosts {

@@ -65,7 +65,7 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 	own := ownAddresses
 	if localErr == nil {
 		local.Name = local.Facts.Hostname
-		here, own = local.Facts, local.Facts.Has
+		here, own = local.Facts, func(a netip.Addr) bool { return here.Has(a) || here.Had(a) }
 	}
 	atHome := false
 	destinations := map[config.SSH]bool{}

@@ -111,6 +111,26 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
+// A host that has another address by now is rid of what it has of the former one; one that never had it is told.
+func TestRenumbered(t *testing.T) {
+	f := parse(t, two)
+	hosts := applied(t, mustMake(t, f, twoHosts(), tunnel.Options{}), 1)
+	other := kernelHost("db2", "eth0", "192.168.1.99")
+	for i := range hosts {
+		hosts[i].Facts.Devices = other.Facts.Devices
+	}
+	p := mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Down})
+	if got := actionsOf(p); !slices.Equal(got, []tunnel.Action{tunnel.Remove}) || !p.Pairs[0].Ends[1].Local.IsValid() {
+		t.Error(got)
+	}
+	hosts[1].Facts.Owned = nil
+	for _, kind := range []tunnel.Kind{tunnel.Down, tunnel.Apply} {
+		if _, err := tunnel.Make(f, hosts, tunnel.Options{Kind: kind, Origin: origin}); err == nil || !strings.Contains(err.Error(), "does not have") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
 // Hosts that take no part: what the others have for them stays, and goes when all is taken down.
 func TestAbsent(t *testing.T) {
 	both := two + "  - name: web\n    hosts: [192.168.1.64, {address: 192.168.1.66, dev: eth0, ssh: root@db3}]\n"

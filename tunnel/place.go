@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"espalier/config"
@@ -61,7 +62,7 @@ func (m *maker) hostOf(h *config.Host) int {
 			continue
 		}
 		here = host.Facts
-		if host.Facts.deviceWith(h.Address) != nil {
+		if m.isAt(here, h.Address) {
 			return i
 		}
 	}
@@ -80,7 +81,7 @@ func (m *maker) hostOf(h *config.Host) int {
 		if host.SSH != *h.SSH {
 			continue
 		}
-		if host.Facts.deviceWith(h.Address) != nil {
+		if m.isAt(host.Facts, h.Address) {
 			return i
 		}
 		instead := "give an address that it has"
@@ -93,6 +94,9 @@ func (m *maker) hostOf(h *config.Host) int {
 	m.problem(h.Place("ssh"), fmt.Sprintf("%s was not asked", h.SSH.To), "")
 	return -1
 }
+
+// isAt reports whether a host has an address. One that is to be rid of its tunnels may have lost it.
+func (m *maker) isAt(f *Facts, a netip.Addr) bool { return f.Has(a) || m.opt.Kind == Down && f.Had(a) }
 
 // first is the first of the hosts that are one and the same with host i: it may be reached in several
 // ways.
@@ -117,6 +121,11 @@ func (f *Facts) Device(name string) *Device {
 
 // Has reports whether the host has an address.
 func (f *Facts) Has(a netip.Addr) bool { return f.deviceWith(a) != nil }
+
+// Had reports whether the host has tunnels of an address of its own, which may have gone.
+func (f *Facts) Had(a netip.Addr) bool {
+	return slices.ContainsFunc(f.Owned, func(o Owned) bool { return o.Local == a })
+}
 
 func (f *Facts) deviceWith(a netip.Addr) *Device {
 	for i := range f.Devices {

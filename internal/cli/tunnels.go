@@ -130,6 +130,9 @@ func (r *tunnelRun) openNow(ctx context.Context, path string, text []byte) (*cha
 	if c.file, err = config.Parse(path, text); err != nil {
 		return nil, err
 	}
+	if r.kind == tunnel.Down {
+		reachAsNow(c.file, path)
+	}
 	if r.kind != tunnel.Rotate {
 		if c.former, err = formerFiles(path); err != nil {
 			return nil, err

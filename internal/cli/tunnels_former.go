@@ -87,3 +87,22 @@ func aside(kept string) string {
 		}
 	}
 }
+
+// reachAsNow has the hosts of a file as it was applied be reached as the file says now, if it can be read.
+func reachAsNow(f *config.File, path string) {
+	text, err := readTunnels(path)
+	if err != nil {
+		return
+	}
+	now, err := config.Parse(path, text)
+	if err != nil {
+		return
+	}
+	for h := range deploy.HostsOf(f) {
+		for other := range deploy.HostsOf(now) {
+			if other.Address == h.Address {
+				h.SSH, h.Sudo = other.SSH, other.Sudo
+			}
+		}
+	}
+}

@@ -78,6 +78,23 @@ func TestFormerFiles(t *testing.T) {
 	}
 }
 
+func TestReachAsNow(t *testing.T) {
+	file := func(ssh string) []byte {
+		return []byte("tunnels: [{name: db, hosts: [{address: 203.0.113.1, dev: p4p1}, {address: 203.0.113.2, dev: p4p1, ssh: " + ssh + "}]}]")
+	}
+	path := filepath.Join(t.TempDir(), "tunnels.yaml")
+	for now, want := range map[string]string{string(file("admin@db2")): "admin@db2", "no tunnels": "root@db2"} {
+		f, err := config.Parse(path, file("root@db2"))
+		if err = errors.Join(err, os.WriteFile(path, []byte(now), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		reachAsNow(f, path)
+		if hosts := f.Tunnels[0].Hosts; hosts[0].SSH != nil || hosts[1].SSH.To != want {
+			t.Errorf("%v, want %s", hosts[1].SSH, want)
+		}
+	}
+}
+
 // Only SAs that stay, and whose sequence numbers end within hours, have to be rotated by somebody.
 func TestEnds(t *testing.T) {
 	of := &config.Tunnel{}
