@@ -272,6 +272,23 @@ func TestInnerMTU(t *testing.T) {
 	}
 }
 
+// The plan tells what passes whole: by the userspace device no more than its TUN takes.
+func TestWholePackets(t *testing.T) {
+	device := here(userspaceHost("db1", "p4p1", 1, "192.168.1.64"))
+	for name, c := range map[string]struct {
+		host tunnel.Host
+		want string
+	}{
+		"kernel": {here(kernelHost("db1", "p4p1", "192.168.1.64")), "packets of up to 1466 bytes pass whole (MTU 1500 of p4p1 on db1)"},
+		"device": {device, "packets of up to 1415 bytes pass whole (MTU 1500 of p4p1 on db1)"},
+	} {
+		hosts := []tunnel.Host{c.host, kernelHost("db2", "enp4s0", "192.168.1.65")}
+		if got := mustMake(t, parse(t, two), hosts, tunnel.Options{}).Pairs[0].Notes; len(got) == 0 || got[0] != c.want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 // SPIs suit the queues of the device that receives, in each generation.
 func TestFill(t *testing.T) {
 	f := parse(t, two)

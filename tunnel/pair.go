@@ -83,11 +83,18 @@ func (p *Pair) choose(setting string, sides *[2]side, whys [2]string, value func
 
 // notes say what traffic will see of the tunnel.
 func (p *Pair) notes(t *config.Tunnel, of *config.Pair, sides *[2]side) {
+	inner := func(s *side) int {
+		whole := InnerMTU(s.device.MTU, t.Mode == config.TunnelMode, of.A.Address.Is6(), t.Encap.Type == config.UDPEncap)
+		if s.engine.Device != "" {
+			whole = min(whole, tunMTU(s.device.MTU))
+		}
+		return whole
+	}
 	least := &sides[0]
-	if sides[1].device.MTU < least.device.MTU {
+	if inner(&sides[1]) < inner(least) {
 		least = &sides[1]
 	}
-	if inner := InnerMTU(least.device.MTU, t.Mode == config.TunnelMode, of.A.Address.Is6(), t.Encap.Type == config.UDPEncap); inner > 0 {
+	if inner := inner(least); inner > 0 {
 		note := fmt.Sprintf("packets of up to %d bytes pass whole (MTU %d of %s on %s)", inner, least.device.MTU, least.device.Name, least.name)
 		if sides[0].device.MTU != sides[1].device.MTU {
 			other := &sides[0]
@@ -114,6 +121,10 @@ func (p *Pair) notes(t *config.Tunnel, of *config.Pair, sides *[2]side) {
 		}
 	}
 }
+
+// tunMTU is the MTU of the userspace device's TUN: that of the device below, less the most that ESP adds to a
+// packet, whatever the SA (docs/device.md), and what IPv6 needs at least.
+func tunMTU(mtu int) int { return max(mtu-85, 1280) }
 
 // InnerMTU is how long the packets are that ESP with AES-GCM and an ICV of 128 bits gets through a
 // device whole, in bytes with their IP header, at an MTU (RFC 4303 §2, RFC 4106 §3, RFC 3948 §2.1);
