@@ -239,19 +239,23 @@ func (d *Device) findUnderlay(cfg *Config) error {
 }
 
 // openTUN makes the TUN. It gets no link-local address (addr_gen_mode none): nothing but the
-// steering may send into it. Its own reverse path filter is loose, for SAs without an
-// outbound counterpart.
+// steering may send into it. Its own reverse path filter is off, for SAs whose traffic goes back in
+// clear, as on one of two hosts while tunnels are set up or taken down.
 func (d *Device) openTUN(cfg *Config) (err error) {
 	if d.tun, err = tun.Create(cfg.TUN, cfg.Queues); err != nil {
 		return err
 	}
 	d.udpFrames = d.tun.UDPFrames()
+	filter, err := tunFilter()
+	if err != nil {
+		return err
+	}
 	for _, c := range []struct {
 		sysctl
 		value string
 	}{
 		{sysctl{"ipv6", d.tun.Name(), "addr_gen_mode"}, "1"},
-		{sysctl{"ipv4", d.tun.Name(), "rp_filter"}, loose},
+		{sysctl{"ipv4", d.tun.Name(), "rp_filter"}, filter},
 	} {
 		if err := c.write(c.value); err != nil && !(c.family == "ipv6" && errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("set %s of %s: %w", c.name, d.tun.Name(), err)

@@ -18,6 +18,7 @@ type reversePath struct {
 }
 
 const (
+	off    = "0"
 	strict = "1"
 	loose  = "2"
 )
@@ -47,6 +48,20 @@ func (r reversePath) loosen() error {
 		return fmt.Errorf("set rp_filter of %s loose: %w", r.device, err)
 	}
 	return nil
+}
+
+// tunFilter is the reverse path filter of the TUN. A device without an address, as it is, passes only with
+// no filter at all what has no way back by it (fib_validate_source: loose looks no further). The larger of its
+// own and that of all devices holds: where that is strict, loose is the best there is.
+func tunFilter() (string, error) {
+	all, err := sysctl{"ipv4", "all", "rp_filter"}.read()
+	if err != nil {
+		return "", fmt.Errorf("read rp_filter: %w", err)
+	}
+	if all == off {
+		return off, nil
+	}
+	return loose, nil
 }
 
 // restore puts back what loosen found. Without a file there is nothing to put back.

@@ -42,6 +42,9 @@ func TestStateDir(t *testing.T) {
 	strict()
 	h.StartDevice()
 	dir := runDir(t, h)
+	if got := strings.TrimSpace(h.Must("cat", "/proc/sys/net/ipv4/conf/esp-"+h.Device+"/rp_filter")); got != "0" {
+		t.Errorf("rp_filter of the TUN is %s: what an SA brings is dropped as long as the way back is in clear", got)
+	}
 	if rpFilter(h) != "2" || !exists(filepath.Join(dir, h.Device+".rp_filter")) {
 		t.Errorf("rp_filter %s, and %s has no note of what it was", rpFilter(h), dir)
 	}
