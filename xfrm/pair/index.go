@@ -32,6 +32,9 @@ type dstKey struct {
 func newIndex(states []*xfrm.State) *index {
 	x := &index{states, make(map[dstKey][]int, len(states)), make(map[reqidKey][]int, len(states)), map[modeKey][]int{}}
 	for i, s := range states {
+		if s.IsLarval() {
+			continue // it serves nobody
+		}
 		k := modeKey{s.Proto, s.Mode}
 		x.byMode[k] = append(x.byMode[k], i)
 		x.byReqid[reqidKey{k, s.Reqid}] = append(x.byReqid[reqidKey{k, s.Reqid}], i)
