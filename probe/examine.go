@@ -111,6 +111,9 @@ func candidates(s *survey) ([]string, Check) {
 	}
 	c.Answer, c.Why = No, "no NIC that could offload ESP"
 	c.Fix = "ESP is offloaded by crypto-enabled ConnectX-6 Dx, ConnectX-7 and BlueField cards. Without one, the kernel or espalier's userspace device encrypts on the CPU: espalier demo shows that."
+	if len(s.ways()) == 0 {
+		c.Fix += " espalier doctor DEV tells what ESP meets on a device."
+	}
 	for _, l := range leftOut {
 		c.Evidence = append(c.Evidence, Evidence{l.Name, l.Why})
 	}
