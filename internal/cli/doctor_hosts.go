@@ -167,13 +167,16 @@ func (s screen) writeRows(b *bytes.Buffer, rows [][]string) {
 			widths[i] = max(widths[i], columns(row[i]))
 		}
 	}
-	for _, row := range rows {
+	for number, row := range rows {
 		var line strings.Builder
 		for i, width := range widths {
 			line.WriteString(row[i] + strings.Repeat(" ", width-columns(row[i])+2))
 		}
 		if s.width-columns(line.String()) < narrow {
 			b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+			if number == 0 { // nothing stands below its heading
+				continue
+			}
 			for _, text := range wrap(row[last], s.width-4) {
 				b.WriteString("    " + text + "\n")
 			}
