@@ -20,6 +20,9 @@ so first and asks.
 Without a device it takes the NICs that could offload. What it is not let see without root it
 says at the end, and holds against nobody.
 
+It fits on one screen: answers that come from the same stand in one line, and of those that are yes there
+are the names. -o wide has each with all its evidence.
+
 Marks: ✓ yes, ✗ no and crypto offload needs it, ! no and something is lost or at risk, - no and
 worth knowing, ? not known.
 

@@ -34,7 +34,8 @@ It reads the SAs and the NIC's counters twice, and so takes as long as --interva
 when an SA will have used up its sequence numbers or reached a limit, what was dropped and why,
 policies that no SA serves, SAs that serve none, and what is not as safe as it seems.
 
-It changes nothing, and shows no keys. It needs root. --probe puts kprobes on the kernel's own ESP
+It changes nothing (but a kernel whose xfrm_user is a module loads it when it is asked for SAs), and shows no
+keys. It needs root. --probe puts kprobes on the kernel's own ESP
 while it watches, to see whether that has encrypted what the NIC has not counted.
 
 Exit status: 0; 3 if --require is unmet; 1 if the SAs could not be read; 2 for a wrong command line.`

@@ -77,7 +77,7 @@ func (r *verifyRun) show(sad sadChoice, f verify.Flow, report verify.Report) err
 	if r.format.isData() {
 		err = writeData(r.stdout, r.format, view)
 	} else {
-		err = view.write(r.stdout)
+		err = view.write(r.stdout, newScreen(r.stdout))
 	}
 	if err != nil {
 		return err
@@ -127,26 +127,24 @@ func decrypts(w *verdict.PeerWord) string {
 }
 
 // write is for a person: the result first, then what it rests on.
-func (v *verifyView) write(w io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s→%s: %s", v.SA.SPI, v.SA.Src, v.SA.Dst, v.Result)
+func (v *verifyView) write(w io.Writer, s screen) error {
+	head := fmt.Sprintf("%s %s→%s: %s", v.SA.SPI, v.SA.Src, v.SA.Dst, v.Result)
 	if v.Result == verdict.Proven {
-		fmt.Fprintf(&b, ", %s", v.Verdict)
+		head += fmt.Sprintf(", %s", v.Verdict)
 	}
-	fmt.Fprintf(&b, "\n  %d probes (%s %s→%s)", v.Probes.Sent, v.Probes.Protocol, v.Probes.Src, v.Probes.Dst)
+	probes := fmt.Sprintf("%d probes (%s %s→%s)", v.Probes.Sent, v.Probes.Protocol, v.Probes.Src, v.Probes.Dst)
 	if v.Probes.Carried > 0 {
-		fmt.Fprintf(&b, ", sequence numbers %d–%d", v.Probes.First, v.Probes.Last)
+		probes += fmt.Sprintf(", sequence numbers %d–%d", v.Probes.First, v.Probes.Last)
 	}
-	b.WriteString("\n")
-	for _, why := range v.Why {
-		fmt.Fprintf(&b, "  %s\n", hang(why))
-	}
+	lines := append([]string{probes}, v.Why...)
 	if v.Result != verdict.Proven {
-		fmt.Fprintf(&b, "  %s\n", hang(fmt.Sprintf("here: %s, %s", v.Here.Verdict, v.Here.Why)))
+		lines = append(lines, fmt.Sprintf("here: %s, %s", v.Here.Verdict, v.Here.Why))
+	}
+	var b strings.Builder
+	b.WriteString(strings.Join(wrap(head, s.width-2), "\n  ") + "\n")
+	for _, line := range lines {
+		b.WriteString("  " + strings.Join(wrap(line, s.width-4), "\n    ") + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
-
-// hang breaks a line between words where it gets too long, with the rest below its beginning.
-func hang(text string) string { return strings.Join(wrap(text, 92), "\n    ") }

@@ -58,14 +58,7 @@ func scenes() []scene {
 		{name: "NICs that forge their counters", set: faulty("forging", pair4), claims: []claim{
 			sending(0x1000, nobody, "HARDWARE"), receiving(0x1000, unchecked, "HARDWARE"),
 		}},
-		{name: "a NIC that forges, to software", set: func(t *testing.T, l *nicLab) []stream {
-			setParameter(t, "fault", "forging,none")
-			l.apply(t, l.A, l.Script(l.A, pair4))
-			in := pair4
-			in.Software = true
-			l.apply(t, l.B, l.Script(l.B, in))
-			return []stream{{}}
-		}, claims: []claim{
+		{name: "a NIC that forges, to software", set: toSoftware("forging,none"), claims: []claim{
 			sending(0x1000, nobody, "HARDWARE"), sending(0x1000, theKernel, "UNKNOWN").called("the receiver, where every ICV is wrong").received().atB(),
 		}},
 		{name: "a NIC whose ICVs are wrong", set: faulty("corrupt,none", pair4), claims: []claim{
@@ -114,6 +107,10 @@ func scenes() []scene {
 		}},
 		{name: "two offloaded SAs, of which one falls back, with --probe", set: oneOfTwo, probe: true, claims: []claim{
 			sending(0x1000, theKernel, "SOFTWARE").called("the one"), sending(0x2000, theNIC, "HARDWARE").called("the other"),
+		}},
+
+		{name: "the peer's CPU decrypts on the same machine, with --probe", set: toSoftware("none"), probe: true, claims: []claim{
+			sending(0x1000, theNIC, "HARDWARE"),
 		}},
 
 		{name: "the route leads through another device", set: elsewhere2nd, tap: "other0", claims: []claim{
@@ -189,6 +186,19 @@ func refusing(fault string) func(*testing.T, *nicLab) []stream {
 		}
 		l.apply(t, l.A, l.Policies(l.A, pair4))
 		return ways(false)
+	}
+}
+
+// toSoftware has A's SA offloaded, and B's not.
+func toSoftware(fault string) func(*testing.T, *nicLab) []stream {
+	return func(t *testing.T, l *nicLab) []stream {
+		t.Helper()
+		setParameter(t, "fault", fault)
+		l.apply(t, l.A, l.Script(l.A, pair4))
+		in := pair4
+		in.Software = true
+		l.apply(t, l.B, l.Script(l.B, in))
+		return []stream{{}}
 	}
 }
 
