@@ -34,14 +34,16 @@ type fake struct {
 	name string
 	conn *remote.Conn
 
-	mu      sync.Mutex
-	change  string
-	stage   steps.Stage
-	log     *trace
-	offload string // that is read back
-	verdict string
-	probe   func(steps.ProbeQuestion) steps.ProbeAnswer // nil: probes come
-	keys    [][]byte                                    // payloads of SAs, as they came
+	mu     sync.Mutex
+	change string
+	stage  steps.Stage
+	log    *trace
+	// forgotten says that it was told that all hosts have finished.
+	forgotten bool
+	offload   string // that is read back
+	verdict   string
+	probe     func(steps.ProbeQuestion) steps.ProbeAnswer // nil: probes come
+	keys      [][]byte                                    // payloads of SAs, as they came
 	// before and after are called around an operation; an error is the operation's own.
 	before, after func(operation string) error
 	dial          func() error // nil: can be reached
@@ -112,6 +114,10 @@ func (f *fake) operations() remote.Operations {
 	})
 	serve(f, ops, steps.Finish, func(q steps.Question) (steps.Progress, error) {
 		f.stage = steps.Finished
+		return progress(), nil
+	})
+	serve(f, ops, steps.Forget, func(q steps.Question) (steps.Progress, error) {
+		f.forgotten = true
 		return progress(), nil
 	})
 	serve(f, ops, steps.Undo, func(q steps.Question) (steps.Progress, error) {

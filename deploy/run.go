@@ -62,6 +62,7 @@ func Run(ctx context.Context, plan *tunnel.Plan, hosts []Host, opt Options) (*Re
 	}
 	r.Result = Confirmed
 	left := c.finish(ctx)
+	c.forget(ctx)
 	r.add(c.parts)
 	if left != nil {
 		r.Why = left.Error()

@@ -18,9 +18,9 @@ import (
 var order = map[steps.Kind][]string{
 	steps.Apply: {
 		steps.Begin, steps.Inbound, steps.Outbound, steps.Policies, steps.Policies, steps.Probe, steps.Policies, steps.Guard, "fresh",
-		"status", steps.Confirm, steps.Finish,
+		"status", steps.Confirm, steps.Finish, steps.Forget,
 	},
-	steps.Down: {steps.Begin, steps.Policies, steps.Policies, "fresh", steps.Confirm, steps.Finish},
+	steps.Down: {steps.Begin, steps.Policies, steps.Policies, "fresh", steps.Confirm, steps.Finish, steps.Forget},
 }
 
 // TestOrder: no host goes on before all have done a step.
@@ -56,8 +56,8 @@ func TestOrder(t *testing.T) {
 			t.Errorf("%s: more: %q", kind, lines[at:])
 		}
 		for _, f := range fakes {
-			if f.stage != steps.Finished {
-				t.Errorf("%s: %s is %s", kind, f.name, f.stage)
+			if f.stage != steps.Finished || !f.forgotten {
+				t.Errorf("%s: %s is %s, forgotten %t", kind, f.name, f.stage, f.forgotten)
 			}
 		}
 		t.Logf("%s: %s", kind, strings.Join(said, "\n"))
@@ -250,6 +250,27 @@ func TestSilentConfirm(t *testing.T) {
 	}
 }
 
+// TestUnfinished: as long as one host has not said that it has finished, none forgets the change.
+func TestUnfinished(t *testing.T) {
+	t.Parallel()
+	fakes, hosts, plan, log := twoHosts(t, steps.Down)
+	fakes[1].before = func(operation string) error {
+		if operation == steps.Finish {
+			fakes[1].mu.Lock()
+			fakes[1].dial = func() error { return errUnreachable }
+			fakes[1].mu.Unlock()
+			return errCut
+		}
+		return nil
+	}
+	opt := options(steps.Down)
+	opt.Timeout = 200 * time.Millisecond
+	report, err := Run(t.Context(), plan, hosts, opt)
+	if err == nil || report.Result != Confirmed || fakes[0].stage != steps.Finished || fakes[0].forgotten || fakes[1].forgotten {
+		t.Errorf("%v, %+v\n%s", err, report, strings.Join(log.lines, "\n"))
+	}
+}
+
 // TestRequire: what is read back, and who encrypts, must be what the file requires.
 func TestRequire(t *testing.T) {
 	t.Parallel()
@@ -287,7 +308,7 @@ func TestInterrupted(t *testing.T) {
 			return nil
 		}
 		report, err := Run(ctx, plan, hosts, options(steps.Apply))
-		if step == steps.Confirm || step == steps.Finish {
+		if step == steps.Confirm || step == steps.Finish || step == steps.Forget {
 			if err != nil || report.Result != Confirmed {
 				t.Errorf("%s: %v", step, err)
 			}

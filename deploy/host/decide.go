@@ -48,6 +48,8 @@ func decidesFrom(c *Change) time.Duration { return c.Confirmed + c.Begin.Timeout
 func speaksUntil(c *Change) time.Duration {
 	decided := 2*c.Begin.Timeout + margin + silence
 	switch {
+	case c.Settled:
+		return 0
 	case c.Stage == steps.Undone && c.Begin.Kind == steps.Down:
 		return c.Ended + decided + farewell
 	case c.Stage == steps.Undone:

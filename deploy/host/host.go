@@ -106,6 +106,7 @@ func (h *Host) Operations() remote.Operations {
 		steps.Guard:    step(h.Guard),
 		steps.Confirm:  step(h.Confirm),
 		steps.Finish:   step(h.Finish),
+		steps.Forget:   step(h.Forget),
 		steps.Undo:     step(h.Undo),
 	}
 }

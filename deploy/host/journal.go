@@ -65,6 +65,7 @@ type Change struct {
 	Confirmed time.Duration       `json:"confirmed,omitempty"` // when it was
 	Ended     time.Duration       `json:"ended,omitempty"`     // when it was finished or undone
 	Closing   time.Duration       `json:"closing,omitempty"`   // when old SAs go, since it was told to finish
+	Settled   bool                `json:"settled,omitempty"`   // all hosts are known to have finished it
 	Probed    bool                `json:"probed,omitempty"`    // the peers' probes were seen
 	Guarded   bool                `json:"guarded,omitempty"`   // what lasts was changed
 	Again     bool                `json:"again,omitempty"`     // what lasts could not be put back, and is tried again

@@ -125,7 +125,7 @@ func (h *Host) sweep() {
 const unfinished = ".new-"
 
 // clean removes the journal, the locks, and the directory if nothing else is in it: there is nothing
-// left to know. Others wait for the locks again, see lockFile.
+// left to know. Others wait for the locks again, see lockFile; a keeper ends.
 func (h *Host) clean() {
 	h.sweep()
 	for _, name := range []string{journalName, keeperName, lockName} {
@@ -179,13 +179,13 @@ func syncDir(dir string) error {
 // lockPatience is how long an operation waits for another one; each takes a fraction of it.
 const lockPatience = 30 * time.Second
 
-// lock keeps other operations and the keeper out until it is released, in all processes.
-func (h *Host) lock(ctx context.Context) (release func(), err error) {
+// lock keeps other operations and the keeper out until it is closed, in all processes.
+func (h *Host) lock(ctx context.Context) (*os.File, error) {
 	for start := time.Now(); ; {
-		release, err := lockFile(filepath.Join(h.cfg.Dir, lockName))
+		lock, err := lockFile(filepath.Join(h.cfg.Dir, lockName))
 		switch {
 		case err == nil:
-			return release, nil
+			return lock, nil
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return nil, fmt.Errorf("lock the journal of tunnels: %w", err)
 		case time.Since(start) > lockPatience:
@@ -199,8 +199,9 @@ func (h *Host) lock(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// lockFile locks a file that it makes if need be; EWOULDBLOCK if somebody else has locked it.
-func lockFile(path string) (release func(), err error) {
+// lockFile locks a file that it makes if need be, until it is closed; EWOULDBLOCK if somebody else has
+// locked it.
+func lockFile(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -212,17 +213,19 @@ func lockFile(path string) (release func(), err error) {
 		f.Close()
 		return nil, err
 	}
-	// Whoever had it may have removed it: then it keeps nobody out.
+	if !locks(f, path) { // whoever had it has removed it: it keeps nobody out
+		f.Close()
+		return nil, unix.EWOULDBLOCK
+	}
+	return f, nil
+}
+
+// locks reports whether a locked file is still the one by that path, which others look at.
+func locks(f *os.File, path string) bool {
 	locked, err := f.Stat()
-	if err == nil {
-		var there os.FileInfo
-		if there, err = os.Stat(path); err == nil && os.SameFile(locked, there) {
-			return func() { f.Close() }, nil
-		}
+	if err != nil {
+		return false
 	}
-	f.Close()
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = unix.EWOULDBLOCK
-	}
-	return nil, err
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(locked, there)
 }

@@ -14,26 +14,23 @@ import (
 )
 
 // Keep is the keeper of a network namespace: it calls Tick until nothing is pending. If one runs there
-// already it returns at once. Errors of single rounds go to tell; the next round tries again.
+// already it returns at once, and so it does when everything is forgotten. Errors of single rounds go to
+// tell; the next round tries again.
 func (h *Host) Keep(ctx context.Context, tell func(error)) error {
-	only, err := lockFile(filepath.Join(h.cfg.Dir, keeperName))
+	path := filepath.Join(h.cfg.Dir, keeperName)
+	only, err := lockFile(path)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("lock out other keepers: %w", err)
 	}
-	released := false
-	release := func() {
-		if !released {
-			released = true
-			only()
-		}
-	}
-	defer release()
+	defer only.Close() // which may be for the second time
+	removed, stop := watchRemoval(path)
+	defer stop()
 	ticks := time.NewTicker(Every)
 	defer ticks.Stop()
-	for failures := 0; ; {
+	for failures := 0; locks(only, path); {
 		pending, err := h.Tick(ctx)
 		if err != nil {
 			tell(err)
@@ -45,12 +42,8 @@ func (h *Host) Keep(ctx context.Context, tell func(error)) error {
 			// Who begins a change after this round finds no keeper; who began it before is seen.
 			over := false
 			err := h.under(ctx, func(r *round) error {
-				if over = !r.pending(); !over {
-					return nil
-				}
-				release()
-				if len(r.j.Owned) == 0 && len(r.j.Held) == 0 {
-					r.clean()
+				if over = !r.pending(); over {
+					only.Close()
 				}
 				return nil
 			})
@@ -60,10 +53,13 @@ func (h *Host) Keep(ctx context.Context, tell func(error)) error {
 		}
 		select {
 		case <-ticks.C:
+		case <-removed:
+			removed = nil
 		case <-ctx.Done():
 			return nil
 		}
 	}
+	return nil // whoever begins another change starts another keeper
 }
 
 // unreadable is after how many failures in a row, with nothing known to be pending, a keeper gives up.

@@ -1,9 +1,12 @@
 package host
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -151,8 +154,10 @@ func (s scenario) run(t testing.TB, after []picture) (problems []string) {
 				complain("%s is as before, and owns %d pairs", n.name, len(j.Owned))
 			}
 		case slices.Equal(now.sas, after[i].sas) && len(now.policies) == len(after[i].policies):
-			if j.Change.Stage != steps.Finished {
-				complain("%s is as planned, and says %s (%s)", n.name, j.Change.Stage, j.Change.Problem)
+			if c := j.Change; c != nil && c.Stage != steps.Finished {
+				complain("%s is as planned, and says %s (%s)", n.name, c.Stage, c.Problem)
+			} else if c == nil && k.kind != steps.Down {
+				complain("%s has forgotten what it owns", n.name)
 			}
 		case s.hosts == 2:
 			complain("%s is neither as before nor as planned: %v, %d policies", n.name, now.sas, len(now.policies))
@@ -169,6 +174,11 @@ func (s scenario) run(t testing.TB, after []picture) (problems []string) {
 	}
 	if !w.works() {
 		complain("not everything is taken that is sent")
+	}
+	for _, n := range w.hosts {
+		if left, err := os.ReadDir(n.host.cfg.Dir); outcome == "done" && k.kind == steps.Down && n.told && !errors.Is(err, fs.ErrNotExist) {
+			complain("%s has %v left", n.name, left)
+		}
 	}
 	if k.former > 0 && k.kind != steps.Down {
 		if len(w.unopened) > 0 {
@@ -193,9 +203,9 @@ func TestEveryCut(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			after := ideal(t, kind, 2)
-			messages := 2 * 11
+			messages := 2 * 12
 			if k.kind == steps.Down {
-				messages = 2 * 5
+				messages = 2 * 6
 			}
 			cuts := 0
 			for at := range messages {

@@ -23,13 +23,14 @@ type round struct {
 }
 
 // under runs f with the journal locked, and everything settled whose time has come. What f began it
-// does not leave half done because nobody waits for it any more: its context does not end.
+// does not leave half done because nobody waits for it any more: its context does not end. Where there is
+// nothing to know in the end, nothing is left, not even of having asked.
 func (h *Host) under(ctx context.Context, f func(*round) error) error {
-	release, err := h.lock(ctx)
+	lock, err := h.lock(ctx)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer lock.Close()
 	j, err := ReadJournal(h.cfg.Dir)
 	if err != nil {
 		return err
@@ -39,7 +40,11 @@ func (h *Host) under(ctx context.Context, f func(*round) error) error {
 	r := &round{Host: h, ctx: ctx, j: j, engines: h.engines()}
 	defer r.engines.close()
 	r.settle()
-	return f(r)
+	err = f(r)
+	if r.nothing() {
+		r.clean()
+	}
+	return err
 }
 
 // roundPatience ends a round in which an engine does not answer.
@@ -110,9 +115,9 @@ func (r *round) keep() error {
 
 // kept reports whether a keeper is at work: it goes on until, under the journal's lock, nothing is pending.
 func (r *round) kept() bool {
-	release, err := lockFile(filepath.Join(r.cfg.Dir, keeperName))
+	lock, err := lockFile(filepath.Join(r.cfg.Dir, keeperName))
 	if err == nil {
-		release()
+		lock.Close()
 	}
 	return errors.Is(err, unix.EWOULDBLOCK)
 }
@@ -146,9 +151,6 @@ func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts,
 		}
 		if r.pending() {
 			return r.keep()
-		}
-		if r.nothing() { // asking leaves nothing behind, and takes away what a keeper did not live to
-			r.clean()
 		}
 		return nil
 	})

@@ -57,6 +57,7 @@ type node struct {
 	used    map[*xfrm.Policy]uint64 // how often policies have decided
 	taken   uint8                   // the protocol that nothing can be sent by
 	deaf    uint8                   // the protocol by which nothing comes
+	told    bool                    // that all have finished the last change
 }
 
 func newWorld(t testing.TB, n int) *world {

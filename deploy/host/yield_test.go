@@ -124,8 +124,8 @@ func TestGivesWay(t *testing.T) {
 				if next == steps.Down {
 					sas, policies, owned = 0, 0, 0
 				}
-				if len(m.stays()) != sas || len(m.spd) != policies || len(j.Owned) != owned || len(m.guard) != owned || j.Change.Stage != steps.Finished {
-					complain("%s has %v, %d policies, %d pairs, %d guarded; %s", m.name, m.sad(), len(m.spd), len(j.Owned), len(m.guard), j.Change.Stage)
+				if len(m.stays()) != sas || len(m.spd) != policies || len(j.Owned) != owned || len(m.guard) != owned || (j.Change == nil) != (next == steps.Down) || j.Change != nil && j.Change.Stage != steps.Finished {
+					complain("%s has %v, %d policies, %d pairs, %d guarded; %+v", m.name, m.sad(), len(m.spd), len(j.Owned), len(m.guard), j.Change)
 				}
 				if slices.ContainsFunc(j.Owned, func(o Owned) bool { return o.Undecided || o.Opened }) {
 					complain("%s is still undecided", m.name)

@@ -20,6 +20,7 @@ const (
 	Guard    = "tunnel-guard"    // Question → Progress
 	Confirm  = "tunnel-confirm"  // Question → Progress
 	Finish   = "tunnel-finish"   // Question → Progress
+	Forget   = "tunnel-forget"   // Question → Progress: all hosts of the change have finished it
 	Undo     = "tunnel-undo"     // Question → Progress
 )
 

@@ -19,7 +19,9 @@ A host that is gone for good keeps the others from nothing: --without HOST takes
 HOST has stays, and it takes nothing in clear from them, until espalier down FILE reaches it, by an address
 that is not protected.
 
-What a host noted of it goes two --confirm-timeout later, for a host that is late may still ask.
+When it ends, nothing of FILE is left on any host: no process, no unit, no file but the record of used keys (in
+it are no keys). Only if not all hosts have said that they are done, what the others noted goes two
+--confirm-timeout later, for a host that is late may still ask.
 
 Exit status: 0 if nothing of FILE is in force (but on HOSTs left out), 1 if everything is as it was before (or, "unclear", the hosts
 still have to agree), 2 for a wrong command line.`

@@ -82,7 +82,7 @@ func (s *site) life(t *testing.T) {
 		t.Errorf("nothing is due, and it says: %s", out)
 	}
 
-	t.Logf("%s", s.must(t, "down", "--confirm-timeout", "10s"))
+	t.Logf("%s", s.must(t, "down"))
 	s.mustBeBare(t)
 	if out = s.must(t, "down"); !strings.Contains(out, "nothing to change") {
 		t.Errorf("%s", out)

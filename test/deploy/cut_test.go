@@ -83,8 +83,8 @@ func cut(t *testing.T, command, at, how string) {
 	// Whatever it came to, it can be gone on with.
 	s.must(t, "apply", "--grace", "0s")
 	s.mustTalk(t)
-	if command == "down" { // which takes a while each time
-		s.must(t, "down", "--confirm-timeout", "10s")
+	if command == "down" {
+		s.must(t, "down")
 		s.mustBeBare(t)
 	}
 }

@@ -32,7 +32,7 @@ func TestGone(t *testing.T) {
 		{1, "down " + s.file + " --without root@db2\n", []string{"down"}},
 		{1, "has no two hosts that are left", []string{"apply", "--without", "db2"}},
 		{2, "has no host db3", []string{"down", "--without", "db3"}},
-		{0, "root@db2 was left out: what it has stays", []string{"down", "--without", "db2", "--confirm-timeout", "5s"}},
+		{0, "root@db2 was left out: what it has stays", []string{"down", "--without", "db2"}},
 		{0, "no tunnel of " + s.file, []string{"down", "--without", "db2"}},
 	} {
 		cmd, out := s.start(t, c.args[0], c.args[1:]...)
@@ -90,10 +90,10 @@ func (s *site) leavesTheFile(t *testing.T) {
 	if err := os.WriteFile(s.file, []byte(without), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out := s.must(t, "apply", "--without", "db9", "--without", "db2", "--confirm-timeout", "5s")
+	out := s.must(t, "apply", "--without", "db9", "--without", "db2")
 	if !strings.Contains(out, "root@db2 was left out") || sas(t, s.A)+policies(t, s.A) != "" || policies(t, s.B) == "" {
 		t.Errorf("host B is not in the file any more, and not asked:\n%s\nhost A:\n%s", out, policies(t, s.A))
 	}
-	s.must(t, "apply", "--without", "db9", "--confirm-timeout", "5s")
+	s.must(t, "apply", "--without", "db9")
 	s.mustBeBare(t)
 }
