@@ -211,6 +211,11 @@ func TestEngineStays(t *testing.T) {
 	if _, err := tunnel.Make(parse(t, two+"    engine: kernel\n"), hosts, tunnel.Options{Origin: origin}); err == nil || !strings.Contains(err.Error(), "is set up in unix:") {
 		t.Error(err)
 	}
+	hosts[0].Facts.Engines = hosts[0].Facts.Engines[:1] // the device has ended
+	p := mustMake(t, f, hosts, tunnel.Options{Kind: tunnel.Down})
+	if got := actionsOf(p); !slices.Equal(got, []tunnel.Action{tunnel.Remove}) || len(p.Pairs[0].Notes) != 1 || !strings.Contains(p.Pairs[0].Notes[0], "does not run any more") {
+		t.Errorf("down without the device: %v %q", got, p.Pairs[0].Notes)
+	}
 }
 
 // What lingers of an undone change counts for nothing but its SPI.

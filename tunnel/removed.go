@@ -68,7 +68,7 @@ func (m *maker) removed() {
 			if p.Ends[0].Local.IsValid() {
 				slot = 1
 			}
-			p.Ends[slot] = m.leaving(i, o)
+			p.Ends[slot] = m.leaving(p, i, o)
 		}
 	}
 	for i := range m.plan.Pairs {
@@ -98,11 +98,13 @@ func (m *maker) inFile(o *Owned) bool {
 }
 
 // leaving is the end of a pair that is to go.
-func (m *maker) leaving(host int, o *Owned) End {
+func (m *maker) leaving(p *Pair, host int, o *Owned) End {
 	e := End{Host: host, Engine: o.Engine, Device: o.Device, Local: o.Local, Remote: o.Remote}
 	e.Gone = m.gone(&e, o)
 	if live := m.plan.Hosts[host].Facts.Engine(o.Engine); live != nil {
 		e.Old = oldSAs(live, &e, o)
+	} else {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s of %s does not run any more, and its SAs and policies went with it", o.Engine, m.name(host)))
 	}
 	return e
 }

@@ -116,18 +116,29 @@ func findNamespace() (kind namespaceKind, name string, err error) {
 		}
 		kind = another
 	}
+	name, err = NamespaceName(&own)
+	switch {
+	case err != nil:
+		return unknown, "", err
+	case name != "":
+		return another, filepath.Join(namedNamespaces, name), nil
+	}
+	return kind, "", nil
+}
+
+// NamespaceName is what ip-netns(8) calls a network namespace; "" if it has no name.
+func NamespaceName(ns *unix.Stat_t) (string, error) {
 	names, err := os.ReadDir(namedNamespaces)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return unknown, "", err
+		return "", err
 	}
 	for _, n := range names {
 		var st unix.Stat_t
-		path := filepath.Join(namedNamespaces, n.Name())
-		if unix.Stat(path, &st) == nil && st.Ino == own.Ino && st.Dev == own.Dev {
-			return another, path, nil
+		if unix.Stat(filepath.Join(namedNamespaces, n.Name()), &st) == nil && st.Ino == ns.Ino && st.Dev == ns.Dev {
+			return n.Name(), nil
 		}
 	}
-	return kind, "", nil
+	return "", nil
 }
 
 // Can reports whether this place can have units that are started, the timer among them; if not, why says so, and

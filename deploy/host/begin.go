@@ -35,6 +35,7 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 			}
 			r.j.Owned = owned
 		}
+		r.follow(q.Pairs)
 		now := r.cfg.Clock.Now()
 		c := &Change{Begin: q, Stage: steps.Open, Since: r.cfg.Clock.Wall(), BootID: r.cfg.Clock.BootID(), Begun: now, Deadline: now + q.Timeout}
 		debts := r.j.Debts
@@ -43,7 +44,7 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 		}
 		ours := r.j.policyKeys()
 		for i := range q.Pairs {
-			state, err := r.before(&q.Pairs[i], ours)
+			state, err := r.before(q.Kind, &q.Pairs[i], ours)
 			if err != nil {
 				return fmt.Errorf("tunnel %s: %w", q.Pairs[i].Tunnel, err)
 			}
@@ -146,7 +147,7 @@ func leaves(kind steps.Kind, p *steps.PairEnd) bool {
 }
 
 // before finds out how a pair is now, and that nothing of somebody else's is in the way; ours are policyKeys.
-func (r *round) before(p *steps.PairEnd, ours map[string]bool) (state PairState, err error) {
+func (r *round) before(kind steps.Kind, p *steps.PairEnd, ours map[string]bool) (state PairState, err error) {
 	if i := r.j.owner(p.Tunnel, p.Local, p.Remote); i >= 0 {
 		was := r.j.Owned[i]
 		state.Was = &was
@@ -157,6 +158,9 @@ func (r *round) before(p *steps.PairEnd, ours map[string]bool) (state PairState,
 	e, err := r.engines.get(p.Engine)
 	if err != nil {
 		return state, err
+	}
+	if gone, ok := e.(ended); ok && !leaves(kind, p) {
+		return state, gone.why
 	}
 	for _, payload := range slices.Concat(p.Policies, p.Gone) {
 		wanted, err := xfrm.DecodePolicy(payload)

@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"espalier/internal/usedkeys"
 )
 
 // Clock tells the time that deadlines are kept by.
 type Clock interface {
 	// Now is the time since the host has booted, also while it was suspended (CLOCK_BOOTTIME).
 	Now() time.Duration
-	// BootID tells one boot from another.
+	// BootID tells one boot from another, and one network namespace from another in its place.
 	BootID() string
 	// Wall is the time of day, for people.
 	Wall() time.Time
@@ -32,7 +34,15 @@ func (systemClock) Now() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-func (systemClock) BootID() string {
+// BootID of another network namespace than the host's own is that of the namespace: what is in it ends with
+// it, as with a boot.
+func (systemClock) BootID() string { return ThisBoot() }
+
+// ThisBoot is what journals know this boot of the host by, or this network namespace of it.
+func ThisBoot() string {
+	if namespace := usedkeys.KernelScope(); namespace != usedkeys.HostScope {
+		return namespace
+	}
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))
 }

@@ -127,6 +127,10 @@ func (r *round) finishPair(c *Change, i int) error {
 		return r.problem(c, i, err)
 	}
 	var errs []error
+	if _, gone := e.(ended); gone && leaves(c.Begin.Kind, p) {
+		c.Problem = fmt.Sprintf("tunnel %s: the userspace device of %s does not run any more. If it was killed, its guard lets nothing pass in clear until "+
+			"`espalier dataplane --release --dev %[2]s` on this host", end(p), p.Device)
+	}
 	if leaves(c.Begin.Kind, p) {
 		for _, payload := range p.Gone {
 			if gone, err := xfrm.DecodePolicy(payload); err == nil && !c.wants(p.Engine, keyOf(gone.ID())) {

@@ -2,8 +2,11 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"espalier/xfrm"
 	"espalier/xfrm/client"
@@ -49,6 +52,9 @@ func (e *engines) get(name string) (Engine, error) {
 		return one, nil
 	}
 	one, err := e.open(name)
+	if name != kernelEngine && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)) {
+		one, err = ended{err}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

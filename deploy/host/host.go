@@ -74,18 +74,24 @@ func New(cfg Config) *Host {
 }
 
 // Dir is where the journal of the calling thread's network namespace is, in the state directory:
-// "tunnels" for the host's own namespace, another name for each of the others, and for each where the
-// host's own is not to be seen.
+// "tunnels" for the host's own namespace; for others by the name that ip-netns(8) knows them by, which one
+// that takes its place has as well, or, if there is none or the host's own is not to be seen, by the number.
 func Dir(stateDir string) (string, error) {
 	var own, first unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
 		return "", os.NewSyscallError("find out the network namespace: stat", err)
 	}
-	name := "tunnels"
-	if err := unix.Stat("/proc/1/ns/net", &first); err != nil || own.Ino != first.Ino || own.Dev != first.Dev {
-		name += "-" + strconv.FormatUint(own.Ino, 10)
+	if err := unix.Stat("/proc/1/ns/net", &first); err == nil && own.Ino == first.Ino && own.Dev == first.Dev {
+		return filepath.Join(stateDir, "tunnels"), nil
 	}
-	return filepath.Join(stateDir, name), nil
+	name, err := boot.NamespaceName(&own)
+	if err != nil {
+		return "", err
+	}
+	if name != "" {
+		return filepath.Join(stateDir, "tunnels-netns-"+name), nil
+	}
+	return filepath.Join(stateDir, "tunnels-"+strconv.FormatUint(own.Ino, 10)), nil
 }
 
 // Operations are the steps that this host serves, by name. They end in time by themselves; ctx of a

@@ -131,6 +131,7 @@ func (h *Host) Facts(ctx context.Context, q steps.FactsQuestion) (*tunnel.Facts,
 	f.Boot = h.lasts()
 	f.Timer = f.Boot
 	err = h.under(ctx, func(r *round) error {
+		r.j.follow(f.Engines, func(engine string) bool { return f.Engine(engine) != nil })
 		f.Lost = r.lost()
 		for i := range f.Engines {
 			r.j.markLingering(&f.Engines[i])

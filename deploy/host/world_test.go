@@ -83,7 +83,7 @@ func newWorld(t testing.TB, n int) *world {
 func (n *node) restart() {
 	n.host = New(Config{
 		Dir: filepath.Join(n.dir, n.name, "tunnels"), Keys: filepath.Join(n.dir, n.name), Clock: n, Boot: n,
-		Open: func(string) (Engine, error) { return n, n.refused("open", "engine") },
+		Open: func(name string) (Engine, error) { return n, n.refused("open", name) },
 		Send: func(_ context.Context, f Flow) error {
 			if n.taken != 0 && f.Protocol == n.taken {
 				return &portTaken{f.SrcPort}

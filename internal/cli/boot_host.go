@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"os"
-	"strings"
 
 	"espalier/deploy/boot"
 	"espalier/deploy/host"
@@ -17,8 +15,7 @@ func ownedAtBoot(dir string) func(damaged bool) ([]boot.Pair, error) {
 		if err != nil {
 			return nil, err
 		}
-		now, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-		if err == nil && !damaged && j.Change != nil && j.Change.BootID == strings.TrimSpace(string(now)) {
+		if !damaged && j.Change != nil && j.Change.BootID == host.ThisBoot() {
 			return nil, nil
 		}
 		return host.BootPairs(dir)

@@ -8,15 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// HostScope is that of the host's own network namespace, in every boot.
+const HostScope = "host"
+
 // KernelScope is the scope of the kernel's SAs (Use.Scope): the calling thread's network namespace, by
 // its number and the boot. That of the host is the same in every boot.
 func KernelScope() string {
 	var own, first unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
-		return "host"
+		return HostScope
 	}
 	if err := unix.Stat("/proc/1/ns/net", &first); err == nil && own.Ino == first.Ino && own.Dev == first.Dev {
-		return "host"
+		return HostScope
 	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return fmt.Sprintf("net:[%d] cookie %d boot %s", own.Ino, netnsCookie(), strings.TrimSpace(string(boot)))
