@@ -28,6 +28,9 @@ type part struct {
 	unsendable []steps.Seen // probes of its that cannot be sent
 	missed     bool         // probes of its peers had not come at first
 
+	// When it undoes the change by itself, at the earliest and at the latest.
+	earliest, latest time.Time
+
 	stage   steps.Stage // as far as the host has said
 	silent  bool        // it could not be asked any more
 	problem string      // that the host told of

@@ -38,6 +38,8 @@ type fake struct {
 	change string
 	stage  steps.Stage
 	log    *trace
+	left   time.Duration // until it undoes a change, when it begins
+	later  time.Duration // that it was told when it confirmed
 	// forgotten says that it was told that all hosts have finished.
 	forgotten bool
 	offload   string // that is read back
@@ -78,6 +80,7 @@ var errCut = errors.New("cut")
 func (f *fake) operations() remote.Operations {
 	ops := remote.Operations{}
 	progress := func() steps.Progress { return steps.Progress{Change: f.change, Stage: f.stage} }
+	begun := func() steps.Progress { return steps.Progress{Change: f.change, Stage: f.stage, Left: f.left} }
 	serve(f, ops, steps.State, func(struct{}) (steps.Progress, error) { return progress(), nil })
 	serve(f, ops, steps.Begin, func(q steps.BeginQuestion) (steps.Progress, error) {
 		if f.change != q.Change && f.stage == steps.Open {
@@ -86,7 +89,7 @@ func (f *fake) operations() remote.Operations {
 		if f.change != q.Change {
 			f.change, f.stage = q.Change, steps.Open
 		}
-		return progress(), nil
+		return begun(), nil
 	})
 	add := func(q steps.SAsQuestion) (a steps.SAsAnswer, err error) {
 		for _, sa := range q.SAs {
@@ -106,6 +109,7 @@ func (f *fake) operations() remote.Operations {
 	})
 	serve(f, ops, steps.Guard, func(q steps.Question) (steps.Progress, error) { return progress(), f.open(q.Change) })
 	serve(f, ops, steps.Confirm, func(q steps.Question) (steps.Progress, error) {
+		f.later = q.Later
 		if err := f.open(q.Change); err != nil && f.stage != steps.Confirmed {
 			return steps.Progress{}, err
 		}

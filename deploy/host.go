@@ -20,6 +20,7 @@ type far struct {
 
 	mu      sync.Mutex
 	conn    *remote.Conn   // nil: there is none now
+	asked   time.Time      // when the last question was sent
 	closing sync.WaitGroup // of connections that were given up
 }
 
@@ -118,6 +119,9 @@ func (h *far) try(ctx context.Context, operation string, body []byte, patience t
 		err   error
 	}
 	done := make(chan result, 1)
+	h.mu.Lock()
+	h.asked = time.Now()
+	h.mu.Unlock()
 	question := append([]byte(nil), body...) // it outlives a call that is given up
 	go func() {
 		reply, err := conn.Do(ctx, operation, question, nil)

@@ -213,6 +213,20 @@ func TestUndoneByItself(t *testing.T) {
 	}
 }
 
+// TestLater: a host that begins long before another one is told for how long the other may still undo it.
+func TestLater(t *testing.T) {
+	t.Parallel()
+	fakes, hosts, plan, _ := twoHosts(t, steps.Apply)
+	fakes[0].left, fakes[1].left = time.Hour, time.Hour+time.Minute
+	if _, err := Run(t.Context(), plan, hosts, options(steps.Apply)); err != nil {
+		t.Fatal(err)
+	}
+	// As much less as it took to ask them.
+	if a, b := fakes[0].later, fakes[1].later; a <= 0 || a > time.Minute || b != 0 {
+		t.Errorf("%s, %s", a, b)
+	}
+}
+
 // TestRefusedConfirm: a host that has not seen its peers says no, and everything is undone at once.
 func TestRefusedConfirm(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"espalier/deploy/steps"
 	"espalier/remote"
@@ -36,7 +37,8 @@ func (c *change) confirm(ctx context.Context) error {
 
 // confirmOn has one host confirm.
 func (c *change) confirmOn(ctx context.Context, p *part) error {
-	answer, err := ask[steps.Progress](ctx, p.far, steps.Confirm, c.question(), oneCall)
+	q := steps.Question{Change: c.id, Later: c.later(p)}
+	answer, err := ask[steps.Progress](ctx, p.far, steps.Confirm, q, oneCall)
 	if _, refused := errors.AsType[*remote.Failure](err); refused {
 		stage, asked := c.stageOf(ctx, p)
 		if !asked {
@@ -59,6 +61,15 @@ func (c *change) confirmOn(ctx context.Context, p *part) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s", errUndone, p.name)
+}
+
+// later is how much later than p the last host undoes the change by itself, for all that is known: rather too
+// little, for peers of p decide by themselves soon after that.
+func (c *change) later(p *part) (most time.Duration) {
+	for _, other := range c.parts {
+		most = max(most, other.earliest.Sub(p.latest))
+	}
+	return most
 }
 
 // finish has all hosts delete what is old. They do so by themselves, too, later.

@@ -49,6 +49,7 @@ func (c *change) beginOn(ctx context.Context, p *part) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	p.earliest, p.latest = p.asked.Add(answer.Left), time.Now().Add(answer.Left)
 	if answer.Stage != steps.Open {
 		return "", fmt.Errorf("%s: the change is %s already", p.name, answer.Stage)
 	}

@@ -36,6 +36,7 @@ func (c *change) judged(ctx context.Context, p *part) (string, error) {
 		p.judge(ctx, engine)
 	}
 	probing.Wait()
+	p.unused()
 	if missed != nil {
 		return "", missed
 	}
@@ -88,6 +89,22 @@ func (p *part) judge(ctx context.Context, engine string) {
 				sa.Reason = err.Error()
 			} else if s := found[[2]string{sa.SPI, sa.Dst.String()}]; s != nil {
 				sa.Verdict, sa.Reason = s.Verdict, s.Reason
+			}
+		}
+	}
+}
+
+// unused says of SAs that nothing has come by, or gone, while others of the tunnel carried the probes, that
+// there is nothing wrong with them.
+func (p *part) unused() {
+	for _, b := range []*batch{&p.inbound, &p.outbound} {
+		busy := map[string]bool{}
+		for i := range b.sas {
+			busy[b.sas[i].Tunnel] = busy[b.sas[i].Tunnel] || b.sas[i].Verdict != verdict.Idle
+		}
+		for i := range b.sas {
+			if sa := &b.sas[i]; sa.Verdict == verdict.Idle && busy[sa.Tunnel] {
+				sa.Reason = "not used yet: it is for other CPUs or queues than those of the probes"
 			}
 		}
 	}

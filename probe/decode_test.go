@@ -61,6 +61,16 @@ func TestDecodeLink(t *testing.T) {
 			t.Errorf("uplink %q is a representor", port)
 		}
 	}
+	l, err = decodeLink(encode(t, 16, func(ae *netlink.AttributeEncoder) {
+		ae.Nested(18, func(ae *netlink.AttributeEncoder) error {
+			ae.String(1, "xfrm")
+			ae.Nested(2, func(ae *netlink.AttributeEncoder) error { ae.Uint32(1, 4); ae.Uint32(2, 7); return nil })
+			return nil
+		})
+	}))
+	if err != nil || l.Kind != "xfrm" || l.IfID != 7 {
+		t.Errorf("%+v, %v", l, err)
+	}
 	if _, err := decodeLink(make([]byte, 15)); err == nil {
 		t.Error("a short message was decoded")
 	}

@@ -49,6 +49,9 @@ func (kernelNetwork) Links() ([]Link, error) {
 	return links, nil
 }
 
+// IFLA_XFRM_IF_ID (linux/if_link.h).
+const iflaXfrmIfID = 2
+
 // RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h).
 const rtextFilterSkipStats = 1 << 3
 
@@ -135,6 +138,15 @@ func decodeLinkInfo(ad *netlink.AttributeDecoder, l *Link) error {
 					for ad.Next() {
 						if ad.Type() == unix.IFLA_VLAN_ID {
 							l.VLAN = ad.Uint16()
+						}
+					}
+					return nil
+				})
+			case "xfrm":
+				ad.Nested(func(ad *netlink.AttributeDecoder) error {
+					for ad.Next() {
+						if ad.Type() == iflaXfrmIfID {
+							l.IfID = ad.Uint32()
 						}
 					}
 					return nil

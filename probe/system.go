@@ -50,6 +50,7 @@ type Link struct {
 	Master    int            `yaml:"master"`     // the bond or bridge that this one is a port of; 0 for none
 	BondMode  string         `yaml:"bond-mode"`  // of a bond: "active-backup", "802.3ad"
 	VLAN      uint16         `yaml:"vlan"`       // of a VLAN: its id
+	IfID      uint32         `yaml:"if-id"`      // of an xfrm interface; 0: none
 	PhysPort  string         `yaml:"phys-port"`  // "p0" of a switchdev's uplink, "pf0vf1" of a representor
 	SwitchID  string         `yaml:"switch-id"`  // in hex, the same for all ports of one e-switch
 	Parent    string         `yaml:"parent"`     // the device it belongs to: "0000:3b:00.0"

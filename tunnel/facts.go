@@ -60,6 +60,7 @@ type Device struct {
 	Speed     uint32         `json:"speed,omitempty"` // of the link, in Mb/s; 0 is not known
 	Driver    string         `json:"driver,omitempty"`
 	Up        bool           `json:"up"`
+	IfID      uint32         `json:"if_id,omitempty"`     // of an xfrm interface
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // with the length of the network they are in
 	// Crypto and Packet are whether the NIC takes that part of ESP off the kernel.
 	Crypto Answer `json:"crypto"`

@@ -159,6 +159,31 @@ func TestChooses(t *testing.T) {
 	}
 }
 
+// What probes prove, and where they go, is told before.
+func TestProbeNotes(t *testing.T) {
+	up := func(h []tunnel.Host) { h[0].Facts.Devices = append(h[0].Facts.Devices, tunnel.Device{Name: "ipsec7", IfID: 7, Up: true}) }
+	for _, c := range []struct {
+		more   string
+		change func([]tunnel.Host)
+		want   string // "": nothing of it
+	}{
+		{"", nil, ""},
+		{"    selectors: [{protocol: udp, ports: [514], at: 192.168.1.65}, {protocol: tcp, ports: [22], at: 192.168.1.65}]\n", nil, "probes reach UDP 514 and TCP 22 of 192.168.1.65:"},
+		{"    selectors: [{protocol: 132}]\n", nil, "not proven by probes: sctp"},
+		{"    if_id: 7\n", nil, "not proven by probes: what db1 sends (no xfrm interface with if_id 7 is up there), what root@db2 sends ("},
+		{"    if_id: 7\n", up, "not proven by probes: what root@db2 sends ("},
+	} {
+		hosts := twoHosts()
+		if c.change != nil {
+			c.change(hosts)
+		}
+		notes := strings.Join(mustMake(t, parse(t, two+c.more), hosts, tunnel.Options{}).Pairs[0].Notes, "\n")
+		if c.want == "" && strings.Contains(notes, "probe") || !strings.Contains(notes, c.want) {
+			t.Errorf("%s%s", c.more, notes)
+		}
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	policy := func(h []tunnel.Host) *tunnel.LivePolicy {
 		p := mustMake(t, parse(t, two), twoHosts(), tunnel.Options{})

@@ -57,6 +57,7 @@ func (m *maker) pair(t *config.Tunnel, p *config.Pair, a, b *place) (Pair, bool)
 		pair.Ends[i] = layOut(t, p, &sides, i, esn)
 	}
 	pair.notes(t, p, &sides)
+	pair.probeNotes(&sides)
 	return pair, true
 }
 

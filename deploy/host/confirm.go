@@ -46,6 +46,7 @@ func (h *Host) Confirm(ctx context.Context, q steps.Question) (p steps.Progress,
 			return errors.New("no probes of the peers have been seen yet: it is not confirmed")
 		}
 		c.Stage, c.Confirmed = steps.Confirmed, r.cfg.Clock.Now()
+		c.Later = min(max(q.Later, 0), c.Confirmed-c.Begun) // all hosts had begun by now
 		r.j.Owned = r.j.after()
 		if err := r.write(r.j); err != nil {
 			return err // it is still open

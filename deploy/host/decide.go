@@ -8,8 +8,8 @@ import (
 
 // What a host does by itself follows from these times.
 const (
-	// lateUndo is how long after its own deadline a confirmed change may be undone at a coordinator's
-	// word. The peers decide by themselves only after that, see margin.
+	// lateUndo is how long after the last deadline of its hosts a confirmed change may be undone at a
+	// coordinator's word. The peers decide by themselves only after that, see margin.
 	lateUndo = 5 * time.Second
 	// margin is what is added to the time-out until everyone must have confirmed or undone a change:
 	// the confirmation was under way, and keepers look once a second.
@@ -36,7 +36,7 @@ func overdue(c *Change, now time.Duration) bool {
 
 // takesUndo reports whether a coordinator may have the change undone.
 func takesUndo(c *Change, now time.Duration) bool {
-	return c.Stage == steps.Open || c.Stage == steps.Confirmed && now >= c.Begun && now < c.Deadline+lateUndo
+	return c.Stage == steps.Open || c.Stage == steps.Confirmed && now >= c.Begun && now < c.Deadline+c.Later+lateUndo
 }
 
 // decidesFrom is when a host that was confirmed and told nothing more looks for itself: every peer has

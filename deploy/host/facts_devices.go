@@ -25,7 +25,7 @@ func gatherDevices(network probe.Network, abilities *probe.Abilities) ([]tunnel.
 		if l.Loopback {
 			continue
 		}
-		d := tunnel.Device{Name: l.Name, Index: l.Index, MTU: l.MTU, Up: l.Up, Addresses: l.Addresses}
+		d := tunnel.Device{Name: l.Name, Index: l.Index, MTU: l.MTU, Up: l.Up, IfID: l.IfID, Addresses: l.Addresses}
 		if slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return !p.Addr().IsLinkLocalUnicast() }) {
 			askDevice(network, &d, abilities)
 		}

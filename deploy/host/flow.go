@@ -9,6 +9,7 @@ import (
 	"espalier/deploy/steps"
 	"espalier/internal/inet"
 	"espalier/ipsec"
+	"espalier/probe"
 	"espalier/xfrm"
 )
 
@@ -19,19 +20,42 @@ type Flow struct {
 	SrcPort, DstPort uint16
 	Mark             uint32 // that the packet carries
 	Foreign          bool   // Src is not an address of this host
+	Device           string // that it leaves by; "": as routes say
+}
+
+// noInterface says that packets go by a policy only by an interface that is not there.
+type noInterface struct{ ifID uint32 }
+
+func (n *noInterface) Error() string {
+	return fmt.Sprintf("there is no xfrm interface with if_id %d there", n.ifID)
+}
+
+// interfaceOf is the xfrm interface with an if_id, of the calling thread's network namespace; "" if there
+// is none, or nobody knows.
+func interfaceOf(ifID uint32) string {
+	links, _ := probe.Here().Network.Links()
+	for i := range links {
+		if links[i].IfID == ifID && links[i].Up {
+			return links[i].Name
+		}
+	}
+	return ""
 }
 
 // discard is the port for what nobody is to answer (RFC 863).
 const discard = 9
 
 // flowOf is a probe inside the selector of a policy that sends, from an address of this host's where
-// there is one. The error says why there can be none; it is the same at the other end, for what is sent
-// there by the mirrored policy.
-func flowOf(p *xfrm.Policy, pair *steps.PairEnd, own []netip.Addr) (Flow, error) {
+// there is one. The error says why there can be none; but for *noInterface it is the same at the other end,
+// for what is sent there by the mirrored policy.
+func flowOf(p *xfrm.Policy, pair *steps.PairEnd, own []netip.Addr, interfaceOf func(ifID uint32) string) (f Flow, err error) {
+	device := ""
 	if p.IfID != 0 {
-		return Flow{}, errors.New("only packets of an xfrm interface go by it")
+		if device = interfaceOf(p.IfID); device == "" {
+			return f, &noInterface{p.IfID}
+		}
 	}
-	f := Flow{Src: within(p.Sel.Src, append([]netip.Addr{pair.Local}, own...)), Dst: within(p.Sel.Dst, []netip.Addr{pair.Remote})}
+	f = Flow{Device: device, Src: within(p.Sel.Src, append([]netip.Addr{pair.Local}, own...)), Dst: within(p.Sel.Dst, []netip.Addr{pair.Remote})}
 	if p.Mark != nil {
 		f.Mark = p.Mark.Value
 	}

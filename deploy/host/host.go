@@ -27,6 +27,7 @@ type Config struct {
 	Boot      Boot                                 // nil: nothing lasts beyond a reboot
 	Send      func(context.Context, Flow) error    // a probe; nil: by sockets of the calling thread's network namespace
 	Addresses func() ([]netip.Addr, error)         // of this host; nil: of the calling thread's network namespace
+	Interface func(ifID uint32) string             // the xfrm interface; nil: of the calling thread's network namespace
 	Keeper    func() error                         // starts one, if none runs; nil: somebody calls Tick
 	Write     func(path string, data []byte) error // a file, durably and at once; nil: WriteFile
 	// Gather tells what there is apart from the journal; nil: GatherFacts.
@@ -63,6 +64,9 @@ func New(cfg Config) *Host {
 	}
 	if cfg.Addresses == nil {
 		cfg.Addresses = ownAddresses
+	}
+	if cfg.Interface == nil {
+		cfg.Interface = interfaceOf
 	}
 	if cfg.Gather == nil {
 		cfg.Gather = GatherFacts

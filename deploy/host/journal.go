@@ -63,6 +63,7 @@ type Change struct {
 	Begun     time.Duration       `json:"begun"`
 	Deadline  time.Duration       `json:"deadline"`
 	Confirmed time.Duration       `json:"confirmed,omitempty"` // when it was
+	Later     time.Duration       `json:"later,omitempty"`     // how much later than Deadline some peer's is
 	Ended     time.Duration       `json:"ended,omitempty"`     // when it was finished or undone
 	Closing   time.Duration       `json:"closing,omitempty"`   // when old SAs go, since it was told to finish
 	Settled   bool                `json:"settled,omitempty"`   // all hosts are known to have finished it

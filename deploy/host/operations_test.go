@@ -97,6 +97,29 @@ func TestLateUndo(t *testing.T) {
 	}
 }
 
+// Where another host began later, it is taken back until that one can have decided.
+func TestLaterUndo(t *testing.T) {
+	for _, later := range []time.Duration{0, timeout / 2} {
+		w := prepared(t, 2, 1)
+		change := w.plan(steps.Rotate, 2, 1)
+		w.carryOut(change, until(steps.Confirm))
+		w.advance(timeout / 2)
+		n := w.hosts[0]
+		if p, err := n.host.Confirm(t.Context(), steps.Question{Change: change.id, Later: later}); err != nil || p.Stage != steps.Confirmed {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		c := n.journal().Change
+		if c.Deadline+c.Later+lateUndo >= decidesFrom(c) {
+			t.Errorf("taken back until %s, and peers decide from %s", c.Deadline+c.Later+lateUndo, decidesFrom(c))
+		}
+		w.advance(c.Deadline + lateUndo + time.Second - n.Now())
+		p, err := n.host.Undo(t.Context(), steps.Question{Change: change.id})
+		if err != nil || (p.Stage == steps.Undone) != (later > 0) {
+			t.Errorf("%s later: %+v, %v", later, p, err)
+		}
+	}
+}
+
 // Nobody confirms without having seen the peers' probes.
 func TestConfirmTakesProbes(t *testing.T) {
 	w := prepared(t, 2, 0)

@@ -22,6 +22,8 @@ const (
 	probing = 200 * time.Millisecond
 	// looking is how often it is looked for the peers'.
 	looking = 20 * time.Millisecond
+	// spreadRounds is how often flows are sent besides the probe, so that SAs of all queues carry one.
+	spreadRounds = 2
 	// longestProbe bounds the wait for the peers'.
 	longestProbe = 5 * time.Minute
 )
@@ -35,6 +37,8 @@ type lane struct {
 	unable  error
 	begun   map[tunnel.SAID]uint64 // packets when the waiting began
 	unsent  error                  // nothing can be sent from here; the peer may
+	mute    bool                   // it is not even tried
+	spread  int                    // how many other flows are sent besides, for SAs of several queues
 	carried map[tunnel.SAID]bool   // something has come since
 	out     ipsec.Selector         // of what is sent
 	excused string                 // why nothing will come, although it might be sent; "": it will
@@ -66,12 +70,16 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 	deadline := clock.Now() + min(q.Within, longestProbe)
 	// A peer may begin to count a little later, and what came before does not count.
 	enough := min(clock.Now()+2*probing, deadline)
+	rounds := 0
 	for sent, missing := -probing, len(lanes); clock.Now() < enough || missing > 0 && clock.Now() < deadline; {
 		if clock.Now()-sent >= probing {
 			sent = clock.Now()
 			for _, l := range lanes {
-				if l.unable != nil {
+				if l.unable != nil || l.mute {
 					continue
+				}
+				if rounds < spreadRounds {
+					l.sendSpread(ctx, h.cfg.Send)
 				}
 				if err := h.cfg.Send(ctx, l.flow); errors.Is(err, unix.EADDRINUSE) {
 					l.unsent = err
@@ -79,6 +87,7 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 					l.seen.Why = err.Error()
 				}
 			}
+			rounds++
 		}
 		if err := clock.Sleep(ctx, looking); err != nil {
 			return a, err
@@ -123,6 +132,31 @@ func (l *lane) excuse(all []steps.Seen) {
 	for _, e := range all {
 		if e.Tunnel == l.seen.Tunnel && e.Local == l.seen.Remote && e.Remote == l.seen.Local && e.Selector == l.seen.Selector {
 			l.excused = fmt.Sprintf("nothing can be tried from %s to %s: %s", e.Local, e.Remote, e.Why)
+		}
+	}
+}
+
+// mostFlows are sent besides a probe at most.
+const mostFlows = 256
+
+// spreadOver has flows sent for each of several SAs, if there is more than one flow of UDP inside the selector:
+// which queue sends a packet, and so by which SA, goes by its flow.
+func (l *lane) spreadOver(s ipsec.Selector) {
+	if len(l.inbound) > 1 && (s.Protocol == 0 || s.Protocol == inet.ProtoUDP && s.SrcPort.Any()) {
+		l.spread = min(4*len(l.inbound), mostFlows)
+	}
+}
+
+// sendSpread sends datagrams of several flows, from ports that are free.
+func (l *lane) sendSpread(ctx context.Context, send func(context.Context, Flow) error) {
+	f := l.flow
+	if f.Protocol != inet.ProtoUDP {
+		f.Protocol, f.DstPort = inet.ProtoUDP, discard
+	}
+	f.SrcPort = 0
+	for range l.spread {
+		if send(ctx, f) != nil {
+			return // it is only tried
 		}
 	}
 }
@@ -195,9 +229,14 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Add
 			seen:   steps.Seen{Tunnel: p.Tunnel, Local: p.Local, Remote: p.Remote, Selector: mirrored(xp.Sel.Selector).String(), RequestID: reqid},
 			engine: p.Engine, inbound: by[reqid], begun: begun, carried: map[tunnel.SAID]bool{}, out: xp.Sel.Selector,
 		}
-		if l.flow, l.unable = flowOf(xp, p, own); l.unable == nil && len(l.inbound) == 0 {
+		l.flow, l.unable = flowOf(xp, p, own, r.cfg.Interface)
+		if _, ok := errors.AsType[*noInterface](l.unable); ok {
+			l.unable, l.unsent, l.mute = nil, l.unable, true
+		}
+		if l.unable == nil && len(l.inbound) == 0 {
 			l.unable = errors.New("no SA of this request ID receives")
 		}
+		l.spreadOver(xp.Sel.Selector)
 		if l.unable != nil {
 			l.seen.Why = l.unable.Error()
 		}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -134,5 +135,73 @@ func TestIdleSAs(t *testing.T) {
 	l.inbound = l.inbound[1:2]
 	if got := l.idle(); got != "" {
 		t.Error(got)
+	}
+}
+
+// What goes by an xfrm interface is probed by it. Where there is none nothing is sent, and the peer is told.
+func TestProbesByInterface(t *testing.T) {
+	w := newWorld(t, 2)
+	w.chatter = false
+	change := w.plan(steps.Apply, 1, 0)
+	sent := [2][]Flow{}
+	for i, n := range w.hosts {
+		p := &change.begins[i].Pairs[0]
+		for k, payload := range p.Policies {
+			xp, err := xfrm.DecodePolicy(payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			xp.IfID = 7
+			if p.Policies[k], err = xfrm.EncodePolicy(xp); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send := n.host.cfg.Send
+		n.host.cfg.Send = func(ctx context.Context, f Flow) error {
+			sent[i] = append(sent[i], f)
+			return send(ctx, f)
+		}
+		n.host.cfg.Interface = func(ifID uint32) string {
+			return map[bool]string{true: "ipsec7"}[i == 0 && ifID == 7]
+		}
+	}
+	w.carryOut(change, until(steps.Probe))
+	q := steps.ProbeQuestion{Change: change.id, Within: probeFor}
+	if _, err := w.hosts[0].host.Probe(t.Context(), q); err != nil || len(sent[0]) == 0 || sent[0][0].Device != "ipsec7" {
+		t.Errorf("%+v, %v", sent[0], err)
+	}
+	a, err := w.hosts[1].host.Probe(t.Context(), q)
+	if err != nil || len(sent[1]) > 0 || len(a.Unsendable) != 1 || !strings.Contains(a.Unsendable[0].Why, "no xfrm interface with if_id 7") {
+		t.Errorf("%+v, %+v, %v", a, sent[1], err)
+	}
+}
+
+// Where there are several SAs many flows are sent, inside the selector; those of a fixed flow are left alone.
+func TestSpread(t *testing.T) {
+	for _, c := range []struct {
+		protocol uint8
+		port     uint16
+		sas      int
+		varies   bool
+	}{{0, 0, 2, true}, {0, 0, 1, false}, {inet.ProtoUDP, 0, 2, true}, {inet.ProtoUDP, 53, 2, false}, {inet.ProtoICMP, 0, 2, false}} {
+		w := newWorld(t, 2)
+		sel := xfrm.Selector{Family: 2}
+		sel.Protocol = c.protocol
+		if c.port > 0 {
+			sel.SrcPort.Value, sel.SrcPort.Mask = c.port, 0xffff
+		}
+		l := &lane{flow: Flow{Src: w.hosts[0].addr, Dst: w.hosts[1].addr, Protocol: inet.ProtoICMP, SrcPort: 8}}
+		l.inbound = make([]tunnel.SAID, c.sas)
+		l.spreadOver(sel.Selector)
+		n := 0
+		l.sendSpread(t.Context(), func(_ context.Context, f Flow) error {
+			if n++; f.Protocol != inet.ProtoUDP || f.SrcPort != 0 || f.DstPort == 0 {
+				t.Errorf("%+v", f)
+			}
+			return nil
+		})
+		if c.varies != (n > 2*c.sas) || !c.varies && n > 0 {
+			t.Errorf("%+v: %d flows", c, n)
+		}
 	}
 }

@@ -66,6 +66,11 @@ func (f *Flow) set(fd int) error {
 			return err
 		}
 	}
+	if f.Device != "" {
+		if err := unix.BindToDevice(fd, f.Device); err != nil {
+			return err
+		}
+	}
 	switch {
 	case f.Foreign && f.Src.Is4():
 		return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)

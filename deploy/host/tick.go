@@ -280,7 +280,7 @@ func (r *round) heartbeats() []Flow {
 			if err != nil || len(there.Tmpls) == 0 {
 				continue // it would go in clear
 			}
-			if f, err := flowOf(there, p, own); err == nil {
+			if f, err := flowOf(there, p, own, r.cfg.Interface); err == nil {
 				beats = append(beats, f)
 			}
 		}

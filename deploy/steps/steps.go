@@ -57,6 +57,9 @@ type FactsQuestion struct {
 // Question names the change it is about.
 type Question struct {
 	Change string `json:"change"` // random, of the coordinator
+	// Later is, with Confirm, how much longer than this one some host of the change has, at least, until it
+	// undoes it by itself: as much longer a coordinator may learn of that, and have it undone here; nanoseconds.
+	Later time.Duration `json:"later,omitempty"`
 }
 
 // BeginQuestion begins a change: the host writes down what it is about to have before anything is

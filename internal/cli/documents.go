@@ -28,6 +28,7 @@ func Schemas() map[string][]any {
 		"espalier/plan/v1":         {planView{}, failure{}},
 		"espalier/apply/v1":        {changeView{}, failure{}},
 		"espalier/rotate/v1":       {changeView{}, failure{}},
+		"espalier/rotate-due/v1":   {rotationsView{}, failure{}},
 		"espalier/down/v1":         {changeView{}, failure{}},
 		"espalier/pair/v1":         {changeView{}, failure{}},
 		"espalier/lint/v1":         {lintView{}, failure{}},

@@ -7,7 +7,6 @@ import (
 
 	"espalier/config"
 	"espalier/deploy/steps"
-	"espalier/ipsec"
 	"espalier/tunnel"
 	"espalier/xfrm"
 )
@@ -106,9 +105,6 @@ func (t *planText) pair(p *tunnel.Pair) {
 	}
 	for _, note := range p.Notes {
 		t.fold("    note     ", note)
-	}
-	if list := unprobed(p); len(list) > 0 {
-		t.fold("    note     ", "nobody can probe "+strings.Join(list, ", ")+": whether that gets through is not seen")
 	}
 }
 
@@ -221,17 +217,4 @@ func deviceNames(f *tunnel.Facts) func(int) string {
 		}
 		return ""
 	}
-}
-
-// unprobed are the protocols that a pair protects, and that nobody can send a probe of.
-func unprobed(p *tunnel.Pair) (list []string) {
-	seen := map[uint8]bool{0: true, 1: true, 6: true, 17: true, 58: true}
-	for i := range p.Ends[0].Policies {
-		policy := &p.Ends[0].Policies[i]
-		if policy.Action == ipsec.Protect && !seen[policy.Selector.Protocol] {
-			seen[policy.Selector.Protocol] = true
-			list = append(list, xfrm.IPProtocolName(policy.Selector.Protocol))
-		}
-	}
-	return list
 }

@@ -78,21 +78,52 @@ func (r *tunnelRun) rotateAll(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	all := rotationsView{Schema: schemaOf("rotate-due"), Files: []rotationView{}}
 	for _, rotation := range rotations {
 		one := *r
-		if err := one.reachAs(rotation.Arguments); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", rotation.File, err))
-			continue
+		c, err := (*change)(nil), one.reachAs(rotation.Arguments)
+		if err == nil {
+			c, err = one.rotate(ctx, rotation.File, nil, true)
 		}
-		c, err := one.rotate(ctx, rotation.File, nil, true)
-		if err = one.conclude("rotate", c, err); err != nil {
+		if r.as.isData() {
+			view := rotationView{File: rotation.File}
+			if c != nil && c.report != nil {
+				err = errors.Join(err, c.lost)
+				whole := one.view("rotate", c, err)
+				view.Change = &whole
+			}
+			if view.OK = err == nil; err != nil {
+				view.Error = err.Error()
+			}
+			all.Files = append(all.Files, view)
+		} else {
+			err = one.conclude("rotate", c, err)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", rotation.File, err))
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
+	if all.OK = len(errs) == 0; r.as.isData() {
+		errs = append(errs, writeData(r.stdout, r.as, all))
+	}
 	return errors.Join(errs...)
+}
+
+// rotationsView is the JSON of `espalier rotate --due` without a file.
+type rotationsView struct {
+	Schema string         `json:"schema"`
+	OK     bool           `json:"ok"`
+	Files  []rotationView `json:"files"` // that were applied from this host
+}
+
+type rotationView struct {
+	File   string      `json:"file"`
+	OK     bool        `json:"ok"`
+	Error  string      `json:"error,omitempty"`
+	Change *changeView `json:"change,omitempty"` // what the rotation came to, or that nothing is due
 }
 
 // rotate is `espalier rotate` of one file.

@@ -32,24 +32,30 @@ func (r *tunnelRun) conclude(command string, c *change, err error) error {
 		}
 		return err
 	}
-	if c.quiet && !r.as.isData() {
-		return errors.Join(err, c.lost)
-	}
 	err = errors.Join(err, c.lost)
-	view := changeView{Schema: schemaOf(command), OK: err == nil, File: c.path, Report: *c.report, Without: c.absent.Names()}
-	if err == nil && r.kind != tunnel.Down {
-		view.Undo = "espalier down " + c.path
-	}
-	if r.as.isData() {
-		if err != nil && view.Why == "" {
-			view.Why = err.Error()
-		}
+	view := r.view(command, c, err)
+	switch {
+	case r.as.isData():
 		return errors.Join(err, writeData(r.stdout, r.as, view))
+	case c.quiet:
+		return err
 	}
 	if err != nil && (c.lost == nil || view.Result != deploy.Confirmed) {
 		return err
 	}
 	return errors.Join(err, view.writeText(r.stdout, r.kind))
+}
+
+// view is what a change came to, of which there is a report.
+func (r *tunnelRun) view(command string, c *change, err error) changeView {
+	view := changeView{Schema: schemaOf(command), OK: err == nil, File: c.path, Report: *c.report, Without: c.absent.Names()}
+	if err == nil && r.kind != tunnel.Down {
+		view.Undo = "espalier down " + c.path
+	}
+	if err != nil && view.Why == "" && r.as.isData() {
+		view.Why = err.Error()
+	}
+	return view
 }
 
 // configured is the last line of a change that is in force.
