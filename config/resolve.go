@@ -40,7 +40,7 @@ func (c *checker) resolve() {
 	f := c.file
 	f.Defaults = nil // they are in the tunnels
 	if c.given(place{c.places, ""}, "tunnels") && len(f.Tunnels) == 0 {
-		c.problem(place{c.places, ""}, "tunnels", "there are no tunnels", "see espalier config example")
+		c.problem(place{c.places, ""}, "tunnels", "there are no tunnels", "see espalier config example; what was applied of this file, espalier down takes away")
 	}
 	for i := range f.Tunnels {
 		t := &f.Tunnels[i]

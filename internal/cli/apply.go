@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -82,7 +81,7 @@ func (r *tunnelRun) apply(ctx context.Context, path string) (*change, error) {
 		return nil, err
 	}
 	if len(c.absent) > 0 && len(c.plan.Pairs) == 0 {
-		return nil, fmt.Errorf("%s has no two hosts that are left", path)
+		return nil, noTwoLeft(path)
 	}
 	if c.plan.Changes() {
 		if err := r.ask(ctx, c); err != nil {

@@ -56,7 +56,7 @@ func TestConfigCheckFiles(t *testing.T) {
 		}
 	}
 	code, stdout, stderr := configCall(t, "", "check", bad, none, good)
-	want := bad + ":1:10: there are no tunnels: see espalier config example\n" + none + ": no such file or directory\n" +
+	want := bad + ":1:10: there are no tunnels: see espalier config example; what was applied of this file, espalier down takes away\n" + none + ": no such file or directory\n" +
 		"note: " + good + ":5:9: 192.168.1.64→192.168.1.65 tcp to port 1 goes by tunnel part, not by db, for it is the narrower\n"
 	if code != 1 || !strings.Contains(stdout, good+": nothing is wrong: 2 tunnels") || stderr != want {
 		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
@@ -70,7 +70,7 @@ func TestConfigCheckFiles(t *testing.T) {
 	if view.Schema != "espalier/config/v1" || view.OK || len(view.Files) != 3 || view.Files[0].OK || view.Files[1].OK || !view.Files[2].OK {
 		t.Fatalf("%+v", view)
 	}
-	if p := view.Files[0].Problems; len(p) != 1 || p[0] != (config.Problem{File: bad, Line: 1, Column: 10, What: "there are no tunnels", Instead: "see espalier config example"}) {
+	if p := view.Files[0].Problems; len(p) != 1 || p[0] != (config.Problem{File: bad, Line: 1, Column: 10, What: "there are no tunnels", Instead: "see espalier config example; what was applied of this file, espalier down takes away"}) {
 		t.Errorf("%+v", p)
 	}
 	part := view.Files[2].Tunnels[1]

@@ -26,6 +26,8 @@ type planRun struct {
 	script   string
 	exitCode bool
 	adopt    bool
+	without  []string // hosts that take no part
+	absent   deploy.Absent
 	sad      string
 	ssh      hostFlags
 	format   format
@@ -70,6 +72,7 @@ command line.`,
 	f.StringVar(&r.script, "script", "", "write commands with keys for each host into a new or private `DIR`")
 	f.BoolVar(&r.exitCode, "exit-code", false, "exit with 3 if there is anything to change")
 	f.BoolVar(&r.adopt, "adopt", false, "take over policies and tunnels that are somebody else's")
+	f.StringArrayVar(&r.without, "without", nil, "leave out a `HOST` that cannot be reached, as apply does (repeatable)")
 	f.StringVar(&r.sad, "sad", "", "SAD of this host: kernel, unix:PATH or auto")
 	f.StringVarP(&output, "output", "o", "text", "text, json or yaml")
 	r.ssh.addConfig(cmd)
@@ -101,13 +104,16 @@ func (r *planRun) run(ctx context.Context) error {
 	}
 	if r.format.isData() {
 		view := viewPlan(file, plan)
-		view.Scripts = written
+		view.Scripts, view.Without = written, r.absent.Names()
 		err = writeData(r.stdout, r.format, view)
 	} else {
 		for _, note := range file.Notes {
 			fmt.Fprintln(r.stderr, "note:", note)
 		}
 		err = errors.Join(writePlan(r.stdout, plan), tellScripts(r.stdout, written))
+		for _, name := range r.absent.Names() {
+			fmt.Fprintf(r.stdout, "%s is left out: what it has stays, and what the others have for it.\n", remote.Printable(name))
+		}
 		if err == nil && plan.Changes() && len(written) == 0 {
 			_, err = fmt.Fprintf(r.stdout, "espalier apply %s carries it out.\n", r.file)
 		}
@@ -136,15 +142,21 @@ func (r *planRun) make(ctx context.Context) (*config.File, *tunnel.Plan, error) 
 	if err != nil {
 		return nil, nil, err
 	}
+	if r.absent, err = deploy.Without(file, filesOf(former), r.without); err != nil {
+		return nil, nil, usageError(fmt.Errorf("--without: %w", err))
+	}
 	hosts, here, err := deploy.Gather(ctx, file, deploy.GatherOptions{
-		Former: filesOf(former),
-		SAD:    cmp.Or(r.sad, os.Getenv("ESPALIER_SAD")), Local: remoteOperations(), Remote: r.ssh.options(remote.RootRequired, r.stderr), Say: progressLines(r.stderr),
+		SAD: cmp.Or(r.sad, os.Getenv("ESPALIER_SAD")), Local: remoteOperations(), Remote: r.ssh.options(remote.RootRequired, r.stderr), Say: progressLines(r.stderr),
+		Absent: r.absent, Former: filesOf(former),
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, orWithout(err, "plan", r.file)
 	}
 	defer deploy.Close(hosts)
-	plan, err := tunnel.Make(file, deploy.Hosts(hosts), tunnel.Options{Origin: origin, Here: here, Adopt: r.adopt})
+	plan, err := tunnel.Make(file, deploy.Hosts(hosts), tunnel.Options{Origin: origin, Here: here, Adopt: r.adopt, Absent: r.absent.Has})
+	if err == nil && len(r.absent) > 0 && len(plan.Pairs) == 0 {
+		err = noTwoLeft(path)
+	}
 	return file, plan, err
 }
 

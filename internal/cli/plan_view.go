@@ -16,6 +16,7 @@ type planView struct {
 	Pairs    []planPair       `json:"pairs"`
 	Order    []string         `json:"order"`             // of the change
 	Scripts  []string         `json:"scripts,omitempty"` // files that were written, with keys in them
+	Without  []string         `json:"without,omitempty"` // hosts that take no part
 }
 
 type planHost struct {

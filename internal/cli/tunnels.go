@@ -147,8 +147,8 @@ func (r *tunnelRun) openNow(ctx context.Context, path string, text []byte) (*cha
 		opt.Lost = func(_ string, err error) { c.lost = errors.Join(c.lost, err) }
 	}
 	c.hosts, c.here, err = deploy.Gather(ctx, c.file, opt)
-	if gone, ok := errors.AsType[*remote.Error](err); ok && gone.Reason == remote.Unreachable && r.leaves {
-		err = fmt.Errorf("%w\nif it stays so, the others go on by: espalier %s %s --without %s", err, r.kind, path, gone.Host)
+	if err != nil && r.leaves {
+		err = orWithout(err, string(r.kind), path)
 	}
 	if err != nil {
 		return nil, err
@@ -159,6 +159,16 @@ func (r *tunnelRun) openNow(ctx context.Context, path string, text []byte) (*cha
 	}
 	return c, nil
 }
+
+// orWithout says how the others go on without a host that cannot be reached.
+func orWithout(err error, command, path string) error {
+	if gone, ok := errors.AsType[*remote.Error](err); ok && gone.Reason == remote.Unreachable {
+		return fmt.Errorf("%w\nif it stays so, the others go on by: espalier %s %s --without %s", err, command, path, gone.Host)
+	}
+	return err
+}
+
+func noTwoLeft(path string) error { return fmt.Errorf("%s has no two hosts that are left", path) }
 
 // make plans the change.
 func (c *change) make(opt tunnel.Options) (err error) {

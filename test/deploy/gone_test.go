@@ -30,6 +30,8 @@ func TestGone(t *testing.T) {
 	}{
 		{1, "No route to host", []string{"rotate", "--due"}},
 		{1, "down " + s.file + " --without root@db2\n", []string{"down"}},
+		{1, "plan " + s.file + " --without root@db2\n", []string{"plan"}},
+		{1, "has no two hosts that are left", []string{"plan", "--without", "db2"}},
 		{1, "has no two hosts that are left", []string{"apply", "--without", "db2"}},
 		{2, "has no host db3", []string{"down", "--without", "db3"}},
 		{0, "root@db2 was left out: what it has stays", []string{"down", "--without", "db2"}},
