@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,16 @@ func (o Options) connect() time.Duration {
 		return 10 * time.Second
 	}
 	return o.Connect
+}
+
+func (o Options) program() string { return cmp.Or(o.SSH, "ssh") }
+
+// environment of ssh; nil: this process's.
+func (o Options) environment() []string {
+	if !o.Alone {
+		return nil
+	}
+	return []string{"PATH=" + os.Getenv("PATH"), "LANG=C"}
 }
 
 // HasTerminal reports whether ssh could ask a person: it does so on the terminal of the process,

@@ -7,7 +7,8 @@ import (
 )
 
 // Knock makes a connection that shares nothing with others, and ends it at once: it tells whether the
-// host can be reached and lets the user in now. It asks as [Dial] does. Errors are *Error, or ctx's.
+// host can be reached and lets the user in now. It asks as [Dial] does. As nothing is said by it, it may be
+// made by a quicker key exchange. Errors are *Error, or ctx's.
 func Knock(ctx context.Context, dest string, opt Options) error {
 	if err := CheckDestination(dest); err != nil {
 		return err
@@ -27,7 +28,11 @@ func Knock(ctx context.Context, dest string, opt Options) error {
 }
 
 func knock(ctx context.Context, dest string, opt Options, prompts bool) error {
-	p, err := startSSH(opt, sshArguments(dest, "true", opt, prompts), prompts, &relay{host: dest})
+	args := sshArguments(dest, "true", opt, prompts)
+	if !prompts { // else a password is sent
+		args = append(quick(ctx, opt, args), args...)
+	}
+	p, err := startSSH(opt, args, prompts, &relay{host: dest})
 	if err != nil {
 		return &Error{dest, Misused, err.Error()}
 	}

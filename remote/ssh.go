@@ -77,20 +77,14 @@ type process struct {
 // Ctrl-C: what was begun on the far side is undone over this very connection. Without, a process
 // group of its own has the same effect.
 func startSSH(opt Options, args []string, prompts bool, stderr *relay) (*process, error) {
-	program := opt.SSH
-	if program == "" {
-		program = "ssh"
-	}
 	p := &process{stderr: stderr, exited: make(chan struct{})}
 	if prompts {
-		p.cmd = exec.Command("sh", append([]string{"-c", `trap "" INT QUIT; exec "$0" "$@"`, program}, args...)...)
+		p.cmd = exec.Command("sh", append([]string{"-c", `trap "" INT QUIT; exec "$0" "$@"`, opt.program()}, args...)...)
 	} else {
-		p.cmd = exec.Command(program, args...)
+		p.cmd = exec.Command(opt.program(), args...)
 		p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	}
-	if opt.Alone {
-		p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C"}
-	}
+	p.cmd.Env = opt.environment()
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, err
