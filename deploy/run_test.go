@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -39,7 +40,18 @@ func TestOrder(t *testing.T) {
 		if err != nil || report.Result != Confirmed {
 			t.Fatalf("%s: %v, %+v", kind, err, report)
 		}
-		lines := log.lines // with status there are probes
+		lines := log.lines
+		// Status comes with a new connection, and with status there are probes.
+		last := func(line string) bool { return strings.HasSuffix(line, " fresh") || strings.HasSuffix(line, " status") }
+		if from := slices.IndexFunc(lines, last); from >= 0 {
+			to := from
+			for to < len(lines) && (last(lines[to]) || strings.HasSuffix(lines[to], steps.Probe)) {
+				to++
+			}
+			slices.SortStableFunc(lines[from:to], func(a, b string) int { // fresh, status, probe
+				return cmp.Compare(a[strings.LastIndex(a, " "):], b[strings.LastIndex(b, " "):])
+			})
+		}
 		at := 0
 		for _, step := range want {
 			for range fakes {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"espalier/deploy/steps"
@@ -29,11 +30,11 @@ func (c *change) strides() []stride {
 	if c.Kind != steps.Down {
 		all = append(all, stride{"probes", c.tried}, stride{"probes", c.probed}, stride{"policies", c.policies(steps.Required)}, stride{"guard", c.guarded})
 	}
-	all = append(all, stride{"a new connection", c.reached})
+	last := stride{"a new connection", c.reached}
 	if c.Kind != steps.Down {
-		all = append(all, stride{"verdict", c.judged})
+		last = stride{"a new connection and verdict", c.reachedAndJudged}
 	}
-	return all
+	return append(all, last)
 }
 
 // tell asks a host for a step of the change.
@@ -127,16 +128,16 @@ func (c *change) tried(ctx context.Context, p *part) (string, error) {
 	return p.sawProbes(answer, probeFirst)
 }
 
-// probed has all hosts send probes again if some have come to none yet, and waits for all that can be sent.
+// probed has all hosts send probes again if to some none have come yet, and these wait for all that can be sent.
 func (c *change) probed(ctx context.Context, p *part) (string, error) {
-	if !slices.ContainsFunc(c.parts, func(p *part) bool { return p.missed }) {
-		return "", nil
+	switch {
+	case p.missed:
+		return c.probe(ctx, p, probeWithin)
+	case slices.ContainsFunc(c.parts, func(p *part) bool { return p.missed }):
+		_, err := c.sendProbes(ctx, p, probeFirst, nil)
+		return "", err
 	}
-	said, err := c.probe(ctx, p, probeWithin)
-	if !p.missed {
-		said = "" // again
-	}
-	return said, err
+	return "", nil
 }
 
 func (c *change) probe(ctx context.Context, p *part, within time.Duration) (string, error) {
@@ -205,6 +206,21 @@ func (c *change) reached(ctx context.Context, p *part) (string, error) {
 		return "", err
 	}
 	return "can be reached anew", nil
+}
+
+// reachedAndJudged does both at once: while SAs are watched there is time to connect.
+func (c *change) reachedAndJudged(ctx context.Context, p *part) (string, error) {
+	var reaching sync.WaitGroup
+	var unreached error
+	reaching.Go(func() {
+		var said string
+		if said, unreached = c.reached(ctx, p); said != "" {
+			c.Say(p.name, said)
+		}
+	})
+	said, err := c.judged(ctx, p)
+	reaching.Wait()
+	return said, errors.Join(unreached, err)
 }
 
 // count is a number of things, in words.

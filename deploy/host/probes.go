@@ -36,6 +36,7 @@ type lane struct {
 	flow    Flow
 	unable  error
 	begun   map[tunnel.SAID]uint64 // packets when the waiting began
+	first   bool                   // nothing has been seen yet by its SAs, which are new
 	unsent  error                  // nothing can be sent from here; the peer may
 	mute    bool                   // it is not even tried
 	spread  int                    // how many other flows are sent besides, for SAs of several queues
@@ -50,7 +51,7 @@ type lane struct {
 }
 
 // Probe sends probes inside all selectors, and waits until the inbound SAs have opened the peers'. Only
-// who has their keys can make them do so.
+// who has their keys can make them do so. Until some have been seen, what new SAs have opened before counts.
 func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeAnswer, err error) {
 	var lanes []*lane
 	err = h.under(ctx, func(r *round) (err error) {
@@ -63,13 +64,19 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 	if err != nil {
 		return a, err
 	}
-	for _, l := range lanes {
-		l.excuse(q.Excused)
-	}
 	clock := h.cfg.Clock
 	deadline := clock.Now() + min(q.Within, longestProbe)
-	// A peer may begin to count a little later, and what came before does not count.
-	enough := min(clock.Now()+2*probing, deadline)
+	enough := clock.Now()
+	for _, l := range lanes {
+		l.excuse(q.Excused)
+		// The peer may begin to count a little later, and what came before does not count; and other SAs of a pair
+		// take a few flows more.
+		if !l.first || l.spread > 0 {
+			enough = min(clock.Now()+2*probing, deadline)
+		}
+	}
+	engines := h.engines()
+	defer engines.close()
 	rounds := 0
 	for sent, missing := -probing, len(lanes); clock.Now() < enough || missing > 0 && clock.Now() < deadline; {
 		if clock.Now()-sent >= probing {
@@ -89,12 +96,19 @@ func (h *Host) Probe(ctx context.Context, q steps.ProbeQuestion) (a steps.ProbeA
 			}
 			rounds++
 		}
-		if err := clock.Sleep(ctx, looking); err != nil {
+		pause := looking
+		if missing == 0 {
+			pause = min(probing, enough-clock.Now())
+		}
+		if err := clock.Sleep(ctx, pause); err != nil {
 			return a, err
 		}
-		if missing, err = h.count(lanes); err != nil {
+		if missing, err = count(engines, slices.DeleteFunc(slices.Clone(lanes), (*lane).arrived)); err != nil {
 			return a, err
 		}
+	}
+	if _, err := count(engines, lanes); err != nil {
+		return a, err
 	}
 	for _, l := range lanes {
 		if l.unsent != nil {
@@ -190,7 +204,7 @@ func (r *round) lanes(c *Change) (lanes []*lane, err error) {
 		if was := c.Pairs[i].Was; len(inbound) == 0 && was != nil {
 			inbound = was.Inbound
 		}
-		some, err := r.lanesOf(p, inbound, own)
+		some, err := r.lanesOf(p, inbound, own, !c.Probed && len(p.Inbound) > 0)
 		if err != nil {
 			return nil, err
 		}
@@ -200,7 +214,7 @@ func (r *round) lanes(c *Change) (lanes []*lane, err error) {
 }
 
 // lanesOf are those of one pair, by the request IDs that its policies and its SAs have in common.
-func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Addr) (lanes []*lane, err error) {
+func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Addr, first bool) (lanes []*lane, err error) {
 	e, err := r.engines.get(p.Engine)
 	if err != nil {
 		return nil, err
@@ -214,7 +228,9 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Add
 		}
 		s.WipeKeys()
 		by[s.Reqid] = append(by[s.Reqid], id)
-		begun[id] = s.Current.Packets
+		if !first {
+			begun[id] = s.Current.Packets
+		}
 	}
 	for _, payload := range p.Policies {
 		xp, err := xfrm.DecodePolicy(payload)
@@ -227,7 +243,7 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Add
 		reqid := xp.Tmpls[0].Reqid
 		l := &lane{
 			seen:   steps.Seen{Tunnel: p.Tunnel, Local: p.Local, Remote: p.Remote, Selector: mirrored(xp.Sel.Selector).String(), RequestID: reqid},
-			engine: p.Engine, inbound: by[reqid], begun: begun, carried: map[tunnel.SAID]bool{}, out: xp.Sel.Selector,
+			engine: p.Engine, inbound: by[reqid], begun: begun, first: first, carried: map[tunnel.SAID]bool{}, out: xp.Sel.Selector,
 		}
 		l.flow, l.unable = flowOf(xp, p, own, r.cfg.Interface)
 		if _, ok := errors.AsType[*noInterface](l.unable); ok {
@@ -257,6 +273,7 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Add
 // watchPolicies has a lane tell its packets from those of others that come by the same SAs: by when the
 // policies for them were used. A NIC that has the policies does not tell.
 func (r *round) watchPolicies(e Engine, p *steps.PairEnd, l *lane) error {
+	l.first = false // policies may be older than SAs
 	for _, payload := range p.Policies {
 		xp, err := xfrm.DecodePolicy(payload)
 		if err != nil {
@@ -283,12 +300,13 @@ func mirrored(s ipsec.Selector) ipsec.Selector {
 	return s
 }
 
+// arrived reports whether something has come since the lane was made.
+func (l *lane) arrived() bool { return l.unable != nil || l.seen.Packets > 0 }
+
 // count counts what has come since the lanes were made, and of how many lanes nothing has.
-func (h *Host) count(lanes []*lane) (missing int, err error) {
+func count(all *engines, lanes []*lane) (missing int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), roundPatience)
 	defer cancel()
-	all := h.engines()
-	defer all.close()
 	for _, l := range lanes {
 		if l.unable != nil {
 			continue

@@ -34,9 +34,11 @@ type peer struct {
 	conn    *net.UnixConn
 	refused string // why it is not answered; "" if it is
 
-	write  sync.Mutex
-	events chan []byte // datagrams of the groups it joined
-	lost   atomic.Bool // some did not fit, and it has not been told yet
+	write   sync.Mutex
+	sending sync.WaitGroup // sendEvents, once it has joined a group
+	done    chan struct{}  // closed when the connection ends
+	events  chan []byte    // datagrams of the groups it joined; nil before it has
+	lost    atomic.Bool    // some did not fit, and it has not been told yet
 }
 
 // servePeer reads requests until the connection or ctx ends.
@@ -44,18 +46,17 @@ func (s *Server) servePeer(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	p := &peer{s: s, conn: conn, events: make(chan []byte, eventQueue)}
+	p := &peer{s: s, conn: conn, done: make(chan struct{})}
 	p.refused = s.refuse(conn)
-	done := make(chan struct{})
-	var sender sync.WaitGroup
-	sender.Go(func() { p.sendEvents(done) })
 	defer func() {
 		s.leave(p)
-		conn.Close() // also when it is the sender that blocks
-		close(done)
-		sender.Wait()
+		conn.Close() // also when it is sendEvents that blocks
+		close(p.done)
+		p.sending.Wait()
 	}()
-	buf := make([]byte, maxRequest)
+	pooled := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(pooled)
+	buf := *pooled
 	for {
 		n, _, flags, _, err := conn.ReadMsgUnix(buf, nil)
 		if err != nil {
@@ -162,6 +163,10 @@ func (p *peer) join(m netlink.Message) error {
 	p.write.Lock()
 	defer p.write.Unlock()
 	p.s.mu.Lock()
+	if p.events == nil {
+		p.events = make(chan []byte, eventQueue)
+		p.sending.Go(p.sendEvents)
+	}
 	p.s.peers[p] |= binary.NativeEndian.Uint32(m.Data)
 	p.s.mu.Unlock()
 	p.s.watchProgress()
@@ -213,12 +218,12 @@ func (s *Server) notify(group uint32, m netlink.Message) (heard bool) {
 	return heard
 }
 
-// sendEvents hands queued events to the connection until done. A listener may take its time. One
+// sendEvents hands queued events to the connection until that ends. A listener may take its time. One
 // that has lost events finds an NLMSG_OVERRUN among them.
-func (p *peer) sendEvents(done <-chan struct{}) {
+func (p *peer) sendEvents() {
 	for {
 		select {
-		case <-done:
+		case <-p.done:
 			return
 		case b := <-p.events:
 			err := p.sendEvent(b)

@@ -19,8 +19,9 @@ type Server struct {
 	// it before Serve.
 	PeerUID uint32
 
-	db  ipsec.Database
-	log *slog.Logger
+	db      ipsec.Database
+	log     *slog.Logger
+	buffers sync.Pool // of requests; keys that were in them are wiped
 
 	mu    sync.Mutex
 	peers map[*peer]uint32 // who joined groups, and which: bit g-1 for group g
@@ -34,7 +35,10 @@ func New(db ipsec.Database, log *slog.Logger) *Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{db: db, log: log, peers: make(map[*peer]uint32)}
+	return &Server{db: db, log: log, peers: make(map[*peer]uint32), buffers: sync.Pool{New: func() any {
+		b := make([]byte, maxRequest)
+		return &b
+	}}}
 }
 
 // acceptPause is the wait after an accept that failed for want of file descriptors.
