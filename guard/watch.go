@@ -55,15 +55,15 @@ func (g *Guard) Watch(ctx context.Context, report func(error)) error {
 	}
 }
 
-// removes reports whether an event takes rules away, or somebody else's takes elements.
+// removes reports whether by an event somebody else takes rules or elements away, perhaps of ours. Our own
+// transactions take some, too, but put others in their place in one go, or are done with them.
 func (g *Guard) removes(m netlink.Message) bool {
 	switch m.Header.Type {
-	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM:
-		return m.Header.PID != g.conn.nl.PID()
-	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE,
+	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM,
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE,
 		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELCHAIN,
 		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELRULE:
-		return true
+		return m.Header.PID != g.conn.nl.PID() && len(m.Data) > 0 && m.Data[0] == unix.NFPROTO_NETDEV // nfgenmsg: as deviceTable
 	}
 	return false
 }
@@ -88,8 +88,7 @@ func pause(ctx context.Context) {
 	}
 }
 
-// restore installs again what was in force, if rules or elements are missing. Our own
-// transactions remove some, too, but put others in their place in one go, or are done with them.
+// restore installs again what was in force, if rules or elements are missing.
 func (g *Guard) restore() (restored bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,6 +1,7 @@
 package usedkeys
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -56,13 +57,25 @@ func Open(dir string) (*Record, error) {
 		return nil, fmt.Errorf("record of used keys %s: %w", path, err)
 	}
 	r := &Record{db: db}
-	if err := db.Update(r.prepare); err != nil {
+	err = db.View(r.read)
+	if err == nil && r.salt == nil { // it is new: to write takes time
+		err = db.Update(r.prepare)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("record of used keys %s: %w", path, err), db.Close())
 	}
 	return r, nil
 }
 
-// prepare reads the salt, or fills an empty file.
+// read reads the salt of a file that has one.
+func (r *Record) read(tx *bbolt.Tx) error {
+	if meta := tx.Bucket(metaBucket); meta != nil && tx.Bucket(keysBucket) != nil {
+		r.salt = bytes.Clone(meta.Get(saltName))
+	}
+	return nil
+}
+
+// prepare fills what is missing of a file.
 func (r *Record) prepare(tx *bbolt.Tx) error {
 	meta, err := tx.CreateBucketIfNotExists(metaBucket)
 	if err != nil {
@@ -72,7 +85,7 @@ func (r *Record) prepare(tx *bbolt.Tx) error {
 		return err
 	}
 	if salt := meta.Get(saltName); salt != nil {
-		r.salt = append([]byte(nil), salt...)
+		r.salt = bytes.Clone(salt)
 		return nil
 	}
 	r.salt = make([]byte, sha256.Size)

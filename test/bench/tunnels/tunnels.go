@@ -61,7 +61,13 @@ func Run(o report.Options) (results []report.Result, err error) {
 		os.RemoveAll(dir)
 	}()
 	progress("building espalier")
-	espalier, err := hosts.Build(ctx, dir, "espalier/cmd/espalier")
+	// Installed, as far as espalier can tell: what is in a directory for temporary files it copies.
+	installed, err := os.MkdirTemp(cache(), "espalier-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(installed)
+	espalier, err := hosts.Build(ctx, installed, "espalier/cmd/espalier")
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +91,18 @@ func Run(o report.Options) (results []report.Result, err error) {
 		results = append(results, some...)
 	}
 	return results, nil
+}
+
+// cache is a directory for files that stay for a while.
+func cache() string {
+	dir, err := os.UserCacheDir()
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return "" // that for temporary files
+	}
+	return dir
 }
 
 func progress(format string, args ...any) {
