@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime/debug"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -55,6 +56,7 @@ func newRemoteAgentCommand() *cobra.Command {
 			if err := keepSecrets(); err != nil {
 				return err
 			}
+			debug.SetGCPercent(lavishGC) // it lives as long as a change
 			return remote.ServeStdio(cmd.Context(), args[0], copied, remoteOperations())
 		},
 	}
