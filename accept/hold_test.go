@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"espalier/remote"
 )
@@ -87,7 +86,11 @@ func TestHoldWhileCut(t *testing.T) {
 		ran = append(ran, string(q.Stdin))
 		return remote.CommandAnswer{Stdout: []byte(`{"ok":true,"sad":"kernel"}` + "\n")}
 	}
-	conn := remote.Local(".", remote.Operations{"accept-hold": hold(run)})
+	holding, cut := hold(run), make(chan struct{})
+	conn := remote.Local(".", remote.Operations{"accept-hold": func(ctx context.Context, q []byte, say remote.Progress) ([]byte, error) {
+		context.AfterFunc(ctx, func() { close(cut) })
+		return holding(ctx, q, say)
+	}})
 	h := &Host{Conn: conn, label: "A"}
 	failed := make(chan error, 1)
 	go func() {
@@ -97,7 +100,7 @@ func TestHoldWhileCut(t *testing.T) {
 	<-began
 	closed := make(chan error, 1)
 	go func() { closed <- conn.Close() }()
-	time.Sleep(50 * time.Millisecond) // until it is cut
+	<-cut
 	close(goOn)
 	if err := <-failed; err == nil {
 		t.Error("what is held over a connection that is cut seems to be there")

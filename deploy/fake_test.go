@@ -206,6 +206,7 @@ func twoHosts(t *testing.T, kind steps.Kind) ([]*fake, []Host, *tunnel.Plan, *tr
 		}
 		plan.Pairs[0].Ends[i] = e
 		fakes, hosts = append(fakes, f), append(hosts, h)
+		t.Cleanup(func() { f.conn.Close() }) // the last one
 	}
 	return fakes, hosts, plan, log
 }

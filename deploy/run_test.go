@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"espalier/config"
@@ -24,9 +25,16 @@ var order = map[steps.Kind][]string{
 	steps.Down: {steps.Begin, steps.Policies, steps.Policies, "fresh", steps.Confirm, steps.Finish, steps.Forget},
 }
 
-// TestOrder: no host goes on before all have done a step.
-func TestOrder(t *testing.T) {
+// inTime runs a test beside others, in a time of its own, which does not pass while something is done.
+func inTime(t *testing.T, test func(*testing.T)) {
 	t.Parallel()
+	synctest.Test(t, test)
+}
+
+// TestOrder: no host goes on before all have done a step.
+func TestOrder(t *testing.T) { inTime(t, testOrder) }
+
+func testOrder(t *testing.T) {
 	for kind, want := range order {
 		fakes, hosts, plan, log := twoHosts(t, kind)
 		var said []string
@@ -77,8 +85,9 @@ func TestOrder(t *testing.T) {
 }
 
 // TestReport: what was read back, and the verdicts, stand beside the right SAs.
-func TestReport(t *testing.T) {
-	t.Parallel()
+func TestReport(t *testing.T) { inTime(t, testReport) }
+
+func testReport(t *testing.T) {
 	fakes, hosts, plan, _ := twoHosts(t, steps.Apply)
 	fakes[1].offload, fakes[1].verdict = "no", "SOFTWARE"
 	report, err := Run(t.Context(), plan, hosts, options(steps.Apply))
@@ -107,8 +116,9 @@ func TestReport(t *testing.T) {
 }
 
 // TestFailure of any step before hosts were told to confirm: everything is undone.
-func TestFailure(t *testing.T) {
-	t.Parallel()
+func TestFailure(t *testing.T) { inTime(t, testFailure) }
+
+func testFailure(t *testing.T) {
 	for kind, all := range order {
 		for at, step := range all[:slices.Index(all, steps.Confirm)] {
 			if step == "fresh" || step == "status" {
@@ -139,8 +149,9 @@ func TestFailure(t *testing.T) {
 }
 
 // TestCut connections, before and after an operation was carried out, are made again.
-func TestCut(t *testing.T) {
-	t.Parallel()
+func TestCut(t *testing.T) { inTime(t, testCut) }
+
+func testCut(t *testing.T) {
 	for kind, all := range order {
 		for at, step := range all {
 			if step == "fresh" {
@@ -174,8 +185,9 @@ var errUnreachable = &remote.Error{Host: "db2", Reason: remote.Unreachable, Deta
 
 // TestGone: a host that cannot be reached any more before it was told to confirm undoes it by itself, and
 // the other one is told to.
-func TestGone(t *testing.T) {
-	t.Parallel()
+func TestGone(t *testing.T) { inTime(t, testGone) }
+
+func testGone(t *testing.T) {
 	for at, step := range order[steps.Apply][:9] {
 		if step == "fresh" {
 			continue
@@ -208,8 +220,9 @@ func TestGone(t *testing.T) {
 
 // TestUndoneByItself: one host's time was over before it was told to confirm. The other one, which has confirmed,
 // undoes it as well.
-func TestUndoneByItself(t *testing.T) {
-	t.Parallel()
+func TestUndoneByItself(t *testing.T) { inTime(t, testUndoneByItself) }
+
+func testUndoneByItself(t *testing.T) {
 	fakes, hosts, plan, _ := twoHosts(t, steps.Apply)
 	fakes[1].before = func(operation string) error {
 		if operation == steps.Confirm {
@@ -240,8 +253,9 @@ func TestLater(t *testing.T) {
 }
 
 // TestRefusedConfirm: a host that has not seen its peers says no, and everything is undone at once.
-func TestRefusedConfirm(t *testing.T) {
-	t.Parallel()
+func TestRefusedConfirm(t *testing.T) { inTime(t, testRefusedConfirm) }
+
+func testRefusedConfirm(t *testing.T) {
 	fakes, hosts, plan, _ := twoHosts(t, steps.Apply)
 	fakes[1].before = func(operation string) error {
 		if operation == steps.Confirm {
@@ -256,8 +270,9 @@ func TestRefusedConfirm(t *testing.T) {
 }
 
 // TestSilentConfirm: nobody knows whether a host has confirmed, so the others are not undone.
-func TestSilentConfirm(t *testing.T) {
-	t.Parallel()
+func TestSilentConfirm(t *testing.T) { inTime(t, testSilentConfirm) }
+
+func testSilentConfirm(t *testing.T) {
 	fakes, hosts, plan, _ := twoHosts(t, steps.Apply)
 	fakes[1].after = func(operation string) error {
 		if operation == steps.Confirm {
@@ -298,8 +313,9 @@ func TestUnfinished(t *testing.T) {
 }
 
 // TestRequire: what is read back, and who encrypts, must be what the file requires.
-func TestRequire(t *testing.T) {
-	t.Parallel()
+func TestRequire(t *testing.T) { inTime(t, testRequire) }
+
+func testRequire(t *testing.T) {
 	for _, c := range []struct {
 		offload, verdict string
 		ok               bool
@@ -319,8 +335,9 @@ func TestRequire(t *testing.T) {
 }
 
 // TestInterrupted before hosts were told to confirm, everything is undone; later it is too late.
-func TestInterrupted(t *testing.T) {
-	t.Parallel()
+func TestInterrupted(t *testing.T) { inTime(t, testInterrupted) }
+
+func testInterrupted(t *testing.T) {
 	for _, step := range order[steps.Apply] {
 		if step == "fresh" {
 			continue
@@ -352,8 +369,9 @@ func TestInterrupted(t *testing.T) {
 }
 
 // TestSecond: a second coordinator is refused in words, and takes nothing of the first's away.
-func TestSecond(t *testing.T) {
-	t.Parallel()
+func TestSecond(t *testing.T) { inTime(t, testSecond) }
+
+func testSecond(t *testing.T) {
 	fakes, hosts, plan, _ := twoHosts(t, steps.Apply)
 	fakes[1].change, fakes[1].stage = "another", steps.Open
 	report, err := Run(t.Context(), plan, hosts, options(steps.Apply))
@@ -366,8 +384,9 @@ func TestSecond(t *testing.T) {
 }
 
 // TestUnchanged: nobody is asked for anything.
-func TestUnchanged(t *testing.T) {
-	t.Parallel()
+func TestUnchanged(t *testing.T) { inTime(t, testUnchanged) }
+
+func testUnchanged(t *testing.T) {
 	_, hosts, plan, log := twoHosts(t, steps.Apply)
 	plan.Pairs[0].Action = tunnel.Keep
 	report, err := Run(t.Context(), plan, hosts, options(steps.Apply))
@@ -414,8 +433,9 @@ func TestExcusedProbes(t *testing.T) {
 
 // TestUndoOrder: this host, which has no ssh, undoes a change after those that are reached by it, but does
 // not wait for one that does not answer; that one's part is told, with when it undoes it by itself.
-func TestUndoOrder(t *testing.T) {
-	t.Parallel()
+func TestUndoOrder(t *testing.T) { inTime(t, testUndoOrder) }
+
+func testUndoOrder(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		fakes, hosts, plan, log := twoHosts(t, steps.Apply)
 		hosts[0].Knock = nil

@@ -74,7 +74,7 @@ func TestChanges(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("a flushed set is not put back")
 	}
 	l.wantTCP(80, false, "somebody flushed the set")

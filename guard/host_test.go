@@ -100,7 +100,7 @@ func (r *router) cross(from, to *station, packets ...packet) []bool {
 	}
 	came := make(map[uint16]bool)
 	buf := make([]byte, 65536)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for sent := (time.Time{}); !came[last.id]; {
 		if time.Now().After(deadline) {
 			r.t.Fatal("a packet that no rule concerns did not arrive")

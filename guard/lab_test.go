@@ -231,7 +231,7 @@ func (l *lab) sentinels() []frame {
 func (l *lab) collect(sockets []int, sentinels []frame) [][]byte {
 	var got [][]byte
 	missing := len(sentinels)
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	buf := make([]byte, 65536)
 	for missing > 0 {
 		if time.Now().After(deadline) {

@@ -171,7 +171,7 @@ func TestRemovedRulesArePutBack(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", harm, err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%s: not put back", harm)
 		}
 		l.wantTCP(80, false, harm)

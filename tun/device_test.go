@@ -239,7 +239,7 @@ func TestCloseUnblocksReaders(t *testing.T) {
 			if !errors.Is(err, os.ErrClosed) {
 				t.Errorf("got %v, want os.ErrClosed", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("a reader is still blocked")
 		}
 	}

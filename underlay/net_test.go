@@ -149,7 +149,7 @@ func newSender(t testing.TB, ns *netns.NS, cfg Config) (s *Sender) {
 // collect receives n datagrams, copied.
 func collect(t testing.TB, r receiver, n int) []Datagram {
 	t.Helper()
-	guard := time.AfterFunc(10*time.Second, func() { r.Close() })
+	guard := time.AfterFunc(30*time.Second, func() { r.Close() })
 	defer guard.Stop()
 	var got []Datagram
 	batch := make([]Datagram, 7) // smaller than a GRO packet, so that one is handed out in parts
@@ -207,7 +207,7 @@ func TestCloseUnblocks(t *testing.T) {
 				if !errors.Is(err, os.ErrClosed) {
 					t.Errorf("%s: got %v, want os.ErrClosed", name, err)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatalf("%s: Receive is still blocked", name)
 			}
 			if _, err := r.Receive(make([]Datagram, 1)); !errors.Is(err, os.ErrClosed) {

@@ -35,7 +35,7 @@ func tapped(t testing.TB, tap *Tap, n int) []Datagram {
 	t.Helper()
 	var got []Datagram
 	batch := make([]Datagram, 7)
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		k, err := tap.TryReceive(batch)
 		if errors.Is(err, unix.EAGAIN) {
 			if len(got) >= n {
@@ -185,10 +185,10 @@ func TestTapRefuses(t *testing.T) {
 	} {
 		before := tap.Malformed()
 		injectFrame(t, p, pkt[0]>>4 == 6, pkt, nil)
-		time.Sleep(5 * time.Millisecond)
-		n, err := tap.TryReceive(make([]Datagram, 4))
-		if n != 0 || !errors.Is(err, unix.EAGAIN) {
-			t.Errorf("%s: received %d, %v", name, n, err)
+		for deadline := time.Now().Add(20 * time.Second); tap.Malformed() == before && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if n, err := tap.TryReceive(make([]Datagram, 4)); n != 0 || !errors.Is(err, unix.EAGAIN) {
+				t.Errorf("%s: received %d, %v", name, n, err)
+			}
 		}
 		if tap.Malformed() != before+1 {
 			t.Errorf("%s: %d malformed, want %d", name, tap.Malformed(), before+1)

@@ -73,7 +73,7 @@ func TestCloseWaitsForUsers(t *testing.T) {
 		}
 	}
 	done <- true
-	for deadline := time.Now().Add(5 * time.Second); isOpen(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); isOpen(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("still open")
 		}
@@ -132,7 +132,7 @@ func TestSet(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", why, err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatalf("%s: Wait does not return", why)
 		}
 	}
@@ -190,7 +190,7 @@ func TestWaitHearsOfClose(t *testing.T) {
 		if !errors.Is(err, os.ErrClosed) {
 			t.Error(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("still waiting")
 	}
 }

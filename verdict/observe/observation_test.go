@@ -215,6 +215,7 @@ func TestDuringFails(t *testing.T) {
 type tellingSAD struct {
 	fakeSAD
 	events []xfrm.Event
+	told   chan struct{} // closed when all events were told
 }
 
 func (f *tellingSAD) Listen(ctx context.Context, _ ...uint32) iter.Seq2[xfrm.Event, error] {
@@ -224,6 +225,7 @@ func (f *tellingSAD) Listen(ctx context.Context, _ ...uint32) iter.Seq2[xfrm.Eve
 				return
 			}
 		}
+		close(f.told)
 		<-ctx.Done()
 		yield(xfrm.Event{}, ctx.Err())
 	}
@@ -240,13 +242,14 @@ func TestDepartures(t *testing.T) {
 				{out(1, nic, 9), out(6, nic, 40)},
 			}},
 			events: []xfrm.Event{{Kind: xfrm.MsgDelSA, State: out(6, nic, 35)}, {Kind: xfrm.MsgDelSA, State: out(2, nic, 12)}, {Kind: xfrm.MsgDelSA, State: out(4, nic, 30)}, {Kind: xfrm.MsgNewSA, State: out(5, nic, 1)}},
+			told:   make(chan struct{}),
 		}
 		o, err := Open(sad, false)
 		if err != nil {
 			return err
 		}
 		defer o.Close()
-		seen, err := o.During(t.Context(), func(ctx context.Context) error { return sleep(ctx, 10*time.Millisecond) })
+		seen, err := o.During(t.Context(), func(context.Context) error { <-sad.told; return nil })
 		if err != nil {
 			return err
 		}

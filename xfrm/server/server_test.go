@@ -51,7 +51,7 @@ func serve(t *testing.T, db ipsec.Database, change func(*Server)) string {
 			if err != nil {
 				t.Errorf("Serve: %v", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("Serve does not end")
 		}
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +65,7 @@ func serve(t *testing.T, db ipsec.Database, change func(*Server)) string {
 // noLeak waits for the number of goroutines to come back to what it was.
 func noLeak(t *testing.T, before int) {
 	t.Helper()
-	deadline := time.Now().Add(3 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<16)
@@ -87,7 +87,7 @@ func dial(t *testing.T, path string) *client.Client {
 }
 
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -354,7 +354,7 @@ func raw(t *testing.T, path string) *net.UnixConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	return conn
 }
 
@@ -557,16 +557,14 @@ func TestSlowListener(t *testing.T) {
 	ctx, c := testContext(t), dial(t, path)
 	events := dial(t, path).Listen(ctx, xfrm.GroupPolicy)
 	p := testPolicy("10.2.0.0/16")
-	start := time.Now()
 	const sent = 2*eventQueue + 1000
 	for i := range sent {
 		p.Priority = uint32(i)
-		if err := c.Database().UpdatePolicy(ctx, p); err != nil {
-			t.Fatal(err)
+		one, cancel := context.WithTimeout(ctx, writeTimeout)
+		if err := c.Database().UpdatePolicy(one, p); err != nil {
+			t.Fatalf("the others wait: %v", err)
 		}
-	}
-	if d := time.Since(start); d > writeTimeout {
-		t.Errorf("the others waited %s", d)
+		cancel()
 	}
 	if err := c.Database().DeletePolicy(ctx, p.ID()); err != nil { // lost too
 		t.Fatal(err)
@@ -620,7 +618,7 @@ func TestNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(30 * time.Second))
 		conn.Write(xfrm.AppendMessage(nil, newSA(t, 1, 1, netlink.Acknowledge)))
 		if errno := errnoIn(t, answers(t, conn, 1)[0]); errno != unix.EPERM {
 			t.Errorf("answered %v", errno)
