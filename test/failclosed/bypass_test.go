@@ -162,7 +162,7 @@ func TestDiscard(t *testing.T) {
 	if c.ESP != 6 {
 		t.Errorf("%d ESP packets, want B's 6 echo requests only", c.ESP)
 	}
-	drops := l.A.Drops()
+	drops := l.A.AwaitDrops(func(d map[string]uint64) bool { return d["out-discard"] > 0 && d["in-policy-discard"] >= 6 })
 	if drops["out-discard"] == 0 || drops["in-policy-discard"] != 6 {
 		t.Errorf("A dropped %v", drops)
 	}

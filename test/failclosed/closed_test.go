@@ -18,7 +18,7 @@ func TestPoliciesWithoutSAs(t *testing.T) {
 	checkControl(t, l)
 	addPolicies(l, l.A, pairs(0))
 	checkClosed(t, l, "policies without SAs")
-	if n := l.A.Drops()["out-no-sa"]; n == 0 {
+	if n := l.A.AwaitDrops(func(d map[string]uint64) bool { return d["out-no-sa"] > 0 })["out-no-sa"]; n == 0 {
 		t.Error("no packet was dropped for want of an SA: did they try?")
 	}
 

@@ -36,7 +36,7 @@ func TestInputFirewall(t *testing.T) {
 			startDevices(l)
 			program(l, pairs(0))
 			warning := fmt.Sprintf(`rule="inet filter input: %s \"%s\"" tun=esp-%[2]s`, match, l.Device)
-			if !strings.Contains(l.A.Log(), warning) {
+			if !l.A.AwaitLog(warning) {
 				t.Errorf("the device does not name the rule (%s):\n%s", warning, l.A.Log())
 			}
 			if strings.Contains(l.B.Log(), "firewall") {

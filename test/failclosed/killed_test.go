@@ -37,7 +37,7 @@ func TestKilledDevice(t *testing.T) {
 				l.A.StartDevice()
 				tryAll(l)
 			})
-			if !strings.Contains(l.A.Log(), "guard left by an earlier process stays in force") {
+			if !l.A.AwaitLog("guard left by an earlier process stays in force") {
 				t.Errorf("the restarted device says nothing of what it inherited:\n%s", l.A.Log())
 			}
 			if got := s.received.Load(); got != before {

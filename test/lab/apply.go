@@ -12,7 +12,7 @@ import (
 	"espalier/xfrm/client"
 )
 
-// Apply runs the commands of a script, those that add, delete and flush, by a client of its
+// Apply runs the commands of a script, those that add, update, delete and flush, by a client of its
 // own: as `espalier xfrm -batch` does, without a process. ns is where the script's devices are.
 func Apply(c *client.Client, ns *netns.NS, script string) error {
 	lines, err := xfrm.ParseScript(strings.NewReader(script))
@@ -47,12 +47,18 @@ func apply(ctx context.Context, c *client.Client, cmd *xfrm.Command) error {
 	switch {
 	case cmd.Object == xfrm.ObjectState && cmd.Verb == xfrm.VerbAdd:
 		return c.AddState(ctx, cmd.State)
+	case cmd.Object == xfrm.ObjectState && cmd.Verb == xfrm.VerbUpdate:
+		return c.UpdateState(ctx, cmd.State)
 	case cmd.Object == xfrm.ObjectState && cmd.Verb == xfrm.VerbDelete:
 		return c.DeleteState(ctx, *cmd.StateID)
 	case cmd.Object == xfrm.ObjectState && cmd.Verb == xfrm.VerbFlush:
 		return c.FlushStates(ctx, cmd.FlushProto)
 	case cmd.Object == xfrm.ObjectPolicy && cmd.Verb == xfrm.VerbAdd:
 		return c.AddPolicy(ctx, cmd.Policy)
+	case cmd.Object == xfrm.ObjectPolicy && cmd.Verb == xfrm.VerbUpdate:
+		return c.UpdatePolicy(ctx, cmd.Policy)
+	case cmd.Object == xfrm.ObjectPolicy && cmd.Verb == xfrm.VerbDelete:
+		return c.DeletePolicy(ctx, *cmd.PolicyID)
 	case cmd.Object == xfrm.ObjectPolicy && cmd.Verb == xfrm.VerbFlush:
 		return c.FlushPolicies(ctx, cmd.FlushType)
 	}

@@ -3,13 +3,13 @@ package lab
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"espalier/internal/netns"
+	"espalier/xfrm/client"
 )
 
 // The addresses of the hosts, as in the vendor's example, and an IPv6 pair.
@@ -166,6 +167,17 @@ func (h *Host) PID() int { return h.daemon.Process.Pid }
 // Log is what the devices of this host have said so far.
 func (h *Host) Log() string { return h.log.String() }
 
+// AwaitLog reports whether the devices of this host have said all of the words, now or within 20 s.
+func (h *Host) AwaitLog(words ...string) bool {
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		log := h.log.String()
+		missing := slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(log, w) })
+		if !missing || time.Since(start) > 20*time.Second {
+			return !missing
+		}
+	}
+}
+
 // Result of a command.
 type Result struct {
 	Stdout, Stderr string
@@ -222,42 +234,56 @@ func (h *Host) Xfrm(args ...string) Result {
 	return h.Espalier(append([]string{"xfrm", "--sad", "unix:" + h.Socket}, args...)...)
 }
 
-// Batch runs script by `espalier xfrm -batch`; it has to succeed. The keys of scripts are for
-// tests, and used again and again.
+// Batch has the device do what script says; it has to succeed. It is not `espalier xfrm -batch` that does it:
+// a program under the race detector takes longer to start than most of what tests ask of a device.
 func (h *Host) Batch(script string) {
 	h.t.Helper()
-	file := filepath.Join(h.Dir, fmt.Sprintf("batch-%d", time.Now().UnixNano()))
-	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
-		h.t.Fatal(err)
-	}
-	if r := h.Xfrm("--allow-key-reuse", "-batch", file); r.Code != 0 {
-		h.t.Fatalf("host %s: batch: exit %d\n%s%s", h.Name, r.Code, r.Stdout, r.Stderr)
+	c := h.client()
+	defer c.Close()
+	if err := Apply(c, h.NS, script); err != nil {
+		h.t.Fatalf("host %s: %v", h.Name, err)
 	}
 }
 
 // Drops are the device's drops by reason, those that occurred.
 func (h *Host) Drops() map[string]uint64 {
 	h.t.Helper()
-	r := h.Xfrm("-o", "json", "drops")
-	if r.Code != 0 {
-		h.t.Fatalf("host %s: drops: exit %d: %s", h.Name, r.Code, r.Stderr)
-	}
-	var stat struct {
-		Drops []struct {
-			Reason  string `json:"reason"`
-			Packets uint64 `json:"packets"`
-		} `json:"drops"`
-	}
-	if err := json.Unmarshal([]byte(r.Stdout), &stat); err != nil {
-		h.t.Fatalf("host %s: drops: %v\n%s", h.Name, err, r.Stdout)
+	c := h.client()
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	counts, err := c.Drops(ctx)
+	if err != nil {
+		h.t.Fatalf("host %s: %v", h.Name, err)
 	}
 	drops := make(map[string]uint64)
-	for _, d := range stat.Drops {
+	for _, d := range counts {
 		if d.Packets > 0 {
 			drops[d.Reason] = d.Packets
 		}
 	}
 	return drops
+}
+
+// AwaitDrops returns the drops once they are as they are to be, or have not become so within 20 s: a device may
+// count a packet a little later than it is done with the next one.
+func (h *Host) AwaitDrops(are func(map[string]uint64) bool) map[string]uint64 {
+	h.t.Helper()
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if drops := h.Drops(); are(drops) || time.Since(start) > 20*time.Second {
+			return drops
+		}
+	}
+}
+
+// client speaks to the host's device.
+func (h *Host) client() *client.Client {
+	h.t.Helper()
+	c, err := client.Dial(h.Socket)
+	if err != nil {
+		h.t.Fatalf("host %s: %v", h.Name, err)
+	}
+	return c
 }
 
 // Ping reports whether count echo requests to dst are all answered, each within a second. They

@@ -82,7 +82,7 @@ func TestNoWindowWarns(t *testing.T) {
 	}
 	s = r.newSender(path{}, false)
 	r.B.Batch(s.state("replay-window 0"))
-	if want := fmt.Sprintf("spi=0x%08x", s.SPI); !strings.Contains(r.B.Log(), "without anti-replay") || !strings.Contains(r.B.Log(), want) {
+	if want := fmt.Sprintf("spi=0x%08x", s.SPI); !r.B.AwaitLog("without anti-replay", want) {
 		t.Errorf("no warning with %s in the log:\n%s", want, r.B.Log())
 	}
 	r.stop()

@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long a packet may take through a device under the race detector.
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 // rig is host B with a device, and the test in the place of host A.
 type rig struct {
@@ -242,16 +242,22 @@ func (r *rig) send(t *testing.T, pkt []byte) {
 // dropped compares the drops since before.
 func (r *rig) dropped(t *testing.T, before map[string]uint64, reason string, n int) {
 	t.Helper()
-	got := make(map[string]uint64)
-	for k, v := range r.B.Drops() {
-		if v > before[k] {
-			got[k] = v - before[k]
-		}
-	}
 	want := make(map[string]uint64)
 	if n > 0 {
 		want[reason] = uint64(n)
+	} else {
+		time.Sleep(20 * time.Millisecond) // in which one that is not wanted would be counted
 	}
+	var got map[string]uint64
+	r.B.AwaitDrops(func(now map[string]uint64) bool {
+		got = make(map[string]uint64)
+		for k, v := range now {
+			if v > before[k] {
+				got[k] = v - before[k]
+			}
+		}
+		return maps.Equal(got, want) || n == 0
+	})
 	if !maps.Equal(got, want) {
 		t.Errorf("drops %v, want %v", got, want)
 	}

@@ -38,7 +38,7 @@ func TestSecondServerAsWritten(t *testing.T) {
 		"out-no-sa":          "XfrmOutNoStates",
 		"in-policy-mismatch": "XfrmInTmplMismatch",
 	} {
-		if n := l.B.Drops()[reason]; n != 3 {
+		if n := l.B.AwaitDrops(func(d map[string]uint64) bool { return d[reason] >= 3 })[reason]; n != 3 {
 			t.Errorf("host B: %d %s, want 3", n, reason)
 		}
 		if out := l.B.Xfrm("drops").Stdout; !regexp.MustCompile(`(?m)^3 +` + reason + ` +` + counter + ` `).MatchString(out) {
