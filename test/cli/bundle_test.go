@@ -16,6 +16,7 @@ import (
 
 // TestBundleKeepsKeys looks for the keys of a device's SAs in a support archive that tells of them.
 func TestBundleKeepsKeys(t *testing.T) {
+	t.Parallel()
 	h := lab.New(t, "").A
 	startListed(t, h)
 	secret := filepath.Join(h.Dir, "key")

@@ -242,6 +242,7 @@ func (d *heldDemo) checkGone() {
 // TestDemoInterrupted: Ctrl-C and SIGTERM end the demo in order, with nothing left over and no
 // claim made.
 func TestDemoInterrupted(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(sig.String(), func(t *testing.T) {
 			d := holdDemo(t)
@@ -263,6 +264,7 @@ func TestDemoInterrupted(t *testing.T) {
 // TestDemoKilled: SIGKILL leaves what only the dead process could have removed, a directory with
 // the devices' sockets, and nothing that does anything.
 func TestDemoKilled(t *testing.T) {
+	t.Parallel()
 	d := holdDemo(t)
 	d.end(syscall.SIGKILL)
 	d.checkGone()

@@ -33,6 +33,7 @@ func exists(path string) bool {
 // TestStateDir: what a device changed can be put back without knowing where its socket was, and
 // only directories of its own are tidied up.
 func TestStateDir(t *testing.T) {
+	t.Parallel()
 	h := lab.New(t, "").A
 	theirs := filepath.Dir(h.Socket)
 	if err := os.MkdirAll(theirs, 0o700); err != nil {
@@ -70,6 +71,7 @@ func TestStateDir(t *testing.T) {
 
 // TestReleaseAlive: the guard of a live device is not taken away.
 func TestReleaseAlive(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "nft")
 	h := lab.New(t, "").A
 	h.StartDevice()
@@ -86,6 +88,7 @@ func TestReleaseAlive(t *testing.T) {
 
 // TestErrorsOnce: what a device refuses is told with operation and object once.
 func TestErrorsOnce(t *testing.T) {
+	t.Parallel()
 	h := lab.New(t, "").A
 	h.StartDevice()
 	policy := "policy add src 192.168.1.64 dst 192.168.1.65 dir out tmpl proto esp reqid 1 mode transport"

@@ -12,6 +12,7 @@ var listedCommand = regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
 
 // TestHelp: the help of each command that espalier lists succeeds and has examples of it.
 func TestHelp(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t, "")
 	top := l.A.Espalier("--help").Stdout
 	_, list, _ := strings.Cut(top, "Available Commands:")

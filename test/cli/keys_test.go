@@ -13,6 +13,7 @@ import (
 // TestDeviceKeepsKeys looks for the key in everything that a device and its commands say about
 // an SA that has it.
 func TestDeviceKeepsKeys(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t, "")
 	h := l.A
 	h.StartDevice()
@@ -50,7 +51,13 @@ func TestDeviceKeepsKeys(t *testing.T) {
 			t.Errorf("%q printed the key", tt.args)
 		}
 	}
-	h.Batch("ip xfrm " + quoted(add("add", "@"+secret)) + "\n")
+	batch := filepath.Join(h.Dir, "batch")
+	if err := os.WriteFile(batch, []byte("ip xfrm "+quoted(add("add", "@"+secret))+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.Xfrm("--allow-key-reuse", "-batch", batch); r.Code != 0 || holdsKey(r.Stdout+r.Stderr) {
+		t.Errorf("-batch: exit %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	// A device keeps keys even from those who ask for them.
 	r := h.Xfrm("--show-keys", "state", "list")
 	if r.Code != 0 || holdsKey(r.Stdout+r.Stderr) || !strings.Contains(r.Stdout, "<<Keys hidden>>") {

@@ -18,6 +18,7 @@ import (
 // CAP_NET_RAW, and nothing that it could start gets more. Threads are changed by other means in a
 // binary with C in it (lab's has the race detector) and in one without.
 func TestPrivileges(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t, "")
 	static := filepath.Join(t.TempDir(), "espalier")
 	build := exec.Command("go", "build", "-o", static, "espalier/cmd/espalier")

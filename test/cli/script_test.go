@@ -45,7 +45,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("KEY", key)
 			env.Setenv("ESPALIER_STATE_DIR", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("PATH", filepath.Dir(binary)+string(filepath.ListSeparator)+os.Getenv("PATH"))
-			env.Setenv("GORACE", "halt_on_error=1 exitcode=66")
+			env.Setenv("GORACE", lab.RaceOptions)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

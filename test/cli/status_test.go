@@ -1,10 +1,14 @@
 package cli
 
 import (
+	"bufio"
 	"encoding/json"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +53,7 @@ func status(t *testing.T, h *lab.Host, code int, args ...string) (s seen, text s
 // A userspace device's SAs are EMULATED while they carry something, IDLE when they do not, and
 // SOFTWARE if they were not offloaded to it.
 func TestStatusOfDevice(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "ping")
 	l := lab.New(t, "p4p1")
 	offloaded, software := lab.Pair{}, lab.Pair{V6: true, Software: true, SPI: 0x2000, Reqid: 0x2000}
@@ -109,6 +114,7 @@ func TestStatusOfDevice(t *testing.T) {
 
 // Watching goes on until it is interrupted, which is no failure, and writes one object a line.
 func TestStatusWatch(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "timeout")
 	h := lab.New(t, "p4p1").A
 	h.StartDevice()
@@ -125,35 +131,48 @@ func TestStatusWatch(t *testing.T) {
 
 // A round that fails does not end watching: the device is back for the next.
 func TestStatusWatchGoesOn(t *testing.T) {
-	lab.Tools(t, "timeout")
+	t.Parallel()
 	h := lab.New(t, "p4p1").A
 	h.StartDevice()
-	watched := make(chan string)
-	go func() {
-		r := h.Command("timeout", "--preserve-status", "-s", "INT", "12", lab.Binary(t), "status", "--sad", "unix:"+h.Socket, "--watch", "--interval", "900ms", "-o", "json")
-		watched <- r.Stdout
-	}()
-	time.Sleep(3 * time.Second)
-	h.Stop()
-	time.Sleep(1500 * time.Millisecond) // longer than a round
-	h.StartDevice()
+	cmd := exec.Command(lab.Binary(t), "status", "--sad", "unix:"+h.Socket, "--watch", "--interval", "200ms", "-o", "json")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = h.Start(cmd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer timer.Stop()
 	var told []bool
 	times := map[float64]bool{}
-	for line := range strings.Lines(<-watched) {
+	for lines := bufio.NewScanner(out); lines.Scan(); {
 		var o struct {
 			OK   bool
 			Time float64
 		}
-		if err := json.Unmarshal([]byte(line), &o); err != nil {
-			t.Fatalf("%v: %q", err, line)
+		if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
+			t.Fatalf("%v: %q", err, lines.Text())
 		}
 		if o.OK && times[o.Time] {
-			t.Errorf("told twice: %.200s", line)
+			t.Errorf("told twice: %.200s", lines.Text())
 		}
 		times[o.Time] = true
-		if n := len(told); n == 0 || told[n-1] != o.OK {
-			told = append(told, o.OK)
+		if n := len(told); n > 0 && told[n-1] == o.OK {
+			continue
 		}
+		switch told = append(told, o.OK); len(told) {
+		case 1:
+			h.Stop()
+		case 2:
+			h.StartDevice()
+		case 3:
+			cmd.Process.Signal(os.Interrupt)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 	if !slices.Equal(told, []bool{true, false, true}) {
 		t.Errorf("told in turn: %v", told)
@@ -162,6 +181,7 @@ func TestStatusWatchGoesOn(t *testing.T) {
 
 // Without SAs there are policies for the want of which packets are dropped: that is watched, too.
 func TestStatusWithoutSAs(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "ping")
 	l := lab.New(t, "p4p1")
 	l.A.StartDevice()
@@ -182,6 +202,7 @@ func TestStatusWithoutSAs(t *testing.T) {
 
 // What goes wrong is told: an SA that is gone, a window that is closed, and what was dropped for it.
 func TestStatusFindings(t *testing.T) {
+	t.Parallel()
 	lab.Tools(t, "ping")
 	l := lab.New(t, "p4p1")
 	p := lab.Pair{}

@@ -15,6 +15,7 @@ import (
 // TestTrialOnDevice makes a trial on the userspace device, which answers as a kernel does: crypto
 // offload to its own underlay is granted, packet offload refused, and nothing is left.
 func TestTrialOnDevice(t *testing.T) {
+	t.Parallel()
 	h := lab.New(t, "").A
 	h.StartDevice()
 	c, err := client.Dial(h.Socket)

@@ -202,17 +202,8 @@ func (s *site) mustTalk(t *testing.T) {
 }
 
 // sas and policies are those of a host.
-func sas(t *testing.T, h *lab.Host) string      { return list(t, h, "state") }
-func policies(t *testing.T, h *lab.Host) string { return list(t, h, "policy") }
-
-func list(t *testing.T, h *lab.Host, object string) string {
-	t.Helper()
-	r := h.Xfrm(object, "list")
-	if r.Code != 0 {
-		t.Fatalf("host %s: %s list: exit %d\n%s", h.Name, object, r.Code, r.Stderr)
-	}
-	return r.Stdout
-}
+func sas(t *testing.T, h *lab.Host) string      { t.Helper(); return h.States() }
+func policies(t *testing.T, h *lab.Host) string { t.Helper(); return h.Policies() }
 
 // mustBeBare looks for anything that was left when a command has ended: SAs, policies, guards, files,
 // processes; also where it was given.
@@ -246,11 +237,10 @@ func (s *site) mustBeBare(t *testing.T) {
 func (s *site) mustBeQuiet(t *testing.T, h *lab.Host) {
 	t.Helper()
 	var left []string
-	for range 300 {
+	for start := time.Now(); time.Since(start) < 30*time.Second; time.Sleep(50 * time.Millisecond) {
 		if left = processes(t, h); len(left) == 0 {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("host %s: processes are left: %q", h.Name, left)
 }

@@ -30,7 +30,7 @@ func (o *output) String() string {
 func (o *output) await(t *testing.T, words string) {
 	t.Helper()
 	for start := time.Now(); !strings.Contains(o.String(), words); time.Sleep(time.Millisecond) {
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatalf("%q was not printed:\n%s", words, o)
 		}
 	}

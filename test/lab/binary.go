@@ -9,8 +9,12 @@ import (
 	"testing"
 )
 
+// BinaryVariable names, in the environment, an espalier that was built with the race detector. Test processes
+// share it; each of them builds its own where it is not set.
+const BinaryVariable = "ESPALIER_RACE_BINARY"
+
 // Binary is the espalier binary under test, built with the race detector: every device of
-// every test runs under it. It is built once per test process.
+// every test runs under it.
 func Binary(t testing.TB) string {
 	t.Helper()
 	path, err := build()
@@ -21,12 +25,16 @@ func Binary(t testing.TB) string {
 }
 
 var build = sync.OnceValues(func() (string, error) {
+	if shared := os.Getenv(BinaryVariable); shared != "" {
+		_, err := os.Stat(shared)
+		return shared, err
+	}
 	dir, err := os.MkdirTemp("", "espalier-test-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "espalier")
-	cmd := exec.Command("go", "build", "-race", "-o", path, "espalier/cmd/espalier")
+	cmd := exec.Command("go", "build", "-race", "-ldflags=-s -w", "-o", path, "espalier/cmd/espalier")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", &buildError{err, out}
@@ -48,13 +56,16 @@ func Run(m *testing.M) int {
 	if err == nil {
 		err = os.Setenv("ESPALIER_STATE_DIR", state)
 	}
+	if err == nil {
+		err = os.Setenv("GORACE", RaceOptions)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(state)
 	code := m.Run()
-	if path, err := build(); err == nil {
+	if path, err := build(); err == nil && os.Getenv(BinaryVariable) == "" {
 		os.RemoveAll(filepath.Dir(path))
 	}
 	return code

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"iter"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"espalier/internal/netns"
+	"espalier/xfrm"
 	"espalier/xfrm/client"
 )
 
@@ -94,9 +97,12 @@ func NewHost(t testing.TB, name, device string) *Host {
 	return h
 }
 
-// raceOptions end a racing binary at once with a code of its own, and spare others the second
-// that the race detector waits at their end.
-const raceOptions = "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"
+// RaceOptions, as GORACE in the environment, end a racing binary at once with a code of its own, and spare others
+// the second that the race detector waits at their end.
+const (
+	RaceOptions = "halt_on_error=1 exitcode=66 atexit_sleep_ms=0"
+	raceOptions = "GORACE=" + RaceOptions
+)
 
 // StartDevice runs `espalier dataplane` on the host and waits until it is ready.
 func (h *Host) StartDevice(args ...string) {
@@ -263,6 +269,36 @@ func (h *Host) Drops() map[string]uint64 {
 		}
 	}
 	return drops
+}
+
+// States are the device's SAs in the layout of `ip xfrm state`, without keys; "" if there are none.
+func (h *Host) States() string {
+	h.t.Helper()
+	return printed(h, func(ctx context.Context, c *client.Client) iter.Seq2[*xfrm.State, error] {
+		return c.States(ctx, xfrm.StateFilter{})
+	}, xfrm.FprintState)
+}
+
+// Policies are the device's policies in the layout of `ip xfrm policy`; "" if there are none.
+func (h *Host) Policies() string {
+	h.t.Helper()
+	return printed(h, func(ctx context.Context, c *client.Client) iter.Seq2[*xfrm.Policy, error] { return c.Policies(ctx) }, xfrm.FprintPolicy)
+}
+
+func printed[T any](h *Host, list func(context.Context, *client.Client) iter.Seq2[T, error], print func(io.Writer, T, xfrm.PrintOptions) error) string {
+	h.t.Helper()
+	c := h.client()
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var b strings.Builder
+	for x, err := range list(ctx, c) {
+		if err != nil {
+			h.t.Fatalf("host %s: %v", h.Name, err)
+		}
+		print(&b, x, xfrm.PrintOptions{})
+	}
+	return b.String()
 }
 
 // AwaitDrops returns the drops once they are as they are to be, or have not become so within 20 s: a device may

@@ -31,7 +31,7 @@ func NewSSH(t testing.TB) *SSH {
 	s.Config = filepath.Join(s.Dir, "config")
 	s.Key("id")
 	s.write("config", "Host *\n IdentitiesOnly yes\n IdentityFile "+s.path("id")+"\n IdentityAgent none\n Port "+fmt.Sprint(sshPort)+
-		"\n User root\n UserKnownHostsFile "+s.path("known_hosts")+"\n GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n")
+		"\n User root\n UserKnownHostsFile "+s.path("known_hosts")+"\n GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n SendEnv GORACE\n")
 	return s
 }
 
@@ -124,6 +124,7 @@ UsePAM no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
+AcceptEnv GORACE
 END
 cp /etc/passwd /etc/shadow /etc/group .
 grep -q ^sshd: passwd || echo 'sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin' >>passwd
