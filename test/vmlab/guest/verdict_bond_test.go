@@ -27,6 +27,7 @@ func TestVerdictBond(t *testing.T) {
 	}
 	send := open(t, hosts, ways(false))
 	o := observer(t, l.A, l.kernel[l.A], false, false)
+	offloads := forKernel(t, "yes", "no") == "yes" // 6.1's bond hands SAs over, but encrypts what it sends
 	cable := watchCable(t)
 	look := func(name, verdict string, is func(since bondWork, direction int) truth, want truth, do func()) {
 		t.Helper()
@@ -37,11 +38,15 @@ func TestVerdictBond(t *testing.T) {
 		})
 		for i, direction := range []string{"sending", "receiving"} {
 			is, sa := is(before, i), v.of(pair4.SPI+uint32(i))
+			want, verdict := want, verdict
+			if i == 0 && !offloads {
+				want, verdict = theKernel, "UNKNOWN"
+			}
 			if is != want || sa == nil || sa.Verdict != verdict {
 				t.Errorf("%s, %s: in truth %s, want %s; status says %+v, want %s", name, direction, is, want, sa, verdict)
 				continue
 			}
-			Tell(elsewhereSection, name+", "+direction, string(want)+" → "+verdict)
+			Tell(elsewhereSection, name+", "+direction, string(is)+" → "+verdict)
 		}
 	}
 	whole := func(before bondWork, direction int) truth {
@@ -53,8 +58,11 @@ func TestVerdictBond(t *testing.T) {
 	look("another NIC becomes the active one of a bond", "UNKNOWN", func(before bondWork, direction int) truth {
 		first, one := between.since(before, direction)
 		second, other := l.bondWork(t).since(between, direction)
-		if first == theNIC && second == theNIC && one != other {
+		switch {
+		case first == theNIC && second == theNIC && one != other:
 			return theNICs
+		case first == second && first != theNIC:
+			return first
 		}
 		return first + ", and then " + second
 	}, theNICs, func() {
