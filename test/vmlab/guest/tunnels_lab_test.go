@@ -177,7 +177,7 @@ func (s *site) gather() ([]deploy.Host, error) {
 
 const (
 	origin     = "A:/tunnels.yaml"
-	changeTime = time.Minute
+	changeTime = 3 * time.Minute
 )
 
 // change carries a change of the tunnels of a file out.
