@@ -14,20 +14,22 @@ var containerSigns = []struct{ file, engine string }{
 	{"var/run/secrets/kubernetes.io/serviceaccount/namespace", "kubernetes"},
 }
 
-// readContainer names what kind of container this is run in, "" for none.
-func readContainer(root fs.FS) string {
+// readContainer names what kind of container this is run in, "" for none, and what shows it.
+func readContainer(root fs.FS) (kind string, by Evidence) {
 	if word := readWord(root, "run/systemd/container"); word != "" {
-		return word
+		return word, Evidence{"/run/systemd/container", word}
 	}
 	for _, s := range containerSigns {
 		if _, err := fs.Stat(root, s.file); err == nil && !isImage(root) {
-			return s.engine
+			return s.engine, Evidence{"/" + s.file, "is there"}
 		}
 	}
-	if namespace, err := fs.ReadLink(root, "proc/self/ns/pid"); err == nil && namespace != initialPIDs {
-		return "with processes of its own"
+	const file = "proc/self/ns/pid"
+	namespace, err := fs.ReadLink(root, file)
+	if err == nil && namespace != initialPIDs {
+		return "with processes of its own", Evidence{"/" + file, namespace}
 	}
-	return ""
+	return "", Evidence{"/" + file, namespace}
 }
 
 // initialPIDs is the number of the PID namespace that a kernel starts with (PROC_PID_INIT_INO in

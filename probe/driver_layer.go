@@ -225,6 +225,7 @@ func (s *survey) logCheck(d *device) Check {
 	c.Why = "the log does not reach back to the boot"
 	if fromBoot {
 		c.Answer, c.Why = No, "the driver has not logged that it found IPsec"
+		c.Fix = "Nothing by itself: what counts is " + espOffload + "."
 	}
 	c.Evidence[0].Value = fmt.Sprintf("%d lines, none with %q", len(lines), accelerated)
 	return c

@@ -117,6 +117,9 @@ func candidates(s *survey) ([]string, Check) {
 	for _, l := range leftOut {
 		c.Evidence = append(c.Evidence, Evidence{l.Name, l.Why})
 	}
+	if len(leftOut) == 0 {
+		c.Evidence = []Evidence{{"ip -d link", "only devices without hardware, of " + count(len(s.names()), "device")}}
+	}
 	return devices, c
 }
 

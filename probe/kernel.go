@@ -14,6 +14,7 @@ type kernel struct {
 	version      version // of release
 	distribution distribution
 	container    string // what this is run in, "docker"; "" on the host itself
+	containerBy  Evidence
 	config       config
 	modules      *modules
 	symbols      func() symbols // read when first asked: it takes some 100 ms
@@ -35,7 +36,8 @@ func parseVersion(release string) (v version) {
 }
 
 func readKernel(root fs.FS) *kernel {
-	k := &kernel{root: root, release: readWord(root, "proc/sys/kernel/osrelease"), container: readContainer(root)}
+	k := &kernel{root: root, release: readWord(root, "proc/sys/kernel/osrelease")}
+	k.container, k.containerBy = readContainer(root)
 	k.version = parseVersion(k.release)
 	k.distribution, _ = readDistribution(root)
 	k.config = readConfig(root, k.release)
@@ -89,7 +91,7 @@ func (k *kernel) checkRelease() Check {
 
 // checkContainer: in a container the files of the image are not those of the kernel.
 func (k *kernel) checkContainer() Check {
-	c := Check{ID: "kernel.host", Title: "on the host itself", Weight: Warns, Answer: Yes, Why: "no sign of a container"}
+	c := Check{ID: "kernel.host", Title: "on the host itself", Weight: Warns, Answer: Yes, Why: "no sign of a container", Evidence: []Evidence{k.containerBy}}
 	if k.container != "" {
 		c.Answer = No
 		c.Why = fmt.Sprintf("in a container (%s): /boot, /lib/modules and os-release are its image's, not the host's", k.container)
@@ -102,11 +104,13 @@ const onlySigned = "only signed ones: a driver that you build yourself must be s
 
 // checkLoading: modules that are not there yet can still come.
 func (k *kernel) checkLoading() Check {
-	c := Check{ID: "kernel.module-loading", Title: "modules can be loaded", Weight: Informs, Answer: Yes, Why: "nothing forbids it"}
+	c := Check{ID: "kernel.module-loading", Title: "modules can be loaded", Weight: Informs, Answer: Yes, Why: "nothing forbids it",
+		Evidence: []Evidence{{"/proc/sys/kernel/modules_disabled", readWord(k.root, "proc/sys/kernel/modules_disabled")}}}
 	switch {
 	case k.modules.off:
 		c.Answer, c.Why = No, "kernel built without modules: all it has is built in"
 		c.Evidence = []Evidence{k.config.evidence("MODULES")}
+		c.Fix = "Nothing, if what is asked for above is built in; else build the kernel with CONFIG_MODULES=y, or with all of it."
 	case k.modules.disabled:
 		c.Answer, c.Why = No, "forbidden until the next boot"
 		c.Fix = "Reboot, and set kernel.modules_disabled after all modules are loaded (/etc/modules-load.d)."
@@ -133,6 +137,7 @@ func (k *kernel) checkLockdown() Check {
 	switch {
 	case found && closed && mode != "none":
 		c.Answer, c.Why = No, "locked down ("+mode+"): unsigned modules are refused; offload works all the same"
+		c.Fix = "Nothing for the kernel's own drivers. One that you build yourself has to be signed by a key that the kernel knows: mokutil --import."
 		c.Evidence = []Evidence{{"/" + file, text}}
 	case found && closed:
 		c.Evidence = []Evidence{{"/" + file, text}}
@@ -140,8 +145,10 @@ func (k *kernel) checkLockdown() Check {
 		c.Evidence = []Evidence{k.config.evidence("SECURITY_LOCKDOWN_LSM")}
 	case err != nil:
 		c.Answer, c.Why = Unknown, "/"+file+": "+reason(err).Error()
+		c.Evidence = []Evidence{{"/" + file, ""}}
 	default:
 		c.Answer, c.Why = Unknown, "/"+file+" names no state"
+		c.Evidence = []Evidence{{"/" + file, text}}
 	}
 	return c
 }

@@ -353,7 +353,7 @@ func TestContainer(t *testing.T) {
 			c.file: {Data: []byte(c.text)}, "proc/self/mountinfo": {Data: []byte(c.mounts)},
 			"proc/self/ns/pid": {Data: []byte(c.pids), Mode: fs.ModeSymlink},
 		}
-		if got := readContainer(root); got != c.want {
+		if got, by := readContainer(root); got != c.want || by.Source == "" {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}

@@ -160,7 +160,7 @@ func sound(t *testing.T, c probe.Check) {
 		t.Errorf("%+v is no line of text", c)
 	case len(c.Evidence) == 0:
 		t.Errorf("%s has no evidence", c.ID)
-	case c.Answer == probe.No && c.Weight != probe.Informs && c.Fix == "":
+	case c.Answer == probe.No && c.Fix == "":
 		t.Errorf("%s is missing, and nothing is said to do: %s", c.ID, c.Why)
 	case c.Answer != probe.No && c.Fix != "":
 		t.Errorf("%s is %s, and there is something to do: %s", c.ID, c.Answer, c.Fix)

@@ -98,6 +98,7 @@ func (s *survey) reversePathCheck(d *device) Check {
 	switch highest {
 	case "":
 		c.Answer, c.Why = Yes, "no IPv4 here"
+		c.Evidence = []Evidence{{"/" + sysctlFile("ipv4", d.Name, "rp_filter"), "not there"}}
 	case "0":
 		c.Answer, c.Why = Yes, "off"
 	case "2":

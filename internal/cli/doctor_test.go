@@ -266,7 +266,7 @@ func screens(t *testing.T, parts ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for width, most := range map[int]int{100: 30, 80: 30, 60: 40, 40: 60} {
+	for width, most := range map[int]int{100: 30, 80: 32, 60: 40, 40: 60} {
 		var b strings.Builder
 		if err := writeReport(&b, screen{width: width}, r, false); err != nil {
 			t.Fatal(err)
