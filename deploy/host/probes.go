@@ -153,11 +153,11 @@ func (l *lane) excuse(all []steps.Seen) {
 // mostFlows are sent besides a probe at most.
 const mostFlows = 256
 
-// spreadOver has flows sent for each of several SAs, if there is more than one flow of UDP inside the selector:
+// spreadOver has flows sent for each of several SAs that send, if there is more than one flow of UDP inside the selector:
 // which queue sends a packet, and so by which SA, goes by its flow.
-func (l *lane) spreadOver(s ipsec.Selector) {
-	if len(l.inbound) > 1 && (s.Protocol == 0 || s.Protocol == inet.ProtoUDP && s.SrcPort.Any()) {
-		l.spread = min(4*len(l.inbound), mostFlows)
+func (l *lane) spreadOver(s ipsec.Selector, sas int) {
+	if sas > 1 && (s.Protocol == 0 || s.Protocol == inet.ProtoUDP && s.SrcPort.Any()) {
+		l.spread = min(4*sas, mostFlows)
 	}
 }
 
@@ -200,11 +200,11 @@ func (r *round) lanes(c *Change) (lanes []*lane, err error) {
 		if leaves(c.Begin.Kind, p) {
 			continue
 		}
-		inbound := p.Inbound
+		inbound, outbound := p.Inbound, p.Outbound
 		if was := c.Pairs[i].Was; len(inbound) == 0 && was != nil {
-			inbound = was.Inbound
+			inbound, outbound = was.Inbound, was.Outbound
 		}
-		some, err := r.lanesOf(p, inbound, own, !c.Probed && len(p.Inbound) > 0)
+		some, err := r.lanesOf(p, inbound, len(outbound), own, !c.Probed && len(p.Inbound) > 0)
 		if err != nil {
 			return nil, err
 		}
@@ -213,8 +213,9 @@ func (r *round) lanes(c *Change) (lanes []*lane, err error) {
 	return lanes, nil
 }
 
-// lanesOf are those of one pair, by the request IDs that its policies and its SAs have in common.
-func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Addr, first bool) (lanes []*lane, err error) {
+// lanesOf are those of one pair, by the request IDs that its policies and its SAs have in common. sending is
+// how many SAs it sends by.
+func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, sending int, own []netip.Addr, first bool) (lanes []*lane, err error) {
 	e, err := r.engines.get(p.Engine)
 	if err != nil {
 		return nil, err
@@ -252,7 +253,7 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, own []netip.Add
 		if l.unable == nil && len(l.inbound) == 0 {
 			l.unable = errors.New("no SA of this request ID receives")
 		}
-		l.spreadOver(xp.Sel.Selector)
+		l.spreadOver(xp.Sel.Selector, sending)
 		if l.unable != nil {
 			l.seen.Why = l.unable.Error()
 		}

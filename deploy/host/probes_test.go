@@ -191,8 +191,7 @@ func TestSpread(t *testing.T) {
 			sel.SrcPort.Value, sel.SrcPort.Mask = c.port, 0xffff
 		}
 		l := &lane{flow: Flow{Src: w.hosts[0].addr, Dst: w.hosts[1].addr, Protocol: inet.ProtoICMP, SrcPort: 8}}
-		l.inbound = make([]tunnel.SAID, c.sas)
-		l.spreadOver(sel.Selector)
+		l.spreadOver(sel.Selector, c.sas)
 		n := 0
 		l.sendSpread(t.Context(), func(_ context.Context, f Flow) error {
 			if n++; f.Protocol != inet.ProtoUDP || f.SrcPort != 0 || f.DstPort == 0 {
