@@ -28,6 +28,7 @@ type HostPolicy struct {
 type HostRules struct {
 	Policies []HostPolicy // of equal priority the first given decides
 	Encaps   []Encap      // admitted between their very ends and ports
+	Detours  []Detour     // admitted where there are policies at all
 }
 
 // ApplyHost puts a guard for the rules in the place of the one there is, in one transaction, in the
@@ -46,7 +47,7 @@ func ApplyHost(r HostRules) error {
 		if err != nil {
 			return err
 		}
-		return c.commit(hostRequests(r.Policies, entries, encaps, before))
+		return c.commit(hostRequests(&r, entries, encaps, before))
 	})
 }
 
@@ -60,6 +61,11 @@ func (r *HostRules) check() ([]*ranked, []Encap, error) {
 	encaps, err := checkEnds(r.Encaps)
 	if err != nil {
 		return nil, nil, fmt.Errorf("guard: %w", err)
+	}
+	for i := range r.Detours {
+		if err := r.Detours[i].check(); err != nil {
+			return nil, nil, fmt.Errorf("guard: %w", err)
+		}
 	}
 	entries, err := hostEntries(r.Policies)
 	return entries, encaps, err
@@ -132,7 +138,8 @@ func hostEntries(policies []HostPolicy) ([]*ranked, error) {
 }
 
 // hostRequests make the host's table.
-func hostRequests(policies []HostPolicy, entries []*ranked, encaps []Encap, from drops) []request {
+func hostRequests(r *HostRules, entries []*ranked, encaps []Encap, from drops) []request {
+	policies := r.Policies
 	t := tableRequests{of: hostTable}
 	t.anew(from)
 	var chains []chain
@@ -155,7 +162,7 @@ func hostRequests(policies []HostPolicy, entries []*ranked, encaps []Encap, from
 				s.name += "_" + nameOf(d)
 				s.hook += "_" + nameOf(d)
 			}
-			chains = append(chains, s.hostChain(d, packetOffloaded(policies, entries, s, d)))
+			chains = append(chains, s.hostChain(d, packetOffloaded(policies, entries, s, d), r.Detours))
 			for _, f := range families {
 				some, w := s.familyChains(f, nil, mine, encaps, setFrom)
 				chains = append(chains, some...)

@@ -29,7 +29,7 @@ const (
 const handedOver = 0xe5b0ffff
 
 // hostChain is the chain at the hook of one SPD: the kernel's, or that of the userspace engine behind a device.
-func (s *side) hostChain(device string, offloaded []*ranked) chain {
+func (s *side) hostChain(device string, offloaded []*ranked, detours []Detour) chain {
 	c := chain{name: s.hook, hook: &hook{s.number, s.priority}}
 	name, kind := expr.MetaKeyIIFNAME, expr.MetaKeyIIFTYPE
 	if s.sends {
@@ -47,6 +47,11 @@ func (s *side) hostChain(device string, offloaded []*ranked) chain {
 		c.add(match(nil).toBeEncrypted(1).accept(), "to be encrypted")
 	default:
 		c.add(match(nil).meta(metaSecpath).compare(equal, []byte{1}).accept(), "decrypted")
+	}
+	for i := range detours {
+		if detours[i].Device == device {
+			s.addDetour(&c, &detours[i])
+		}
 	}
 	for _, f := range families {
 		c.add(f.start().move(s.familyChain(f)), "")

@@ -146,7 +146,7 @@ func forHost(device string, lists ...[]ipsec.Policy) []HostPolicy {
 
 func loadHost(t *testing.T, policies []HostPolicy, encaps ...Encap) {
 	t.Helper()
-	if err := ApplyHost(HostRules{policies, encaps}); err != nil {
+	if err := ApplyHost(HostRules{Policies: policies, Encaps: encaps}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -18,7 +18,7 @@ func HostLoaded(r HostRules) (loaded, whole bool, err error) {
 		return false, false, err
 	}
 	var want, have parts
-	if want, err = wantedParts(hostRequests(r.Policies, entries, encaps, drops{})); err != nil {
+	if want, err = wantedParts(hostRequests(&r, entries, encaps, drops{})); err != nil {
 		return false, false, err
 	}
 	err = withConn(func(c *conn) error {
