@@ -24,7 +24,8 @@ type Host struct {
 	// Knock tries whether a new connection succeeds, which shares nothing with others; nil: of this host.
 	Knock func(context.Context) error
 	// Alone tries it as a timer does; nil: of this host.
-	Alone func(context.Context) error
+	Alone  func(context.Context) error
+	detour *detour // nil: of this host
 }
 
 // GatherOptions are how hosts are reached.
@@ -79,6 +80,7 @@ func Gather(ctx context.Context, f *config.File, opt GatherOptions) (hosts []Hos
 			hosts = append(hosts, sshHost(h, opt.Remote))
 		}
 	}
+	opt.around(hosts, f)
 	failures := make([]error, len(hosts))
 	var all sync.WaitGroup
 	places := make(chan struct{}, atMost)
@@ -137,6 +139,9 @@ func (h *Host) close() {
 	if h.Conn != nil {
 		h.Conn.Close() // what was asked has been answered
 		h.Conn = nil
+	}
+	if h.detour != nil {
+		h.detour.end()
 	}
 }
 

@@ -22,7 +22,8 @@ type Detour struct {
 	Device string `json:"-"`
 }
 
-func (d *Detour) check() error {
+// Check tells what is wrong with it; errors wrap ipsec.ErrInvalid.
+func (d *Detour) Check() error {
 	if d.Port == 0 || !d.Local.IsValid() || !d.Remote.IsValid() || d.Local.Is4() != d.Remote.Is4() || d.Local.Zone()+d.Remote.Zone() != "" {
 		return fmt.Errorf("%w: ssh between %s and %s, port %d", ipsec.ErrInvalid, d.Local, d.Remote, d.Port)
 	}

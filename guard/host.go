@@ -63,7 +63,7 @@ func (r *HostRules) check() ([]*ranked, []Encap, error) {
 		return nil, nil, fmt.Errorf("guard: %w", err)
 	}
 	for i := range r.Detours {
-		if err := r.Detours[i].check(); err != nil {
+		if err := r.Detours[i].Check(); err != nil {
 			return nil, nil, fmt.Errorf("guard: %w", err)
 		}
 	}

@@ -22,7 +22,7 @@ const (
 // quotes, backslashes and exclamation marks; sh does the work. It speaks in lines with a number
 // that nothing else on the way can know:
 //
-//	N facts UID OS MACHINE SIZE CLIENT SERVER PATH   of the host, and of an espalier there
+//	N facts UID OS MACHINE SIZE CLIENT SERVER PORT PATH   of the host, and of an espalier there
 //	← run | copy BYTES KILOBYTES
 //	N place DIR, or N noplace                        for the copy, whose bytes follow
 //	                                                 then espalier speaks, see ServeStdio
@@ -33,9 +33,9 @@ const (
 // already.
 const bootstrap = `umask 077; n=@NONCE@; r=@ROOT@; PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH; ` +
 	`clean() { [ -z "$d" ] || rm -rf "$d"; }; d=; trap clean EXIT; trap "exit 1" HUP INT TERM PIPE; ` +
-	`set -- ${SSH_CONNECTION:-- - -}; c=$1; s=$3; u=$(id -u); p=$(command -v espalier); case $p in /*) ;; *) p=;; esac; ` +
+	`set -- ${SSH_CONNECTION:-- - - -}; c=$1; s=$3; o=$4; u=$(id -u); p=$(command -v espalier); case $p in /*) ;; *) p=;; esac; ` +
 	`h=; [ -z "$p" ] || h=$(wc -c <"$p"); ` +
-	`echo; echo "$n facts $u $(uname -s) $(uname -m) ${h:--} $c $s $p"; ` +
+	`echo; echo "$n facts $u $(uname -s) $(uname -m) ${h:--} $c $s ${o:--} $p"; ` +
 	`read -r verb size room || exit 1; ` +
 	`if [ "$verb" = copy ]; then ` +
 	`for t in /tmp /var/tmp /dev/shm "$XDG_RUNTIME_DIR" "$HOME"; do ` +
@@ -62,15 +62,16 @@ type facts struct {
 	uid, os, machine string
 	size             string // of path, in bytes; "-" if it is not known
 	client, server   string // addresses of the ssh connection, "-" if there is none
+	port             string // of the server
 	path             string // of an espalier that is installed there; "" if there is none
 }
 
 func parseFacts(rest string) (facts, error) {
-	f := strings.SplitN(rest, " ", 7)
-	if len(f) != 7 {
+	f := strings.SplitN(rest, " ", 8)
+	if len(f) != 8 {
 		return facts{}, fmt.Errorf("%w: facts of %d words", errFrame, len(f))
 	}
-	return facts{f[0], f[1], f[2], f[3], f[4], f[5], f[6]}, nil
+	return facts{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]}, nil
 }
 
 // maxNoise is how much a login's shell may print before it comes to our command.

@@ -43,6 +43,7 @@ type call struct {
 type Session struct {
 	Client netip.Addr // where the connection comes from
 	Server netip.Addr // the far host's own address
+	Port   uint16     // that its server has; 0: not known
 }
 
 // newConn talks to an end that has said hello.

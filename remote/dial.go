@@ -183,6 +183,8 @@ func (d *dialing) bootstrap(ctx context.Context) (hello Hello, session Session, 
 	}
 	session.Client, _ = netip.ParseAddr(f.client)
 	session.Server, _ = netip.ParseAddr(f.server)
+	port, _ := strconv.ParseUint(f.port, 10, 16)
+	session.Port = uint16(port)
 	same, err := d.choose(ctx, f)
 	if err != nil {
 		return hello, session, err

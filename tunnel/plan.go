@@ -101,6 +101,8 @@ type End struct {
 	Gone []Policy
 	// Old are SAs that are deleted once the new ones carry the traffic.
 	Old []SAID
+	// Detours are the ssh connections by which the hosts of the plan are reached, as far as the pair protects them.
+	Detours []Detour
 }
 
 // SA is an SA with what only Linux has words for.

@@ -68,6 +68,7 @@ func (p *Place) Load(fallback func(damaged bool) ([]Pair, error)) (found bool, e
 			return err
 		}
 		for i := range pairs {
+			pairs[i].Open = p.Bare != nil && p.Bare(pairs[i])
 			one := rulesOf(pairs[i : i+1])
 			if wrong := one.Check(); wrong != nil {
 				err = errors.Join(err, fmt.Errorf("%s: %w: all between the two is held back", describe(pairs[i]), wrong))
@@ -108,6 +109,11 @@ func rulesOf(pairs []Pair) guard.HostRules {
 	for _, p := range pairs {
 		r.Policies = append(r.Policies, p.Policies...)
 		r.Encaps = append(r.Encaps, p.Encaps...)
+		for _, d := range p.Detours {
+			if d.Device = p.Device; p.Open {
+				r.Detours = append(r.Detours, d)
+			}
+		}
 	}
 	return r
 }

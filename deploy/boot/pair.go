@@ -19,4 +19,7 @@ type Pair struct {
 	Policies []guard.HostPolicy `json:"policies"`
 	// Encaps are the ends of its UDP encapsulation, if it has any.
 	Encaps []guard.Encap `json:"encaps,omitempty"`
+	// Detours are the ssh that may pass while the pair is Open: it has no SAs here, or the peer seems to have none.
+	Detours []guard.Detour `json:"detours,omitempty"`
+	Open    bool           `json:"-"`
 }

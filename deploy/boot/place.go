@@ -21,6 +21,8 @@ type Place struct {
 	// Program is the espalier that units and holders run; "": this one, or a copy of it in Dir if it
 	// would not stay where it is.
 	Program string
+	// Bare tells which pairs have neither policies nor SAs when Load is called; nil: none.
+	Bare func(Pair) bool
 	// Environment are the settings, NAME=VALUE, that the commands in units depend on.
 	Environment []string
 }

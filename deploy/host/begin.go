@@ -113,6 +113,11 @@ func checkPair(kind steps.Kind, p *steps.PairEnd, seen map[string]bool) error {
 	if err := once(fmt.Sprintf("pair %s %s→%s", p.Tunnel, p.Local, p.Remote)); err != nil {
 		return err
 	}
+	for _, d := range guardDetours(p.Detours) {
+		if err := d.Check(); err != nil {
+			return err
+		}
+	}
 	for _, list := range [][]tunnel.SAID{p.Inbound, p.Outbound, p.Old} {
 		for _, id := range list {
 			in := id.Src == p.Remote && id.Dst == p.Local

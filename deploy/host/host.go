@@ -118,6 +118,7 @@ func (h *Host) Operations() remote.Operations {
 		steps.Finish:   step(h.Finish),
 		steps.Forget:   step(h.Forget),
 		steps.Undo:     step(h.Undo),
+		steps.Detour:   step(h.Detour),
 	}
 }
 

@@ -21,6 +21,7 @@ type Journal struct {
 	Change    *Change     `json:"change,omitempty"`    // the last one, also when it is over
 	Debts     []*Change   `json:"debts,omitempty"`     // former ones, of which something is still tried again
 	Lingering []Lingering `json:"lingering,omitempty"` // SAs of changes that were undone
+	Detours   []Detour    `json:"detours,omitempty"`   // ssh that goes outside of tunnels
 	Held      []uint16    `json:"held,omitempty"`      // UDP ports that somebody may hold for us: as long as the journal has them, they are asked to end
 }
 
@@ -46,6 +47,8 @@ type Owned struct {
 	Undecided bool `json:"undecided,omitempty"`
 	// Opened says that it was to go: what is sent in clear is not held back.
 	Opened bool `json:"opened,omitempty"`
+	// Detours are the ssh that the pair protects, by which it can be made anew.
+	Detours []tunnel.Detour `json:"detours,omitempty"`
 }
 
 // Policy is the payload of a NEWPOLICY, and in words which it is.

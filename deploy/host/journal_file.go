@@ -75,6 +75,13 @@ func (j *Journal) check() error {
 		}
 		all = append(all, o.Policies...)
 	}
+	for i := range j.Detours {
+		d := &j.Detours[i]
+		if !d.Local.IsValid() || !d.Remote.IsValid() || d.Engine == "" {
+			return fmt.Errorf("ssh outside of tunnel %q has no addresses or no engine", d.Tunnel)
+		}
+		all = append(all, d.Policies...)
+	}
 	if c := j.Change; c != nil {
 		switch c.Stage {
 		case steps.Open, steps.Confirmed, steps.Finished, steps.Undone:

@@ -26,7 +26,8 @@ func (c *Change) owned(i int) *Owned {
 		return nil
 	}
 	o := Owned{Tunnel: p.Tunnel, Origin: c.Begin.Origin, Local: p.Local, Remote: p.Remote, Engine: p.Engine, Device: p.Device,
-		Outbound: p.Outbound, Inbound: p.Inbound, Encaps: state.Encaps, Rotate: p.Rotate, Since: c.Since, Begun: c.Begun, BootID: c.BootID}
+		Outbound: p.Outbound, Inbound: p.Inbound, Encaps: state.Encaps, Rotate: p.Rotate, Since: c.Since, Begun: c.Begun, BootID: c.BootID,
+		Detours: p.Detours}
 	if len(p.Inbound) == 0 && state.Was != nil { // the SAs stay
 		was := state.Was
 		o.Outbound, o.Inbound, o.Encaps = was.Outbound, was.Inbound, was.Encaps
@@ -114,6 +115,7 @@ func (r *round) installGuard(owned []Owned) error {
 	if err != nil {
 		return err
 	}
+	r.letPass(pairs, owned)
 	return r.cfg.Boot.Install(pairs)
 }
 
@@ -142,6 +144,7 @@ func bootPairs(owned []Owned) ([]boot.Pair, error) {
 		if o.Engine != kernelEngine {
 			p.Device = o.Device
 		}
+		p.Detours = guardDetours(o.Detours)
 		for _, kept := range o.Policies {
 			xp, err := xfrm.DecodePolicy(kept.Payload)
 			if err != nil {
@@ -224,5 +227,6 @@ func (r *round) lost() []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
+	r.letPass(pairs, r.j.Owned)
 	return r.cfg.Boot.Lost(pairs, r.ports())
 }

@@ -32,6 +32,11 @@ func (h *Host) Policies(ctx context.Context, q steps.PoliciesQuestion) (p steps.
 				return fmt.Errorf("tunnel %s: %w", pair.Tunnel, err)
 			}
 		}
+		if q.Part == steps.Sending {
+			if err := r.rejoin(c); err != nil {
+				return err
+			}
+		}
 		p = r.progress()
 		return nil
 	})

@@ -61,7 +61,7 @@ func (r *round) tick() (pending bool, beats []Flow, err error) {
 // pending reports whether something is to be done later without being asked for.
 func (r *round) pending() bool {
 	c := r.j.Change
-	if c.open() || len(r.j.Lingering) > 0 || len(r.j.Debts) > 0 || c != nil && c.owes() {
+	if c.open() || len(r.j.Detours) > 0 || len(r.j.Lingering) > 0 || len(r.j.Debts) > 0 || c != nil && c.owes() {
 		return true
 	}
 	return c != nil && !r.rebooted(c) && r.cfg.Clock.Now() < speaksUntil(c)
@@ -121,6 +121,9 @@ func (r *round) decideAll(c *Change) (changed bool, err error) {
 	}
 	if changed {
 		r.conclude(c)
+		if c.Guarded && r.anyBare() {
+			errs = append(errs, r.restoreGuard(c, r.j.Owned))
+		}
 	}
 	return changed, errors.Join(errs...)
 }

@@ -37,6 +37,7 @@ func (h *Host) Undo(ctx context.Context, q steps.Question) (p steps.Progress, er
 
 // settle undoes what is overdue, and closes what a reboot has ended. It is done whatever can be written.
 func (r *round) settle() {
+	r.endDetours(r.forsaken) // what cannot be ended is tried again
 	c, now := r.j.Change, r.cfg.Clock.Now()
 	if !c.open() {
 		return
@@ -65,7 +66,7 @@ func (r *round) undo(c *Change) {
 			errs = append(errs, r.undoPair(c, i))
 		}
 	}
-	if c.Guarded && !opens {
+	if c.Guarded && (!opens || r.anyBare()) {
 		errs = append(errs, r.restoreGuard(c, r.j.Owned))
 	}
 	r.conclude(c)

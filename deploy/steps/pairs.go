@@ -12,7 +12,7 @@ func PairEnds(plan *tunnel.Plan, host int) ([]PairEnd, error) {
 	for e, p := range plan.EndsOf(host) {
 		end := PairEnd{
 			Tunnel: p.Tunnel, Action: p.Action, Engine: e.Engine, Device: e.Device, Local: e.Local, Remote: e.Remote,
-			Outbound: ids(e.Outbound), Inbound: ids(e.Inbound), Old: e.Old, Rotate: p.Rotate, Adopt: p.Adopt,
+			Outbound: ids(e.Outbound), Inbound: ids(e.Inbound), Old: e.Old, Rotate: p.Rotate, Adopt: p.Adopt, Detours: e.Detours,
 		}
 		var err error
 		if end.Policies, err = encodePolicies(e.Policies); err != nil {

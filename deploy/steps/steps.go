@@ -22,6 +22,7 @@ const (
 	Finish   = "tunnel-finish"   // Question → Progress
 	Forget   = "tunnel-forget"   // Question → Progress: all hosts of the change have finished it
 	Undo     = "tunnel-undo"     // Question → Progress
+	Detour   = "tunnel-detour"   // DetourQuestion → DetourAnswer; of no change
 )
 
 // Kind of a change.
@@ -89,6 +90,7 @@ type PairEnd struct {
 	Gone     [][]byte        `json:"gone,omitempty"`     // NEWPOLICY payloads: those to be deleted
 	Rotate   tunnel.Rotation `json:"rotate,omitzero"`    // when these SAs are due to be replaced
 	Adopt    bool            `json:"adopt,omitempty"`    // what is out there and nobody's may be taken over
+	Detours  []tunnel.Detour `json:"detours,omitempty"`  // ssh that the pair protects
 }
 
 // SAsQuestion gives SAs to add. Keys are in them.
@@ -159,4 +161,17 @@ type Progress struct {
 	Stage   Stage         `json:"stage,omitempty"`
 	Left    time.Duration `json:"left,omitempty"` // until it is undone; nanoseconds
 	Problem string        `json:"problem,omitempty"`
+}
+
+// DetourQuestion has the ssh of this host's go to some peers outside of their tunnels, for they may have lost them. It
+// does so until a change of the pair makes its policies anew, until the question is put with End, or until the process
+// has ended in which it was asked.
+type DetourQuestion struct {
+	Remotes []netip.Addr `json:"remotes"`
+	End     bool         `json:"end,omitempty"`
+}
+
+// DetourAnswer tells which tunnels ssh goes outside of.
+type DetourAnswer struct {
+	Tunnels []string `json:"tunnels,omitempty"`
 }

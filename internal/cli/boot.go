@@ -36,6 +36,11 @@ func bootHost(ctx context.Context, dir string) error {
 	if err != nil {
 		p = &boot.Place{Dir: dir} // the guard needs no more
 	}
+	done := func() {}
+	if h, err := tunnelHostAt(dir); err == nil {
+		p.Bare, done = h.Bare(ctx)
+	}
+	defer done()
 	_, loadErr := p.Load(ownedAtBoot(dir))
 	return errors.Join(loadErr, err, p.Resume(ctx), settleBoot(ctx, dir))
 }

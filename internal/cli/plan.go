@@ -157,6 +157,9 @@ func (r *planRun) make(ctx context.Context) (*config.File, *tunnel.Plan, error) 
 	if err == nil && len(r.absent) > 0 && len(plan.Pairs) == 0 {
 		err = noTwoLeft(path)
 	}
+	if err == nil {
+		deploy.Detours(plan, hosts)
+	}
 	return file, plan, err
 }
 

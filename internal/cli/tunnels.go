@@ -177,6 +177,9 @@ func (c *change) make(opt tunnel.Options) (err error) {
 	if problems, ok := errors.AsType[config.Problems](err); ok && c.required(problems) {
 		return &exitError{exitUnmet, err}
 	}
+	if err == nil {
+		deploy.Detours(c.plan, c.hosts)
+	}
 	return err
 }
 

@@ -18,7 +18,7 @@ func TestCopied(t *testing.T) {
 	if !strings.HasPrefix(s.Path, "/tmp/espalier.") || s.UID != 0 {
 		t.Errorf("%+v", s)
 	}
-	if got := c.Session(); got.Client != lab.A4 || got.Server != lab.B4 {
+	if got := c.Session(); got.Client != lab.A4 || got.Server != lab.B4 || got.Port != 2222 {
 		t.Errorf("%+v", got)
 	}
 	if entries, err := os.ReadDir(r.server.Path("/tmp")); err != nil || len(entries) != 0 {
