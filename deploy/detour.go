@@ -18,8 +18,9 @@ import (
 )
 
 // Detours notes in a plan which pairs protect the very ssh by which its hosts are reached, and tells what becomes of it
-// when one of them is booted. hosts are those of the plan, connected.
-func Detours(plan *tunnel.Plan, hosts []Host) {
+// when one of them is booted; all that it tells is returned, too, of pairs that change. hosts are those of the plan,
+// connected.
+func Detours(plan *tunnel.Plan, hosts []Host) (notes []string) {
 	for i := range plan.Pairs {
 		p := &plan.Pairs[i]
 		if p.Action == tunnel.Remove {
@@ -27,10 +28,15 @@ func Detours(plan *tunnel.Plan, hosts []Host) {
 		}
 		for far := range hosts {
 			if h := &hosts[far]; h.Conn != nil && h.SSH != (config.SSH{}) && noteDetour(p, h.Conn.Session(), far, hosts) {
-				p.Notes = append(p.Notes, sshNote(h.Name, h.Conn.Session().Port))
+				note := sshNote(h.Name, h.Conn.Session().Port)
+				p.Notes = append(p.Notes, note)
+				if p.Action != tunnel.Keep && !slices.Contains(notes, note) {
+					notes = append(notes, note)
+				}
 			}
 		}
 	}
+	return notes
 }
 
 func sshNote(host string, port uint16) string {

@@ -161,7 +161,9 @@ func TestChooses(t *testing.T) {
 
 // What probes prove, and where they go, is told before.
 func TestProbeNotes(t *testing.T) {
-	up := func(h []tunnel.Host) { h[0].Facts.Devices = append(h[0].Facts.Devices, tunnel.Device{Name: "ipsec7", IfID: 7, Up: true}) }
+	up := func(h []tunnel.Host) {
+		h[0].Facts.Devices = append(h[0].Facts.Devices, tunnel.Device{Name: "ipsec7", IfID: 7, Up: true})
+	}
 	for _, c := range []struct {
 		more   string
 		change func([]tunnel.Host)

@@ -157,6 +157,19 @@ func TestGuardOutlivesABoot(t *testing.T) {
 	if again := table(t); again != loaded {
 		t.Errorf("after a boot:\n%s\nbefore:\n%s", again, loaded)
 	}
+	// Of a pair that a boot has taken SAs and policies from, the ssh passes that may bring them back.
+	p.Bare = func(q boot.Pair) bool { return q.Remote == pair(2).Remote }
+	for i, detours := range [][]guard.Detour{nil, {{Local: pair(2).Local, Remote: pair(2).Remote, Port: 2222, Serves: true}}} {
+		second := pair(2)
+		second.Detours = detours
+		if err := p.Install([]boot.Pair{pair(1), second}); err != nil || table(t) != loaded {
+			t.Errorf("ssh passes while nothing is lost: %v\n%s", err, table(t))
+		}
+		if found, err := p.Load(nil); !found || err != nil || strings.Contains(table(t), "2222") != (i == 1) {
+			t.Errorf("after a boot, %d: %v, %v\n%s", i, found, err, table(t))
+		}
+	}
+	p.Bare = nil
 	if err := p.Install([]boot.Pair{pair(2)}); err != nil || strings.Contains(table(t), guards(1)) || !strings.Contains(table(t), guards(2)) {
 		t.Errorf("with one pair less: %v\n%s", err, table(t))
 	}

@@ -95,11 +95,11 @@ func pairPolicies(fatal func(...any), local, remote netip.Addr, reqid uint32) (p
 		payloads = append(payloads, b)
 	}
 	tmpl := xfrm.Tmpl{Proto: 50, Family: 2, Reqid: reqid, AAlgos: ^uint32(0), EAlgos: ^uint32(0), CAlgos: ^uint32(0)}
-	add(xfrm.PolicyOut, local, remote, 10, 0, tmpl)
-	add(xfrm.PolicyIn, remote, local, 10, 0, tmpl)
-	add(xfrm.PolicyFwd, remote, local, 10, 0, tmpl)
-	add(xfrm.PolicyOut, local, remote, 1, 2)
-	add(xfrm.PolicyIn, remote, local, 1, 2)
+	add(xfrm.PolicyOut, local, remote, 1010, 0, tmpl)
+	add(xfrm.PolicyIn, remote, local, 1010, 0, tmpl)
+	add(xfrm.PolicyFwd, remote, local, 1010, 0, tmpl)
+	add(xfrm.PolicyOut, local, remote, 1001, 2)
+	add(xfrm.PolicyIn, remote, local, 1001, 2)
 	return payloads
 }
 

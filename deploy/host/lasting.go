@@ -69,6 +69,12 @@ func (r *round) openGuard(c *Change) error {
 			if p.Engine != o.Engine {
 				continue
 			}
+			if leaves(c.Begin.Kind, p) && p.Tunnel == o.Tunnel && p.Local == o.Local && p.Remote == o.Remote {
+				// All of it goes, also what a boot has taken already and the guard alone still has.
+				n := len(o.Policies)
+				o.Policies = slices.DeleteFunc(o.Policies, func(have Policy) bool { return !c.wants(p.Engine, policyKey(have.Payload)) })
+				opened = opened || len(o.Policies) < n
+			}
 			for _, payload := range p.Gone {
 				key := policyKey(payload)
 				n := len(o.Policies)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -79,6 +80,9 @@ func (r *tunnelRun) apply(ctx context.Context, path string) (*change, error) {
 	}
 	if err := r.alone(ctx, c); err != nil {
 		return nil, err
+	}
+	for _, note := range c.ssh {
+		fmt.Fprintln(r.stderr, "note:", note)
 	}
 	if len(c.absent) > 0 && len(c.plan.Pairs) == 0 {
 		return nil, noTwoLeft(path)

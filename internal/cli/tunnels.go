@@ -115,7 +115,8 @@ type change struct {
 	lost   error         // why some of those do not, if nobody has said so
 	plan   *tunnel.Plan
 	report *deploy.Report
-	quiet  bool // nothing is to be said to people
+	quiet  bool     // nothing is to be said to people
+	ssh    []string // what becomes of ssh when a host is booted
 	// notAlone is why the timer cannot log in to hosts; nil: it can, or nothing is known to the contrary.
 	notAlone error
 }
@@ -178,7 +179,7 @@ func (c *change) make(opt tunnel.Options) (err error) {
 		return &exitError{exitUnmet, err}
 	}
 	if err == nil {
-		deploy.Detours(c.plan, c.hosts)
+		c.ssh = deploy.Detours(c.plan, c.hosts)
 	}
 	return err
 }

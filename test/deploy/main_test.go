@@ -202,8 +202,8 @@ func (s *site) mustTalk(t *testing.T) {
 }
 
 // sas and policies are those of a host.
-func sas(t *testing.T, h *lab.Host) string      { t.Helper(); return h.States() }
-func policies(t *testing.T, h *lab.Host) string { t.Helper(); return h.Policies() }
+func sas(t *testing.T, h *lab.Host) string      { t.Helper(); return h.SAD() }
+func policies(t *testing.T, h *lab.Host) string { t.Helper(); return h.SPD() }
 
 // mustBeBare looks for anything that was left when a command has ended: SAs, policies, guards, files,
 // processes; also where it was given.

@@ -271,16 +271,16 @@ func (h *Host) Drops() map[string]uint64 {
 	return drops
 }
 
-// States are the device's SAs in the layout of `ip xfrm state`, without keys; "" if there are none.
-func (h *Host) States() string {
+// SAD are the device's SAs in the layout of `ip xfrm state`, without keys; "" if there are none.
+func (h *Host) SAD() string {
 	h.t.Helper()
 	return printed(h, func(ctx context.Context, c *client.Client) iter.Seq2[*xfrm.State, error] {
 		return c.States(ctx, xfrm.StateFilter{})
 	}, xfrm.FprintState)
 }
 
-// Policies are the device's policies in the layout of `ip xfrm policy`; "" if there are none.
-func (h *Host) Policies() string {
+// SPD are the device's policies in the layout of `ip xfrm policy`; "" if there are none.
+func (h *Host) SPD() string {
 	h.t.Helper()
 	return printed(h, func(ctx context.Context, c *client.Client) iter.Seq2[*xfrm.Policy, error] { return c.Policies(ctx) }, xfrm.FprintPolicy)
 }
