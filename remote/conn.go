@@ -157,10 +157,13 @@ func (c *Conn) lost(operation string, err error) error {
 		return err
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
-		if why := c.Close(); why != nil {
-			return why
+		err = c.Close()
+		if _, said := errors.AsType[*Error](err); said {
+			return err
 		}
-		err = errors.New("the connection ended")
+		if err == nil {
+			err = errors.New("the connection ended")
+		}
 	}
 	return &Error{Host: c.host, Reason: Lost, Detail: fmt.Sprintf("%s: %v", operation, err)}
 }
