@@ -294,10 +294,10 @@ func (s *site) mustBeBare(when string) {
 		if len(left) == 0 {
 			return
 		}
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > 30*time.Second {
 			break
 		}
-		s.pass(30 * time.Second)
+		s.pass(changeTime / 2)
 	}
 	s.t.Errorf("%s there is left:\n%s", when, strings.Join(left, "\n"))
 }
