@@ -19,8 +19,6 @@ type Detour struct {
 // detourPriority puts what is sent outside of a tunnel before all else that espalier has.
 const detourPriority = 400
 
-const protocolTCP = 6
-
 // selector of the packets in a direction.
 func (d Detour) selector(direction ipsec.Direction) ipsec.Selector {
 	s := ipsec.Selector{Src: netip.PrefixFrom(d.Local, d.Local.BitLen()), Dst: netip.PrefixFrom(d.Remote, d.Remote.BitLen()), Protocol: protocolTCP}

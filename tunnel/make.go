@@ -63,6 +63,7 @@ func Make(file *config.File, hosts []Host, opt Options) (*Plan, error) {
 		m.compare(&m.plan.Pairs[i])
 	}
 	m.removed()
+	m.ahead()
 	if len(m.problems) > 0 {
 		slices.SortStableFunc(m.problems, func(a, b config.Problem) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"iter"
 	"slices"
 
 	"espalier/deploy/steps"
@@ -24,6 +25,10 @@ func (ended) GetState(context.Context, xfrm.StateID) (*xfrm.State, error) {
 }
 func (ended) GetPolicy(context.Context, xfrm.PolicyID) (*xfrm.Policy, error) {
 	return nil, ipsec.ErrNotExist
+}
+
+func (ended) Policies(context.Context) iter.Seq2[*xfrm.Policy, error] {
+	return func(func(*xfrm.Policy, error) bool) {}
 }
 
 // follow has what is owned in a userspace device be where that listens now. The name of its socket has the

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"espalier/tunnel"
 	"espalier/xfrm"
 	"espalier/xfrm/client"
 )
@@ -21,6 +23,7 @@ type Engine interface {
 	UpdatePolicy(context.Context, *xfrm.Policy) error
 	DeletePolicy(context.Context, xfrm.PolicyID) error
 	GetPolicy(context.Context, xfrm.PolicyID) (*xfrm.Policy, error)
+	Policies(context.Context) iter.Seq2[*xfrm.Policy, error]
 	Close() error
 }
 
@@ -43,9 +46,13 @@ func openEngine(name string) (Engine, error) {
 type engines struct {
 	open func(string) (Engine, error)
 	all  map[string]Engine
+	// senders are what was listed of each.
+	senders map[string]*tunnel.Senders
 }
 
-func (h *Host) engines() *engines { return &engines{open: h.cfg.Open, all: map[string]Engine{}} }
+func (h *Host) engines() *engines {
+	return &engines{open: h.cfg.Open, all: map[string]Engine{}, senders: map[string]*tunnel.Senders{}}
+}
 
 func (e *engines) get(name string) (Engine, error) {
 	if one, ok := e.all[name]; ok {
@@ -60,6 +67,29 @@ func (e *engines) get(name string) (Engine, error) {
 	}
 	e.all[name] = one
 	return one, nil
+}
+
+// sending are the policies by which an engine decides on what is sent, as they are the first time that it is asked.
+func (e *engines) sending(ctx context.Context, name string) (*tunnel.Senders, error) {
+	if s := e.senders[name]; s != nil {
+		return s, nil
+	}
+	one, err := e.get(name)
+	if err != nil {
+		return nil, err
+	}
+	s := new(tunnel.Senders)
+	for p, err := range one.Policies(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if p.Dir == xfrm.PolicyOut {
+			live := livePolicy(p)
+			s.Add(&live.Policy)
+		}
+	}
+	e.senders[name] = s
+	return s, nil
 }
 
 func (e *engines) close() {

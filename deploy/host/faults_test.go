@@ -47,7 +47,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	var tried cases
 	for kind, k := range kinds {
-		for _, op := range []string{"open", "add SA", "get SA", "delete SA", "add policy", "update policy", "delete policy", "get policy", "guard", "keeper"} {
+		for _, op := range []string{"open", "add SA", "get SA", "delete SA", "add policy", "update policy", "delete policy", "get policy", "list policies", "guard", "keeper"} {
 			for _, nth := range []int{1, 2, 5} {
 				if !tried.next() {
 					continue

@@ -48,6 +48,8 @@ type lane struct {
 	// last did as the waiting began.
 	policies []xfrm.PolicyID
 	used     []uint64
+
+	spreadBy Flow // what is sent besides, from ports that are free
 }
 
 // Probe sends probes inside all selectors, and waits until the inbound SAs have opened the peers'. Only
@@ -163,13 +165,8 @@ func (l *lane) spreadOver(s ipsec.Selector, sas int) {
 
 // sendSpread sends datagrams of several flows, from ports that are free.
 func (l *lane) sendSpread(ctx context.Context, send func(context.Context, Flow) error) {
-	f := l.flow
-	if f.Protocol != inet.ProtoUDP {
-		f.Protocol, f.DstPort = inet.ProtoUDP, discard
-	}
-	f.SrcPort = 0
 	for range l.spread {
-		if send(ctx, f) != nil {
+		if send(ctx, l.spreadBy) != nil {
 			return // it is only tried
 		}
 	}
@@ -220,6 +217,10 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, sending int, ow
 	if err != nil {
 		return nil, err
 	}
+	all, err := r.engines.sending(r.ctx, p.Engine)
+	if err != nil {
+		return nil, err
+	}
 	by := map[uint32][]tunnel.SAID{}
 	begun := map[tunnel.SAID]uint64{}
 	for _, id := range inbound {
@@ -246,14 +247,19 @@ func (r *round) lanesOf(p *steps.PairEnd, inbound []tunnel.SAID, sending int, ow
 			seen:   steps.Seen{Tunnel: p.Tunnel, Local: p.Local, Remote: p.Remote, Selector: mirrored(xp.Sel.Selector).String(), RequestID: reqid},
 			engine: p.Engine, inbound: by[reqid], begun: begun, first: first, carried: map[tunnel.SAID]bool{}, out: xp.Sel.Selector,
 		}
-		l.flow, l.unable = flowOf(xp, p, own, r.cfg.Interface)
-		if _, ok := errors.AsType[*noInterface](l.unable); ok {
+		live := livePolicy(xp)
+		l.flow, l.unable = flowOf(&live.Policy, p, own, r.cfg.Interface, all)
+		if _, ok := errors.AsType[*noInterface](l.unable); ok || errors.Is(l.unable, tunnel.ErrElsewhere) {
 			l.unable, l.unsent, l.mute = nil, l.unable, true
 		}
 		if l.unable == nil && len(l.inbound) == 0 {
 			l.unable = errors.New("no SA of this request ID receives")
 		}
-		l.spreadOver(xp.Sel.Selector, sending)
+		if l.spreadOver(xp.Sel.Selector, sending); l.spread > 0 {
+			if l.spreadBy, err = flowOf(&live.Policy, p, own, r.cfg.Interface, all, inet.ProtoUDP); err != nil {
+				l.spread = 0
+			}
+		}
 		if l.unable != nil {
 			l.seen.Why = l.unable.Error()
 		}

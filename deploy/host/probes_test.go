@@ -108,7 +108,7 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	f := Flow{Src: at, Dst: at, Protocol: inet.ProtoUDP, SrcPort: udp.LocalAddr().(*net.UDPAddr).AddrPort().Port(), DstPort: discard}
+	f := Flow{Src: at, Dst: at, Protocol: inet.ProtoUDP, SrcPort: udp.LocalAddr().(*net.UDPAddr).AddrPort().Port(), DstPort: 9}
 	if err := sendProbe(t.Context(), f); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "is taken") {
 		t.Error(err)
 	}
@@ -190,7 +190,7 @@ func TestSpread(t *testing.T) {
 		if c.port > 0 {
 			sel.SrcPort.Value, sel.SrcPort.Mask = c.port, 0xffff
 		}
-		l := &lane{flow: Flow{Src: w.hosts[0].addr, Dst: w.hosts[1].addr, Protocol: inet.ProtoICMP, SrcPort: 8}}
+		l := &lane{spreadBy: Flow{Src: w.hosts[0].addr, Dst: w.hosts[1].addr, Protocol: inet.ProtoUDP, DstPort: 9}}
 		l.spreadOver(sel.Selector, c.sas)
 		n := 0
 		l.sendSpread(t.Context(), func(_ context.Context, f Flow) error {

@@ -283,7 +283,12 @@ func (r *round) heartbeats() []Flow {
 			if err != nil || len(there.Tmpls) == 0 {
 				continue // it would go in clear
 			}
-			if f, err := flowOf(there, p, own, r.cfg.Interface); err == nil {
+			all, err := r.engines.sending(r.ctx, p.Engine)
+			if err != nil {
+				continue
+			}
+			live := livePolicy(there)
+			if f, err := flowOf(&live.Policy, p, own, r.cfg.Interface, all); err == nil {
 				beats = append(beats, f)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -276,6 +277,20 @@ func (n *node) GetPolicy(_ context.Context, id xfrm.PolicyID) (*xfrm.Policy, err
 	p := *n.spd[i]
 	p.Current.UseTime = n.used[n.spd[i]]
 	return &p, nil
+}
+
+func (n *node) Policies(context.Context) iter.Seq2[*xfrm.Policy, error] {
+	return func(yield func(*xfrm.Policy, error) bool) {
+		if err := n.refused("list policies", ""); err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, p := range n.spd {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
 }
 
 // The packets.

@@ -66,12 +66,15 @@ func newManaged(t *testing.T) *site {
 		}
 		s.serve(h, fmt.Sprintf("db%d", i+1), at)
 	}
-	s.write(t, `tunnels:
-  - name: db
-    hosts: [{address: 192.168.1.64, dev: p4p1, ssh: root@db1}, {address: 192.168.1.65, dev: p4p1, ssh: root@db2}]
-`)
+	s.write(t, managed)
 	return s
 }
+
+// managed is the file of a third host.
+const managed = `tunnels:
+  - name: db
+    hosts: [{address: 192.168.1.64, dev: p4p1, ssh: root@db1}, {address: 192.168.1.65, dev: p4p1, ssh: root@db2}]
+`
 
 func newDevices(t *testing.T) *site {
 	t.Helper()
