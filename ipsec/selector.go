@@ -54,6 +54,25 @@ func (s *Selector) Match(f *Flow) bool {
 	return f.NoPorts || s.SrcPort.match(f.SrcPort) && s.DstPort.match(f.DstPort)
 }
 
+// Covers reports whether all traffic that o selects is selected by s, too.
+func (s *Selector) Covers(o *Selector) bool {
+	prefix := func(a, b netip.Prefix) bool {
+		return !a.IsValid() || b.IsValid() && a.Bits() <= b.Bits() && a.Contains(b.Addr())
+	}
+	port := func(a, b PortMatch) bool { return a.Mask&^b.Mask == 0 && (a.Value^b.Value)&a.Mask == 0 }
+	return prefix(s.Src, o.Src) && prefix(s.Dst, o.Dst) && (s.Protocol == 0 || s.Protocol == o.Protocol) &&
+		port(s.SrcPort, o.SrcPort) && port(s.DstPort, o.DstPort) && (s.Interface == 0 || s.Interface == o.Interface)
+}
+
+// Overlaps reports whether there is traffic that both select.
+func (s *Selector) Overlaps(o *Selector) bool {
+	prefix := func(a, b netip.Prefix) bool { return !a.IsValid() || !b.IsValid() || a.Overlaps(b) }
+	port := func(a, b PortMatch) bool { return (a.Value^b.Value)&a.Mask&b.Mask == 0 }
+	either := func(a, b int) bool { return a == 0 || b == 0 || a == b }
+	return prefix(s.Src, o.Src) && prefix(s.Dst, o.Dst) && either(int(s.Protocol), int(o.Protocol)) &&
+		port(s.SrcPort, o.SrcPort) && port(s.DstPort, o.DstPort) && either(s.Interface, o.Interface)
+}
+
 // Is4 and Is6 report the family; both are false for a selector that names no address.
 func (s *Selector) Is4() bool {
 	return s.Src.IsValid() && s.Src.Addr().Is4() || s.Dst.IsValid() && s.Dst.Addr().Is4()

@@ -125,7 +125,7 @@ func (h *host) forwarding(i int) {
 		}
 	}
 	if !h.forwarded[p.Sel.Selector] && !slices.ContainsFunc(h.Policies, func(f *xfrm.Policy) bool {
-		return f.Dir == xfrm.PolicyFwd && f.IfID == p.IfID && covers(&f.Sel.Selector, &p.Sel.Selector)
+		return f.Dir == xfrm.PolicyFwd && f.IfID == p.IfID && f.Sel.Covers(&p.Sel.Selector)
 	}) {
 		h.add(Finding{ID: MissingFwd, Severity: Warning, About: "policy " + p.ID().String(), Policies: []int{i}, Counter: "XfrmInNoPols",
 			Text: "comes without a fwd policy: what this host is to pass on to " + p.Sel.Dst.String() + " is dropped", Fix: "add the same policy once more, with dir fwd"})
@@ -160,7 +160,7 @@ var neighbourTypes = []uint16{135, 136}
 // deciding is the policy that decides on traffic, of those that cover it; the first of equal priority.
 func (h *host) deciding(traffic *ipsec.Selector, dir xfrm.PolicyDir) (first *xfrm.Policy) {
 	for _, p := range h.Policies {
-		if p.Dir == dir && covers(&p.Sel.Selector, traffic) && (first == nil || p.Priority < first.Priority) {
+		if p.Dir == dir && p.Sel.Covers(traffic) && (first == nil || p.Priority < first.Priority) {
 			first = p
 		}
 	}

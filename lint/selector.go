@@ -29,7 +29,7 @@ func (c *check) selectors() {
 	covered := map[traffic]bool{}
 	for i, s := range c.states {
 		for _, p := range c.m.Serves[i] {
-			if t, sel := c.trafficOf(p, i); !covered[t] && covers(&s.Sel.Selector, &sel) {
+			if t, sel := c.trafficOf(p, i); !covered[t] && s.Sel.Covers(&sel) {
 				covered[t] = true
 			}
 		}
@@ -49,7 +49,7 @@ func (c *check) selector(i, p int, wanted *ipsec.Selector) {
 	f := Finding{ID: SASelector, Severity: Warning, About: aboutState(s), States: []int{i}, Policies: []int{p},
 		Fix: "leave sel out, or make it " + wanted.String()}
 	amount := "a part"
-	if !overlap(&s.Sel.Selector, wanted) {
+	if !s.Sel.Overlaps(wanted) {
 		f.Severity, amount = Error, "all"
 	}
 	verb := "receives"
@@ -59,17 +59,4 @@ func (c *check) selector(i, p int, wanted *ipsec.Selector) {
 	}
 	f.Text = fmt.Sprintf("its own selector, %s, leaves out %s of what policy %s %s: that is dropped", s.Sel.Selector, amount, policy.ID(), verb)
 	c.add(f)
-}
-
-// covers reports whether all of b is in a.
-func covers(a, b *ipsec.Selector) bool {
-	return contains(a.Src, b.Src) && contains(a.Dst, b.Dst) && (a.Protocol == 0 || a.Protocol == b.Protocol) &&
-		(a.SrcPort.Any() || a.SrcPort == b.SrcPort) && (a.DstPort.Any() || a.DstPort == b.DstPort)
-}
-
-func overlap(a, b *ipsec.Selector) bool {
-	prefixes := func(a, b netip.Prefix) bool { return !a.IsValid() || !b.IsValid() || a.Overlaps(b) }
-	ports := func(a, b ipsec.PortMatch) bool { return a.Any() || b.Any() || (a.Value^b.Value)&a.Mask&b.Mask == 0 }
-	return prefixes(a.Src, b.Src) && prefixes(a.Dst, b.Dst) && (a.Protocol == 0 || b.Protocol == 0 || a.Protocol == b.Protocol) &&
-		ports(a.SrcPort, b.SrcPort) && ports(a.DstPort, b.DstPort)
 }

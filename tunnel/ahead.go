@@ -11,6 +11,7 @@ import (
 // surroundings are the policies of a host's engine, as they are to be.
 type surroundings struct {
 	senders Senders
+	foreign []*LivePolicy // that are nobody's whom espalier knows
 }
 
 type engineAt struct {
@@ -18,7 +19,8 @@ type engineAt struct {
 	engine string
 }
 
-// ahead tells of what comes before the policies of pairs: where all that probes could be goes by others.
+// ahead tells of what comes before the policies of pairs: of somebody else's policies, and where all that probes
+// could be goes by others.
 func (m *maker) ahead() {
 	if m.opt.Kind != Apply {
 		return
@@ -36,6 +38,7 @@ func (m *maker) ahead() {
 			if around[id] == nil {
 				around[id] = m.surroundings(id)
 			}
+			m.foreignFirst(p, e, around[id].foreign)
 			never = append(never, m.untried(e, &around[id].senders)...)
 		}
 		if len(never) > 0 {
@@ -73,6 +76,9 @@ func (m *maker) surroundings(of engineAt) *surroundings {
 			continue
 		}
 		s.senders.Add(&p.Policy)
+		if m.owners[id] == nil {
+			s.foreign = append(s.foreign, p)
+		}
 	}
 	return s
 }
