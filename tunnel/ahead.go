@@ -76,7 +76,7 @@ func (m *maker) surroundings(of engineAt) *surroundings {
 			continue
 		}
 		s.senders.Add(&p.Policy)
-		if m.owners[id] == nil {
+		if m.owners[id] == nil && !isDetour(&p.Policy) {
 			s.foreign = append(s.foreign, p)
 		}
 	}
@@ -111,4 +111,9 @@ func some(list []string) []string {
 		return append(list[:most:most], fmt.Sprintf("and %d more", n))
 	}
 	return list
+}
+
+// isDetour reports whether a policy has the form of those of detours, which are there while a command needs them.
+func isDetour(p *Policy) bool {
+	return p.Priority == detourPriority && p.Selector.Protocol == protocolTCP && p.Selector.HasPorts()
 }

@@ -28,6 +28,7 @@ func TestForeignFirst(t *testing.T) {
 		"other SAs":       {policy: tunnel.Policy{Policy: ipsec.Policy{Selector: wide, Direction: ipsec.Outbound, Action: ipsec.Protect}}, want: "goes by other SAs"},
 		"the same number": {policy: tunnel.Policy{Policy: ipsec.Policy{Selector: wide, Direction: ipsec.Outbound, Priority: 1003}}, want: "comes before"},
 		"later":           {policy: tunnel.Policy{Policy: ipsec.Policy{Selector: wide, Direction: ipsec.Outbound, Priority: 1004}}},
+		"a detour of ssh": {policy: tunnel.Policy{Policy: ipsec.Policy{Selector: narrow, Direction: ipsec.Outbound, Priority: 400, Action: ipsec.Bypass}}},
 		"forwarded":       {policy: tunnel.Policy{Policy: ipsec.Policy{Selector: wide, Direction: ipsec.Forward}}},
 		"elsewhere":       {policy: tunnel.Policy{Policy: ipsec.Policy{Selector: ipsec.Selector{Dst: prefix("192.168.1.66/32")}, Direction: ipsec.Outbound}}},
 		"another if_id":   {policy: tunnel.Policy{Policy: ipsec.Policy{Selector: wide, Direction: ipsec.Outbound}, IfID: 3}},
