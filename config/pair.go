@@ -21,7 +21,7 @@ type Pair struct {
 // each port.
 type Lane struct {
 	// RequestID ties policies and SAs, in both directions and on both hosts (Linux reqid). It is the
-	// same each time: see [RequestID].
+	// same each time: see [RequestID]. What hosts have of the traffic by another one keeps that.
 	RequestID uint32
 	Protect   []Entry
 }

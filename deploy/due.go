@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -16,7 +17,7 @@ func Due(hosts []Host, p *tunnel.Pair) string {
 		if !e.Local.IsValid() || hosts[e.Host].Facts == nil {
 			continue
 		}
-		if why := dueOn(hosts[e.Host].Facts, e, p.Tunnel); why != "" {
+		if why := dueOn(hosts[e.Host].Facts, e, cmp.Or(e.Former, p.Tunnel)); why != "" {
 			return hosts[e.Host].Name + ": " + why
 		}
 	}

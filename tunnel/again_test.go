@@ -33,7 +33,9 @@ func TestAgain(t *testing.T) {
 		"a bypass more":                   {two + "    bypass: [tcp/22]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Replace}, "policies missing on"},
 		"the guard flushed":               {"", func(h []tunnel.Host) { h[1].Facts.Lost = []string{"the guard is not loaded"} }, []tunnel.Action{tunnel.Adjust}, "the guard is not loaded on root@db2"},
 		"rotated more often":              {two + "    rotate: 1h\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Adjust}, "rotated at other times"},
-		"renamed":                         {strings.Replace(two, "name: db", "name: data", 1), func([]tunnel.Host) {}, []tunnel.Action{tunnel.Create, tunnel.Remove}, ""},
+		"renamed":                         {strings.Replace(two, "name: db", "name: data", 1), func([]tunnel.Host) {}, []tunnel.Action{tunnel.Adjust}, "tunnel db is called data now"},
+		"renamed, with other traffic":     {strings.Replace(two, "name: db", "name: data", 1) + "    selectors: [tcp]\n", func([]tunnel.Host) {}, []tunnel.Action{tunnel.Create, tunnel.Remove}, ""},
+		"renamed on one host":             {"", func(h []tunnel.Host) { h[1].Facts.Owned[0].Tunnel = "data" }, []tunnel.Action{tunnel.Adjust}, "tunnel data is called db now"},
 		"SAs of somebody else's beside": {"", func(h []tunnel.Host) {
 			other := kernel(h, 0).SAs[0]
 			other.SPI, other.RequestID = 7, 9
@@ -64,21 +66,6 @@ func TestAgain(t *testing.T) {
 				t.Errorf("and then again: %v %q", actionsOf(again), again.Pairs[0].Why)
 			}
 		})
-	}
-}
-
-// A policy that one tunnel leaves and another takes does not go; SAs and policies of neither are left.
-func TestRenamedTakesOver(t *testing.T) {
-	hosts := applied(t, mustMake(t, parse(t, two), twoHosts(), tunnel.Options{}), 1)
-	p := mustMake(t, parse(t, strings.Replace(two, "name: db", "name: data", 1)), hosts, tunnel.Options{})
-	for _, e := range p.Pairs[1].Ends {
-		if len(e.Gone) != 0 || len(e.Old) != 2 {
-			t.Errorf("%d policies and %d SAs are to go", len(e.Gone), len(e.Old))
-		}
-	}
-	e := &applied(t, p, 2)[0].Facts.Engines[0]
-	if len(e.SAs) != 2 || len(e.Policies) != 2 {
-		t.Errorf("%d SAs, %d policies", len(e.SAs), len(e.Policies))
 	}
 }
 

@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"espalier/config"
@@ -64,17 +63,6 @@ func (m *maker) claim(p *Pair) {
 	}
 }
 
-// owned is what a host has of a pair.
-func (m *maker) owned(host int, tunnel string, local, remote netip.Addr) *Owned {
-	owned := m.plan.Hosts[host].Facts.Owned
-	for i := range owned {
-		if o := &owned[i]; o.Tunnel == tunnel && o.Local == local && o.Remote == remote {
-			return o
-		}
-	}
-	return nil
-}
-
 // compare finds out what is to become of a pair, from what both ends have.
 func (m *maker) compare(p *Pair) {
 	var had [2]*Owned
@@ -82,7 +70,7 @@ func (m *maker) compare(p *Pair) {
 	for i := range p.Ends {
 		e := &p.Ends[i]
 		live := m.plan.Hosts[e.Host].Facts.Engine(e.Engine)
-		had[i] = m.owned(e.Host, p.Tunnel, e.Local, e.Remote)
+		had[i] = m.known[endID{e.Host, p.Tunnel, e.Local, e.Remote}]
 		if !m.mine(p, e, had[i], live) {
 			p.stay()
 			return
@@ -108,6 +96,7 @@ func (m *maker) compare(p *Pair) {
 		p.Action = Keep
 	}
 	m.takeOver(p, &had)
+	p.rename(&had)
 	m.restore(p, &had)
 	m.rotate(p, &had, len(policies) > 0)
 	if p.Action == Keep || p.Action == Adjust {
@@ -132,6 +121,22 @@ func (m *maker) takeOver(p *Pair, had *[2]*Owned) {
 			continue
 		}
 		p.Why = append(p.Why, fmt.Sprintf("it is of %s on %s", o.Origin, m.name(p.Ends[i].Host)))
+		if p.Action == Keep {
+			p.Action = Adjust
+		}
+	}
+}
+
+// rename has hosts note what a pair is called now.
+func (p *Pair) rename(had *[2]*Owned) {
+	for i, o := range had {
+		if o == nil || o.Tunnel == p.Tunnel {
+			continue
+		}
+		p.Ends[i].Former = o.Tunnel
+		if why := fmt.Sprintf("tunnel %s is called %s now", o.Tunnel, p.Tunnel); !slices.Contains(p.Why, why) {
+			p.Why = append(p.Why, why)
+		}
 		if p.Action == Keep {
 			p.Action = Adjust
 		}
@@ -388,6 +393,7 @@ func (p *Pair) differentPolicies(m *maker, had *[2]*Owned) (whys []string) {
 				missing++
 			case there.Other || !samePolicy(&there.Policy, want):
 				different++
+				p.Refuses = p.Refuses || refuses(&there.Policy, want)
 			}
 		}
 		if had[i] != nil {
@@ -409,6 +415,13 @@ func (p *Pair) differentPolicies(m *maker, had *[2]*Owned) (whys []string) {
 		}
 	}
 	return slices.Compact(whys)
+}
+
+// refuses reports whether packets by SAs of before fit a policy no more, not even at level use: in tunnel mode
+// each must have come as the policy says.
+func refuses(there, want *Policy) bool {
+	return want.Direction != ipsec.Outbound && len(want.Processing) == 1 && len(there.Processing) == 1 &&
+		want.Processing[0].Mode == ipsec.Tunnel && want.Processing[0].RequestID != there.Processing[0].RequestID
 }
 
 // gone are the policies of a pair that are there and are not wanted any more, by no pair.

@@ -114,10 +114,14 @@ func (p *Plan) Steps() []string {
 // Traffic says what the traffic of a pair sees of the change.
 func (p *Pair) Traffic() string {
 	switch p.Action {
-	case Create:
+	case Create, Replace:
+		if p.Refuses {
+			return "goes on, by new SAs with new keys and other request IDs: a few packets under way may be lost"
+		}
+		if p.Action == Replace {
+			return "goes on, by new SAs with new keys; no packet is lost"
+		}
 		return "in clear until policies out are there, then encrypted; no packet is lost"
-	case Replace:
-		return "goes on, by new SAs with new keys; no packet is lost"
 	case Adjust:
 		return "goes on by the SAs that are there"
 	case Remove:

@@ -53,6 +53,7 @@ func Make(file *config.File, hosts []Host, opt Options) (*Plan, error) {
 		m.index(i)
 	}
 	if opt.Kind != Down {
+		m.recognize()
 		for i := range file.Tunnels {
 			m.tunnel(&file.Tunnels[i])
 		}
@@ -81,6 +82,10 @@ type maker struct {
 	at       map[netip.Addr]*place // where an address of the file was found; nil: nowhere
 	problems config.Problems
 
+	known map[endID]*Owned // what hosts have of the pairs of the file
+	stays map[*Owned]bool  // all that is in known
+	taken map[uint32]bool  // request IDs that somebody has
+
 	wanted   map[policyAt]bool        // the policies of all pairs
 	owners   map[policyAt]*Owned      // of policies, as hosts' journals have it
 	policies map[policyAt]*LivePolicy // that are there
@@ -89,7 +94,8 @@ type maker struct {
 
 func newMaker(hosts []Host) *maker {
 	return &maker{
-		plan: &Plan{Hosts: hosts}, at: map[netip.Addr]*place{}, wanted: map[policyAt]bool{},
+		plan: &Plan{Hosts: hosts}, at: map[netip.Addr]*place{},
+		known: map[endID]*Owned{}, stays: map[*Owned]bool{}, taken: map[uint32]bool{}, wanted: map[policyAt]bool{},
 		owners: map[policyAt]*Owned{}, policies: map[policyAt]*LivePolicy{}, sas: map[saAt]*LiveSA{},
 	}
 }

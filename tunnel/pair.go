@@ -13,12 +13,13 @@ func (m *maker) pair(t *config.Tunnel, p *config.Pair, a, b *place) (Pair, bool)
 	sides := [2]side{{place: a, name: m.name(a.host), of: p.A}, {place: b, name: m.name(b.host), of: p.B}}
 	pair := Pair{Tunnel: t.Name, Of: t, Adopt: m.opt.Adopt}
 	var engines, offloads, windows, sas [2]string
+	var had [2]*Owned
 	ok := true
 	for i := range sides {
 		s := &sides[i]
 		var chosen bool
-		had := m.owned(s.host, t.Name, s.of.Address, sides[1-i].of.Address)
-		if engines[i], chosen = m.chooseEngine(t, s, had); !chosen {
+		had[i] = m.known[endID{s.host, t.Name, s.of.Address, sides[1-i].of.Address}]
+		if engines[i], chosen = m.chooseEngine(t, s, had[i]); !chosen {
 			ok = false
 		}
 	}
@@ -53,6 +54,7 @@ func (m *maker) pair(t *config.Tunnel, p *config.Pair, a, b *place) (Pair, bool)
 	if pair.Rotate, ok = m.rotation(t, &pair, &sides, esn); !ok {
 		return pair, false
 	}
+	p = m.requestIDs(p, &had)
 	for i := range sides {
 		pair.Ends[i] = layOut(t, p, &sides, i, esn)
 	}

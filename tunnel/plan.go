@@ -71,8 +71,11 @@ type Pair struct {
 	ESN     bool     // sequence numbers are of 64 bits
 	// OneSided is a pair that goes at one end, and the other is not asked.
 	OneSided bool
-	Speed    uint32 // of the faster link, in Mb/s, as it is reckoned with
-	Ends     [2]End // the file's A, B
+	// Refuses says that a policy which receives is to take packets by other SAs than it does now, and those
+	// no more.
+	Refuses bool
+	Speed   uint32 // of the faster link, in Mb/s, as it is reckoned with
+	Ends    [2]End // the file's A, B
 }
 
 // Choice is a setting that was chosen here, and why.
@@ -89,6 +92,7 @@ type End struct {
 	Engine        string // "kernel", or "unix:PATH" of a userspace device
 	Device        string // network device that has Local
 	Local, Remote netip.Addr
+	Former        string // what the tunnel is called here until now; "" if that does not change
 	// Queues of the userspace device, which an inbound SA's packets are spread over by its SPI; 0: of
 	// the kernel, which does not look at it.
 	Queues int

@@ -46,7 +46,7 @@ func (m *maker) removed() {
 		facts := m.plan.Hosts[i].Facts
 		for j := range facts.Owned {
 			o := &facts.Owned[j]
-			if o.Origin != m.opt.Origin && !(m.opt.Adopt && m.inFile(o)) {
+			if m.stays[o] || o.Origin != m.opt.Origin && !(m.opt.Adopt && m.inFile(o)) {
 				continue
 			}
 			id := pairOf(o.Tunnel, o.Local, o.Remote)

@@ -1,6 +1,7 @@
 package tunnel_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -111,14 +112,40 @@ func applied(t testing.TB, p *tunnel.Plan, seed uint64) []tunnel.Host {
 		if err := json.Unmarshal(b, hosts[i].Facts); err != nil {
 			t.Fatal(err)
 		}
+		facts := hosts[i].Facts
+		given := map[string]bool{}
+		var was, stay []tunnel.Owned
+		for e := range p.EndsOf(i) {
+			given[e.Former+" "+e.Remote.String()] = true
+		}
+		for _, o := range facts.Owned {
+			changes := false
+			for e, pair := range p.EndsOf(i) {
+				changes = changes || (o.Tunnel == pair.Tunnel || o.Tunnel == e.Former) && o.Local == e.Local && o.Remote == e.Remote
+			}
+			if changes {
+				was = append(was, o)
+			} else {
+				stay = append(stay, o)
+			}
+		}
+		facts.Owned = stay
 		for e, pair := range p.EndsOf(i) {
-			carryOut(hosts[i].Facts, e, pair)
+			carryOut(facts, e, pair, func() (had tunnel.Owned) {
+				for _, o := range was {
+					if o.Tunnel == cmp.Or(e.Former, pair.Tunnel) && o.Local == e.Local && o.Remote == e.Remote && (e.Former != "" || !given[o.Tunnel+" "+e.Remote.String()]) {
+						had = o
+					}
+				}
+				return had
+			}())
 		}
 	}
 	return hosts
 }
 
-func carryOut(f *tunnel.Facts, e *tunnel.End, p *tunnel.Pair) {
+// carryOut changes what a host has of a pair, of which it had was.
+func carryOut(f *tunnel.Facts, e *tunnel.End, p *tunnel.Pair, was tunnel.Owned) {
 	f.Lost = nil
 	engine := f.Engine(e.Engine)
 	add := func(sas []tunnel.SA) (ids []tunnel.SAID) {
@@ -131,11 +158,7 @@ func carryOut(f *tunnel.Facts, e *tunnel.End, p *tunnel.Pair) {
 	now := tunnel.Owned{
 		Tunnel: p.Tunnel, Origin: origin, Local: e.Local, Remote: e.Remote, Engine: e.Engine, Device: e.Device,
 		Policies: e.Policies, Rotate: p.Rotate, Since: time.Unix(1_000_000, 0).UTC(),
-	}
-	for _, o := range f.Owned {
-		if o.Tunnel == p.Tunnel && o.Local == e.Local && o.Remote == e.Remote {
-			now.Inbound, now.Outbound = o.Inbound, o.Outbound
-		}
+		Inbound: was.Inbound, Outbound: was.Outbound,
 	}
 	if in, out := add(e.Inbound), add(e.Outbound); len(out) > 0 {
 		now.Inbound, now.Outbound = in, out
@@ -158,9 +181,6 @@ func carryOut(f *tunnel.Facts, e *tunnel.End, p *tunnel.Pair) {
 		drop(&e.Gone[i])
 	}
 	engine.SAs = slices.DeleteFunc(engine.SAs, func(l tunnel.LiveSA) bool { return slices.Contains(e.Old, l.SAID) })
-	f.Owned = slices.DeleteFunc(f.Owned, func(o tunnel.Owned) bool {
-		return o.Tunnel == p.Tunnel && o.Local == e.Local && o.Remote == e.Remote
-	})
 	if p.Action != tunnel.Remove {
 		f.Owned = append(f.Owned, now)
 	}

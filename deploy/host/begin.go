@@ -42,9 +42,12 @@ func (h *Host) Begin(ctx context.Context, q steps.BeginQuestion) (p steps.Progre
 		if err := r.passOn(former, c); err != nil {
 			return err
 		}
+		if err := r.j.checkNames(&q); err != nil {
+			return err
+		}
 		ours := r.j.policyKeys()
 		for i := range q.Pairs {
-			state, err := r.before(q.Kind, &q.Pairs[i], ours)
+			state, err := r.before(q.Kind, &q.Pairs[i], ownedAs(&q, &q.Pairs[i]), ours)
 			if err != nil {
 				return fmt.Errorf("tunnel %s: %w", q.Pairs[i].Tunnel, err)
 			}
@@ -107,6 +110,8 @@ func checkPair(kind steps.Kind, p *steps.PairEnd, seen map[string]bool) error {
 		return errors.New("it takes two addresses")
 	case leaves(kind, p) && (len(p.Inbound) > 0 || len(p.Outbound) > 0 || len(p.Policies) > 0):
 		return errors.New("it is to go, and to get SAs or policies")
+	case leaves(kind, p) && p.Former != "":
+		return errors.New("it is to go, and to get another name")
 	case (len(p.Inbound) == 0) != (len(p.Outbound) == 0):
 		return errors.New("SAs for one direction only")
 	}
@@ -115,6 +120,11 @@ func checkPair(kind steps.Kind, p *steps.PairEnd, seen map[string]bool) error {
 	}
 	for _, d := range guardDetours(p.Detours) {
 		if err := d.Check(); err != nil {
+			return err
+		}
+	}
+	if p.Former != "" {
+		if err := once(fmt.Sprintf("former pair %s %s→%s", p.Former, p.Local, p.Remote)); err != nil {
 			return err
 		}
 	}
@@ -151,9 +161,10 @@ func leaves(kind steps.Kind, p *steps.PairEnd) bool {
 	return kind == steps.Down || p.Action == tunnel.Remove
 }
 
-// before finds out how a pair is now, and that nothing of somebody else's is in the way; ours are policyKeys.
-func (r *round) before(kind steps.Kind, p *steps.PairEnd, ours map[string]bool) (state PairState, err error) {
-	if i := r.j.owner(p.Tunnel, p.Local, p.Remote); i >= 0 {
+// before finds out how a pair is now, by the name that it is owned by, and that nothing of somebody else's is in
+// the way; ours are policyKeys.
+func (r *round) before(kind steps.Kind, p *steps.PairEnd, name string, ours map[string]bool) (state PairState, err error) {
+	if i := r.j.owner(name, p.Local, p.Remote); i >= 0 {
 		was := r.j.Owned[i]
 		state.Was = &was
 		if was.Engine != p.Engine {

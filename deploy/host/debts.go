@@ -3,6 +3,8 @@ package host
 import (
 	"fmt"
 	"slices"
+
+	"espalier/deploy/steps"
 )
 
 // owes reports whether some of a change that is over has failed, and is tried again.
@@ -25,7 +27,7 @@ func (r *round) passOn(former, c *Change) error {
 			p := &d.Begin.Pairs[i]
 			for j := range c.Begin.Pairs {
 				q := &c.Begin.Pairs[j]
-				if d.Pairs[i].Again && p.Tunnel == q.Tunnel && p.Local == q.Local && p.Remote == q.Remote {
+				if d.Pairs[i].Again && sharesName(p, q) && p.Local == q.Local && p.Remote == q.Remote {
 					return fmt.Errorf("tunnel %s: the last %s is %s, but not all of it could be: %s; it is tried again every second", end(p), d.Begin.Kind, d.Pairs[i].Stage, d.Problem)
 				}
 			}
@@ -50,4 +52,14 @@ func (r *round) payDebts() (changed bool) {
 		r.j.Debts = slices.DeleteFunc(r.j.Debts, func(d *Change) bool { return !d.owes() })
 	}
 	return changed
+}
+
+// sharesName reports whether two pairs of changes have one of their names in common.
+func sharesName(p, q *steps.PairEnd) bool {
+	for _, name := range []string{q.Tunnel, q.Former} {
+		if name != "" && (name == p.Tunnel || name == p.Former) {
+			return true
+		}
+	}
+	return false
 }

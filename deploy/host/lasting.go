@@ -10,15 +10,6 @@ import (
 	"espalier/xfrm"
 )
 
-// after is what will be owned once the change is finished.
-func (j *Journal) after() []Owned {
-	owned := slices.Clone(j.Owned)
-	for i := range j.Change.Begin.Pairs {
-		owned = withPair(owned, j.Change.owned(i), &j.Change.Begin.Pairs[i])
-	}
-	return owned
-}
-
 // owned is what will be owned of a pair; nil if it goes.
 func (c *Change) owned(i int) *Owned {
 	p, state := &c.Begin.Pairs[i], &c.Pairs[i]
@@ -39,23 +30,6 @@ func (c *Change) owned(i int) *Owned {
 		}
 	}
 	return &o
-}
-
-// withPair puts what is owned of a pair, nil for nothing, in the place of what was.
-func withPair(all []Owned, o *Owned, p *steps.PairEnd) []Owned {
-	i := slices.IndexFunc(all, func(have Owned) bool {
-		return have.Tunnel == p.Tunnel && have.Local == p.Local && have.Remote == p.Remote
-	})
-	switch {
-	case i < 0 && o == nil:
-		return all
-	case i < 0:
-		return append(all, *o)
-	case o == nil:
-		return slices.Delete(all, i, i+1)
-	}
-	all[i] = *o
-	return all
 }
 
 // openGuard lets through what will be sent in clear before anybody sends it.

@@ -112,8 +112,9 @@ func (r *round) decideAll(c *Change) (changed bool, err error) {
 			errs = append(errs, r.finishPair(c, i))
 			changed = true
 		case undo:
+			r.j.Owned = r.j.undone(c, i)
 			if c.Guarded {
-				errs = append(errs, r.restoreGuard(c, r.without(c, i)))
+				errs = append(errs, r.restoreGuard(c, r.j.Owned))
 			}
 			errs = append(errs, r.undoPair(c, i))
 			changed = true
@@ -126,11 +127,6 @@ func (r *round) decideAll(c *Change) (changed bool, err error) {
 		}
 	}
 	return changed, errors.Join(errs...)
-}
-
-// without is what will be owned when one pair is undone.
-func (r *round) without(c *Change, i int) []Owned {
-	return withPair(slices.Clone(r.j.Owned), c.Pairs[i].Was, &c.Begin.Pairs[i])
 }
 
 // look gathers what has come by the SAs of a pair.

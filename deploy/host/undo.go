@@ -57,9 +57,10 @@ func (r *round) settle() {
 func (r *round) undo(c *Change) {
 	c.Problem = ""
 	var errs []error
+	r.j.Owned = r.former(c)
 	opens := c.Guarded && c.Begin.Kind != steps.Down
 	if opens { // before anybody sends in clear
-		errs = append(errs, r.restoreGuard(c, r.former(c)))
+		errs = append(errs, r.restoreGuard(c, r.j.Owned))
 	}
 	for i := range c.Pairs {
 		if c.Pairs[i].Stage == "" {
@@ -80,13 +81,13 @@ func (r *round) undo(c *Change) {
 
 // former is what will be owned when the rest of the change is undone.
 func (r *round) former(c *Change) []Owned {
-	owned := slices.Clone(r.j.Owned)
+	var rest []int
 	for i := range c.Pairs {
 		if c.Pairs[i].Stage == "" {
-			owned = withPair(owned, c.Pairs[i].Was, &c.Begin.Pairs[i])
+			rest = append(rest, i)
 		}
 	}
-	return owned
+	return r.j.undone(c, rest...)
 }
 
 // undoPair puts a pair's policies back, has the old SAs send again, and lets the new ones linger by
@@ -94,7 +95,6 @@ func (r *round) former(c *Change) []Owned {
 func (r *round) undoPair(c *Change, i int) error {
 	p, state := &c.Begin.Pairs[i], &c.Pairs[i]
 	state.Stage = steps.Undone
-	r.j.Owned = withPair(slices.Clone(r.j.Owned), state.Was, p)
 	e, err := r.engines.get(p.Engine)
 	if err != nil {
 		r.linger(c, i, p.Inbound)

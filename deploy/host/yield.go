@@ -60,7 +60,7 @@ func (j *Journal) undecided() []Owned {
 			}
 		}
 		o.Undecided = true
-		owned = withPair(owned, &o, p)
+		owned = append(without(owned, o.Tunnel, p), o)
 	}
 	return owned
 }

@@ -11,7 +11,7 @@ func PairEnds(plan *tunnel.Plan, host int) ([]PairEnd, error) {
 	var ends []PairEnd
 	for e, p := range plan.EndsOf(host) {
 		end := PairEnd{
-			Tunnel: p.Tunnel, Action: p.Action, Engine: e.Engine, Device: e.Device, Local: e.Local, Remote: e.Remote,
+			Tunnel: p.Tunnel, Former: e.Former, Action: p.Action, Engine: e.Engine, Device: e.Device, Local: e.Local, Remote: e.Remote,
 			Outbound: ids(e.Outbound), Inbound: ids(e.Inbound), Old: e.Old, Rotate: p.Rotate, Adopt: p.Adopt, Detours: e.Detours,
 		}
 		var err error

@@ -78,6 +78,7 @@ type BeginQuestion struct {
 // PairEnd is this host's side of a pair in a change. Nothing in it is secret.
 type PairEnd struct {
 	Tunnel   string          `json:"tunnel"`
+	Former   string          `json:"former,omitempty"` // what the tunnel is called here until now, if otherwise
 	Action   tunnel.Action   `json:"action"`
 	Engine   string          `json:"engine"`
 	Device   string          `json:"device"`

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"espalier/test/lab"
 )
 
 // TestGone: a host that cannot be reached any more does not lock the other one in. Commands are given on a third.
@@ -56,7 +58,8 @@ func TestGone(t *testing.T) {
 	s.leavesTheFile(t)
 }
 
-// moves: a file under another name takes the tunnels over as they are, and the timer leaves them to it.
+// moves: a file under another name takes the tunnels over as they are, called otherwise as well, without traffic
+// seeing anything of it, and the timer leaves them to it.
 func (s *site) moves(t *testing.T) {
 	t.Helper()
 	former := s.file
@@ -64,15 +67,21 @@ func (s *site) moves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := ids(sas(t, s.A))
+	before := ids(sas(t, s.A)) + policies(t, s.A)
+	text = []byte(strings.Replace(string(text), "name: db", "name: data", 1))
 	s.file = filepath.Join(filepath.Dir(former), "moved.yaml")
 	if err := os.WriteFile(s.file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	pinged := make(chan lab.Result)
+	go func() { pinged <- s.A.Command("ping", "-q", "-i", "0.02", "-c", "100", "-W", "20", lab.B4.String()) }()
 	s.must(t, "apply", "--adopt")
+	if r := <-pinged; !strings.Contains(r.Stdout, "100 received") {
+		t.Errorf("ping while the file was moved: %s%s", r.Stdout, r.Stderr)
+	}
 	s.must(t, "plan", "--exit-code")
-	if after := ids(sas(t, s.A)); after != before {
-		t.Errorf("other SAs after the file was moved:\n%s\n%s", before, after)
+	if after := ids(sas(t, s.A)) + policies(t, s.A); after != before {
+		t.Errorf("other SAs or policies after the file was moved:\n%s\n%s", before, after)
 	}
 	moved := s.file
 	s.file = former
