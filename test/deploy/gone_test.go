@@ -107,5 +107,9 @@ func (s *site) leavesTheFile(t *testing.T) {
 		t.Errorf("host B is not in the file any more, and not asked:\n%s\nhost A:\n%s", out, policies(t, s.A))
 	}
 	s.must(t, "apply", "--without", "db9")
+	if left := sas(t, s.B) + policies(t, s.B); left != "" {
+		t.Errorf("host B is left with\n%s", left)
+	}
+	s.must(t, "down", "--without", "db9")
 	s.mustBeBare(t)
 }
