@@ -16,7 +16,8 @@ const stall = 5 * time.Second
 
 // Exchange opens a TCP connection from one host to a listener at an address of the other (any
 // port if it is 0), sends size bytes, and has the other send as many back. Both compare what
-// arrives.
+// arrives. The connection is then reset: when Exchange returns, nothing of it is on its way any more, that would
+// go in clear if the policies are flushed next.
 func Exchange(from, to *Host, dst netip.AddrPort, size int) error {
 	var listener *net.TCPListener
 	err := to.Do(func() (err error) {
@@ -34,7 +35,9 @@ func Exchange(from, to *Host, dst netip.AddrPort, size int) error {
 		conn, err := listener.Accept()
 		if err == nil {
 			defer conn.Close()
-			err = errors.Join(receive(conn, there), send(conn, back))
+			if err = errors.Join(receive(conn, there), send(conn, back)); err == nil {
+				awaitReset(conn)
+			}
 		}
 		served <- err
 	}()
@@ -48,9 +51,14 @@ func Exchange(from, to *Host, dst netip.AddrPort, size int) error {
 		<-served
 		return err
 	}
-	defer conn.Close()
-	err = errors.Join(send(conn, there), receive(conn, back))
+	err = errors.Join(send(conn, there), receive(conn, back), conn.(*net.TCPConn).SetLinger(0), conn.Close())
 	return errors.Join(err, <-served)
+}
+
+// awaitReset waits until the other end has reset the connection; what is lost is not sent again, so not for long.
+func awaitReset(conn net.Conn) {
+	conn.SetReadDeadline(time.Now().Add(stall))
+	conn.Read(make([]byte, 1))
 }
 
 // MustExchange is Exchange with any port, both ways, of what has to arrive.
