@@ -205,10 +205,13 @@ func (d *Device) LookupSA(_ context.Context, id ipsec.SAID) (ipsec.SA, error) {
 	return ipsec.SA{}, saError("get", netip.Addr{}, id, ipsec.ErrNotExist)
 }
 
-// SAs implements ipsec.SAD.
+// SAs implements ipsec.SAD. What events have told of is among them.
 func (d *Device) SAs(ctx context.Context) iter.Seq2[ipsec.SA, error] {
 	return func(yield func(ipsec.SA, error) bool) {
-		for _, a := range d.sad.list() {
+		d.control.Lock()
+		all := d.sad.list()
+		d.control.Unlock()
+		for _, a := range all {
 			if err := ctx.Err(); err != nil {
 				yield(ipsec.SA{}, err)
 				return

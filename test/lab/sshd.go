@@ -30,8 +30,12 @@ func NewSSH(t testing.TB) *SSH {
 	s := &SSH{Dir: t.TempDir(), t: t}
 	s.Config = filepath.Join(s.Dir, "config")
 	s.Key("id")
+	along := ""
+	if os.Getenv("GORACE") != "" { // else ssh is as people have it
+		along = " SendEnv GORACE\n"
+	}
 	s.write("config", "Host *\n IdentitiesOnly yes\n IdentityFile "+s.path("id")+"\n IdentityAgent none\n Port "+fmt.Sprint(sshPort)+
-		"\n User root\n UserKnownHostsFile "+s.path("known_hosts")+"\n GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n SendEnv GORACE\n")
+		"\n User root\n UserKnownHostsFile "+s.path("known_hosts")+"\n GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n"+along)
 	return s
 }
 
