@@ -191,7 +191,6 @@ func TestGuardOutlivesABoot(t *testing.T) {
 }
 
 func TestDamagedGuardFilesFailClosed(t *testing.T) {
-	inNamespace(t)
 	three := []boot.Pair{pair(1), pair(2), pair(3)}
 	journal := func(bool) ([]boot.Pair, error) { return []boot.Pair{pair(2), pair(9)}, nil }
 	edit := func(name string, with func([]byte) []byte) func(*testing.T, *boot.Place) {
@@ -237,6 +236,7 @@ func TestDamagedGuardFilesFailClosed(t *testing.T) {
 		"of a later version of the app": {both(swap(`"espalier_guard":1`, `"espalier_guard":2`)), journal, []string{guards(2), guards(9)}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			inNamespace(t) // each has a goroutine of its own, and so a thread
 			p := place(t)
 			if err := p.Install(three); err != nil {
 				t.Fatal(err)
